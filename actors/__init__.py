@@ -1,0 +1,1 @@
+"""Ray actors: they hold state and time, never algorithms."""

@@ -1,0 +1,1 @@
+"""Ray Serve applications: HTTP routes, limits and the page."""

@@ -1,0 +1,87 @@
+"""The seam between live telemetry and a domain: a planner is a plain class with ``plan``.
+
+Planners know no Ray and no HTTP. The actor that hosts one hands it a snapshot, the plan in force
+and the other planners' latest plans, and gets a plan back; ``verify`` is asked before the plan is
+stored, and again with a newer snapshot to decide whether an old plan is still safe to show.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from qcluster.deadline import Deadline
+from qcluster.plan import Plan
+
+if TYPE_CHECKING:
+    from qcluster.telemetry import Snapshot
+
+__all__ = ["Planner", "build_planner", "run_planner"]
+
+
+class Planner(Protocol):
+    """What the generic planner host runs."""
+
+    name: ClassVar[str]
+    """``routing``, ``energy``, ``nvlink`` or ``joint``; the key of its plans in the store."""
+    plan_type: ClassVar[type[Plan]]
+    """Rebuilds this planner's stored plans: ``plan_type.from_dict``."""
+
+    def plan(
+        self,
+        snapshot: Snapshot,
+        previous: Plan | None,
+        peers: Mapping[str, Plan],
+        *,
+        deadline: Deadline,
+    ) -> Plan:
+        """A plan for what the snapshot shows.
+
+        ``previous`` is this planner's plan in force; the new one departs from it within the
+        configured move budget. ``peers`` maps planner names to their latest plans and may be
+        empty. Called often; must return its best so far when the deadline comes. Raises NotReady
+        when the snapshot lacks what this planner needs, saying what.
+        """
+        ...
+
+    def verify(self, plan: Plan, snapshot: Snapshot) -> None:
+        """Raise SolverFailed when the plan cannot be carried out on the snapshot's hardware.
+
+        Independent of the solver: it recomputes what the plan claims from the problem alone.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Compile kernels and load libraries, so that the first ``plan`` is not slow."""
+        ...
+
+
+@functools.lru_cache(maxsize=8)
+def _built(path: str, config_json: str) -> Planner:
+    module, _, name = path.partition(":")
+    planner: Planner = getattr(importlib.import_module(module), name)(json.loads(config_json))
+    planner.warm_up()
+    return planner
+
+
+def build_planner(path: str, config: Mapping[str, Any]) -> Planner:
+    """The planner at ``module:Class`` with a configuration, made and warmed once a process."""
+    return _built(path, json.dumps(dict(config), sort_keys=True))
+
+
+def run_planner(
+    path: str,
+    config: Mapping[str, Any],
+    snapshot: Snapshot,
+    previous: Plan | None,
+    peers: Mapping[str, Plan],
+    seconds: float,
+) -> Plan:
+    """Entry point of the worker process: plan, verify, return."""
+    planner = build_planner(path, config)
+    plan = planner.plan(snapshot, previous, peers, deadline=Deadline.after(seconds))
+    planner.verify(plan, snapshot)
+    return plan

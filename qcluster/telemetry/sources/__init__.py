@@ -1,0 +1,43 @@
+"""Where telemetry comes from: one protocol, a registry of sources, and the SPEC strings of the CLI.
+
+A spec is ``name`` or ``name:argument``, e.g. ``simulate:nvl72``, ``replay:trace.csv@10``, ``ray``,
+``push``. Third parties register under the entry-point group ``qcluster.sources``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+from qcluster.registry import Registry
+from qcluster.telemetry.schema import Batch
+
+__all__ = ["SOURCES", "Source", "open_source"]
+
+
+class Source(Protocol):
+    """Delivers batches until it ends or is cancelled."""
+
+    name: str
+    """The spec it was opened with; stands in every batch and snapshot."""
+
+    def batches(self) -> AsyncIterator[Batch]:
+        """Batches in order of time, paced by the source itself.
+
+        Ends by returning when there is no more (a replayed file); waits otherwise. Raises
+        InputError when what it reads is wrong. Must not block the event loop.
+        """
+        ...
+
+
+SOURCES: Registry[Callable[[str], Source]] = Registry("telemetry source", "qcluster.sources")
+"""Name to a factory that takes the argument after the colon ('' if none)."""
+
+
+def open_source(spec: str) -> Source:
+    """The source that a spec names.
+
+    Raises NotFound for an unknown name, InputError for a bad argument.
+    """
+    name, _, argument = spec.partition(":")
+    return SOURCES.get(name)(argument)

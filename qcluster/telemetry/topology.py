@@ -1,0 +1,240 @@
+"""What the cluster is made of, as written in a cluster topology file (YAML or JSON).
+
+    nodes: [{id, gpus, model, min_w, max_w, clocks_mhz, domain}]
+    accelerators: [{id, kind: quantum, idle_w, active_w, queue}]
+    links: [{source, target, bandwidth_gb_s, links, kind}]
+
+A link joins two ends: a GPU (``node/index``) or a switch (any other name). It is one direction
+each way unless ``directed``; an NVSwitch is the centre of a star, never a clique of GPUs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qcluster.errors import FormatError
+from qcluster.record import Record
+
+__all__ = ["Accelerator", "Link", "Node", "Topology"]
+
+_MODELS = {  # watts: lowest and highest power limit, nvidia-smi -q -d POWER
+    "GB200": (200.0, 1200.0),
+    "B200": (200.0, 1000.0),
+    "H200": (200.0, 700.0),
+    "H100": (200.0, 700.0),
+    "A100": (100.0, 400.0),
+    "V100": (150.0, 300.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Node(Record):
+    """A host. ``min_w`` and ``max_w`` bound the power limit of one of its GPUs, in watts."""
+
+    id: str
+    gpus: int
+    model: str = ""
+    min_w: float = 0.0
+    max_w: float = 0.0
+    clocks_mhz: tuple[int, ...] = ()
+    domain: str = ""
+
+    @property
+    def gpu_ids(self) -> tuple[str, ...]:
+        """``id/0`` to ``id/(gpus-1)``."""
+        return tuple(f"{self.id}/{index}" for index in range(self.gpus))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Accelerator(Record):
+    """Another kind of processor that jobs can be sent to; watts idle and active, jobs queued."""
+
+    id: str
+    kind: str = "quantum"
+    idle_w: float = 0.0
+    active_w: float = 0.0
+    queue: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Link(Record):
+    """A connection; ``bandwidth_gb_s`` is gigabytes per second and direction, of all lanes."""
+
+    source: str
+    target: str
+    bandwidth_gb_s: float
+    links: int = 1
+    kind: str = "nvlink"
+    directed: bool = False
+
+    @property
+    def id(self) -> str:
+        """``source->target``."""
+        return f"{self.source}->{self.target}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Topology(Record):
+    """The whole cluster. Empty tuples mean: not known."""
+
+    nodes: tuple[Node, ...] = ()
+    accelerators: tuple[Accelerator, ...] = ()
+    links: tuple[Link, ...] = ()
+
+    @property
+    def gpu_ids(self) -> tuple[str, ...]:
+        """All GPUs, in order of nodes."""
+        return tuple(gpu for node in self.nodes for gpu in node.gpu_ids)
+
+    def node_of(self) -> dict[str, int]:
+        """GPU id to the index of its node."""
+        return {gpu: i for i, node in enumerate(self.nodes) for gpu in node.gpu_ids}
+
+    @classmethod
+    def parse(cls, data: Any, *, file: Any = None) -> Topology:
+        """A topology from the file's content.
+
+        Raises FormatError naming list, position and field.
+        """
+        if not isinstance(data, Mapping):
+            raise FormatError("wants a mapping with 'nodes'", file=file)
+        unknown = set(data) - {"nodes", "accelerators", "links"}
+        if unknown:
+            raise FormatError("a topology has no such field", file=file, field=min(unknown))
+        nodes = tuple(_node(row, place, file) for place, row in _rows(data, "nodes", file))
+        _unique([n.id for n in nodes], "nodes", file)
+        return cls(
+            nodes=nodes,
+            accelerators=tuple(
+                _accelerator(row, place, file) for place, row in _rows(data, "accelerators", file)
+            ),
+            links=tuple(_link(row, place, file) for place, row in _rows(data, "links", file)),
+        )
+
+    @classmethod
+    def read(cls, path: str | Path) -> Topology:
+        """A topology file, YAML or JSON by its ending."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise FormatError(error.strerror or "cannot be read", file=path) from None
+        except UnicodeDecodeError:
+            raise FormatError("is not UTF-8 text", file=path) from None
+        if path.suffix in (".yaml", ".yml"):
+            return cls.parse(_yaml(text, path), file=path)
+        try:
+            return cls.parse(json.loads(text), file=path)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise FormatError(f"is not JSON: {error}", file=path) from None
+
+
+def _yaml(text: str, path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        line = str(error).replace("\n", " ")
+        raise FormatError(f"is not YAML: {line}", file=path) from None
+
+
+def _rows(data: Mapping[str, Any], name: str, file: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    rows = data.get(name) or []
+    if not isinstance(rows, list):
+        raise FormatError("wants a list", file=file, field=name)
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise FormatError("wants a mapping", file=file, field=f"{name}[{index}]")
+    return [(f"{name}[{index}]", row) for index, row in enumerate(rows)]
+
+
+def _node(row: Mapping[str, Any], place: str, file: Any) -> Node:
+    _known(row, Node, place, file)
+    model = str(row.get("model", ""))
+    low, high = next((w for name, w in _MODELS.items() if name in model), (0.0, 0.0))
+    low = number(row, "min_w", place, file, default=low)
+    high = number(row, "max_w", place, file, default=high)
+    if high < low:
+        raise FormatError(f"is below min_w = {low}", file=file, field=f"{place}.max_w")
+    gpus = row.get("gpus", 0)
+    if isinstance(gpus, bool) or not isinstance(gpus, int) or not 0 <= gpus <= 4096:
+        raise FormatError(f"wants a count of GPUs, got {gpus!r}", file=file, field=f"{place}.gpus")
+    return Node(
+        id=name_of(row, "id", place, file),
+        gpus=gpus,
+        model=model,
+        min_w=low,
+        max_w=high,
+        clocks_mhz=tuple(int(mhz) for mhz in row.get("clocks_mhz", ())),
+        domain=str(row.get("domain", "")),
+    )
+
+
+def _accelerator(row: Mapping[str, Any], place: str, file: Any) -> Accelerator:
+    _known(row, Accelerator, place, file)
+    return Accelerator(
+        id=name_of(row, "id", place, file),
+        kind=str(row.get("kind", "quantum")),
+        idle_w=number(row, "idle_w", place, file, default=0.0),
+        active_w=number(row, "active_w", place, file, default=0.0),
+        queue=int(number(row, "queue", place, file, default=0.0)),
+    )
+
+
+def _link(row: Mapping[str, Any], place: str, file: Any) -> Link:
+    _known(row, Link, place, file)
+    bandwidth = number(row, "bandwidth_gb_s", place, file)
+    if bandwidth <= 0:
+        field = f"{place}.bandwidth_gb_s"
+        raise FormatError(f"must be above 0, got {bandwidth}", file=file, field=field)
+    return Link(
+        source=name_of(row, "source", place, file),
+        target=name_of(row, "target", place, file),
+        bandwidth_gb_s=bandwidth,
+        links=int(number(row, "links", place, file, default=1.0)),
+        kind=str(row.get("kind", "nvlink")),
+        directed=bool(row.get("directed", False)),
+    )
+
+
+def number(
+    row: Mapping[str, Any], name: str, place: str, file: Any = None, default: float | None = None
+) -> float:
+    """A finite number of at least 0 from a row, or FormatError with its place."""
+    value = row.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise FormatError(f"wants a number, got {value!r}", file=file, field=f"{place}.{name}")
+    if not math.isfinite(value) or value < 0:
+        field = f"{place}.{name}"
+        raise FormatError(
+            f"wants a finite number of at least 0, got {value}", file=file, field=field
+        )
+    return float(value)
+
+
+def name_of(row: Mapping[str, Any], name: str, place: str, file: Any = None) -> str:
+    """A non-empty name (a string or an integer) from a row, as a string."""
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
+        raise FormatError(f"wants a name, got {value!r}", file=file, field=f"{place}.{name}")
+    return str(value)
+
+
+def _known(row: Mapping[str, Any], kind: type, place: str, file: Any) -> None:
+    unknown = set(row) - set(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    if unknown:
+        raise FormatError("no such field", file=file, field=f"{place}.{min(map(str, unknown))}")
+
+
+def _unique(names: list[str], place: str, file: Any) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise FormatError(f"'{name}' stands twice", file=file, field=place)
+        seen.add(name)
