@@ -38,11 +38,12 @@ class Record:
 
         Raises FormatError for a missing or unknown field, naming it.
         """
-        hints = _hints(cls)
+        owner: Any = cls
+        hints = _hints(owner)
         unknown = set(data) - set(hints)
         if unknown:
             raise FormatError(f"{cls.__name__} has no such field", field=min(unknown))
-        missing = [n for n in _required(cls) if n not in data]
+        missing = [n for n in _required(owner) if n not in data]
         if missing:
             raise FormatError(f"{cls.__name__} needs it", field=missing[0])
         return cls(**{name: _decode(hints[name], value, name) for name, value in data.items()})

@@ -1,0 +1,93 @@
+"""How verbs speak: results on stdout, everything else on stderr, one line per error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qcluster.errors import FormatError, InputError
+from qcluster.record import encode
+
+__all__ = ["emit_json", "emit_table", "fail", "note", "read_json", "read_text", "write_atomic"]
+
+
+def fail(message: str, *, status: int) -> int:
+    """Print one line to stderr and return the exit status."""
+    line = " ".join(str(message).split())
+    print(f"qcluster: {line}", file=sys.stderr)  # noqa: T201
+    return status
+
+
+def note(message: str) -> None:
+    """Progress or a remark, on stderr."""
+    print(message, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def emit_json(result: Any) -> None:
+    """A result as one JSON document on stdout; NaN and infinities as null."""
+    sys.stdout.write(json.dumps(encode(result), allow_nan=False) + "\n")
+
+
+def emit_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
+    """A result as a plain table on stdout, columns aligned."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(f"{c:.6g}" if isinstance(c, float) else str(c) for c in row))
+    console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+    console.print(table)
+
+
+def read_text(path: str | Path) -> str:
+    """A UTF-8 (or UTF-16 with a byte-order mark) text file; ``-`` is stdin.
+
+    Raises FormatError naming the file.
+    """
+    if str(path) == "-":
+        return sys.stdin.read()
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise FormatError(error.strerror or "cannot be read", file=path) from None
+    encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise FormatError(f"is not text: {error.reason}", file=path) from None
+
+
+def read_json(path: str | Path) -> Any:
+    """A JSON file; refuses NaN, Infinity and numbers beyond double range.
+
+    Raises FormatError naming file and row.
+    """
+
+    def constant(name: str) -> None:
+        raise InputError(f"{name} is not a number that JSON has")
+
+    text = read_text(path)
+    try:
+        return json.loads(text, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        raise FormatError(f"is not JSON: {error.msg}", file=path, row=error.lineno) from None
+    except RecursionError:
+        raise FormatError("is nested too deeply", file=path) from None
+    except InputError as error:
+        raise error.at(file=path) from None
+
+
+def write_atomic(path: str | Path, data: Mapping[str, Any] | str) -> None:
+    """Write a file so that readers see the old one or the new one, never a part."""
+    path = Path(path)
+    text = data if isinstance(data, str) else json.dumps(encode(data), allow_nan=False) + "\n"
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise FormatError(error.strerror or "cannot be written", file=path) from None
