@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qcluster.telemetry.jobs import Job
 from qcluster.telemetry.ring import Ring
 from qcluster.telemetry.schema import METRICS, Batch, Block, Event, Metric, Quality
 from qcluster.telemetry.snapshot import Snapshot
@@ -15,6 +16,7 @@ __all__ = [
     "Batch",
     "Block",
     "Event",
+    "Job",
     "Link",
     "Metric",
     "Node",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.telemetry.jobs import Job
 from qcluster.telemetry.schema import METRICS, Batch, Block, Entity, Event, Quality
 from qcluster.telemetry.snapshot import Snapshot
 from qcluster.telemetry.topology import Topology
@@ -102,6 +103,7 @@ class Ring:
         self._sources: dict[str, tuple[bool, float]] = {}
         self._loads: deque[NDArray[np.float64]] = deque(maxlen=windows)
         self._power: deque[tuple[float, NDArray[np.float64]]] = deque(maxlen=history)
+        self._jobs: tuple[Job, ...] = ()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._set_topology(Topology())
 
@@ -114,6 +116,8 @@ class Ring:
         """Take in what a source delivered. Late batches fill in, they never overwrite newer."""
         if batch.topology is not None and batch.topology != self._topology:
             self._set_topology(batch.topology)
+        if batch.jobs is not None:
+            self._jobs = batch.jobs
         self._sources[batch.source] = (batch.simulated, batch.period_s)
         for block in batch.blocks:
             self.unknown_rows += self._tables[block.entity].take(block, batch.ts_s)
@@ -154,6 +158,7 @@ class Ring:
             power_w=np.array([power for _, power in self._power]).reshape(
                 len(self._power), len(self._topology.nodes)
             ),
+            jobs=self._jobs,
             events=tuple(self._events),
         )
 

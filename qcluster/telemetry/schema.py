@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from qcluster.errors import FormatError
 from qcluster.record import Record
+from qcluster.telemetry.jobs import Job
 from qcluster.telemetry.topology import Topology
 
 __all__ = ["METRICS", "Batch", "Block", "Entity", "Event", "Metric", "Quality"]
@@ -162,7 +163,7 @@ class Batch(Record):
     """What a source delivers at one time.
 
     ``expert_load`` is (layers, experts), tokens routed to each expert since the batch before;
-    ``topology`` is given when it is known or has changed; ``period_s`` is how often batches come.
+    ``topology`` and ``jobs`` are given when they are known or have changed; ``period_s`` is how often batches come.
     """
 
     source: str
@@ -172,6 +173,7 @@ class Batch(Record):
     blocks: tuple[Block, ...] = ()
     expert_load: NDArray[np.float64] | None = None
     topology: Topology | None = None
+    jobs: tuple[Job, ...] | None = None
     events: tuple[Event, ...] = field(default_factory=tuple)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.record import Record, encode
+from qcluster.telemetry.jobs import Job
 from qcluster.telemetry.schema import Event
 from qcluster.telemetry.topology import Topology
 
@@ -68,6 +69,7 @@ class Snapshot(Record):
     expert_load: NDArray[np.float64] | None = None
     power_ts_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     power_w: NDArray[np.float64] = field(default_factory=_none)
+    jobs: tuple[Job, ...] = ()
     events: tuple[Event, ...] = ()
 
     @functools.cached_property
