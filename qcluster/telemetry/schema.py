@@ -163,7 +163,8 @@ class Batch(Record):
     """What a source delivers at one time.
 
     ``expert_load`` is (layers, experts), tokens routed to each expert since the batch before;
-    ``topology`` and ``jobs`` are given when they are known or have changed; ``period_s`` is how often batches come.
+    ``topology`` and ``jobs`` are given when they are known or have changed; ``period_s`` is how
+    often batches come.
     """
 
     source: str
