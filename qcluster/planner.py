@@ -61,8 +61,7 @@ class Planner(Protocol):
 
 @functools.lru_cache(maxsize=8)
 def _built(path: str, config_json: str) -> Planner:
-    module, _, name = path.partition(":")
-    planner: Planner = getattr(importlib.import_module(module), name)(json.loads(config_json))
+    planner: Planner = _class(path)(json.loads(config_json))  # type: ignore[call-arg]
     planner.warm_up()
     return planner
 
@@ -73,15 +72,35 @@ def build_planner(path: str, config: Mapping[str, Any]) -> Planner:
 
 
 def run_planner(
-    path: str,
+    paths: Mapping[str, str],
+    name: str,
     config: Mapping[str, Any],
     snapshot: Snapshot,
-    previous: Plan | None,
-    peers: Mapping[str, Plan],
+    stored: Mapping[str, Mapping[str, Any]],
     seconds: float,
-) -> Plan:
-    """Entry point of the worker process: plan, verify, return."""
-    planner = build_planner(path, config)
-    plan = planner.plan(snapshot, previous, peers, deadline=Deadline.after(seconds))
+) -> dict[str, Any]:
+    """Entry point of the worker process: plan, verify, return the plan as JSON types.
+
+    Plans cross processes as JSON, so that whoever hosts a planner need not import its domain.
+
+    Parameters
+    ----------
+    paths: planner names to ``module:Class``, of this planner and its peers.
+    stored: the newest plan of each planner, as JSON types.
+    """
+    planner = build_planner(paths[name], config)
+    plans = {
+        other: _class(paths[other]).plan_type.from_dict(data)
+        for other, data in stored.items()
+        if other in paths
+    }
+    previous = plans.pop(name, None)
+    plan = planner.plan(snapshot, previous, plans, deadline=Deadline.after(seconds))
     planner.verify(plan, snapshot)
-    return plan
+    return plan.to_dict()
+
+
+def _class(path: str) -> type[Planner]:
+    module, _, name = path.partition(":")
+    found: type[Planner] = getattr(importlib.import_module(module), name)
+    return found
