@@ -2,7 +2,8 @@
 
 ``TelemetryHub`` and ``PlanStore`` hold what the cluster is and what was planned;
 ``RoutingPlanner``, ``EnergyPlanner`` and ``NVLinkPlanner`` are one generic host around the
-planners of ``qcluster``. All are plain classes that run without Ray too; ``actors.cluster`` turns them into actors.
+planners of ``qcluster``. All are plain classes that run without Ray too; ``actors.cluster`` turns
+them into actors.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class PlanStore:
         return seq
 
     def report(self, planner: str, period_s: float, gpus: str, alarm: str | None) -> None:
-        """A planner host's sign of life; ``alarm`` says why there is no new plan, if there is none."""
+        """A planner host's sign of life; ``alarm`` says why there is no new plan."""
         self._reports[planner] = _Report(time.time(), period_s, gpus, alarm)
         with self._changed:
             self._changed.notify_all()

@@ -7,6 +7,7 @@ stored, and again with a newer snapshot to decide whether an old plan is still s
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import json
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from qcluster.deadline import Deadline
+from qcluster.errors import InputError
 from qcluster.plan import Plan
 
 if TYPE_CHECKING:
@@ -89,11 +91,11 @@ def run_planner(
     stored: the newest plan of each planner, as JSON types.
     """
     planner = build_planner(paths[name], config)
-    plans = {
-        other: _class(paths[other]).plan_type.from_dict(data)
-        for other, data in stored.items()
-        if other in paths
-    }
+    plans = {}
+    for other, data in stored.items():
+        # A plan written by an earlier version may not be readable any more; then plan without it.
+        with contextlib.suppress(InputError):
+            plans[other] = _class(paths[other]).plan_type.from_dict(data)
     previous = plans.pop(name, None)
     plan = planner.plan(snapshot, previous, plans, deadline=Deadline.after(seconds))
     planner.verify(plan, snapshot)
