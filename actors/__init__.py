@@ -1,1 +1,28 @@
-"""Ray actors: they hold state and time, never algorithms."""
+"""Ray actors: they hold state and time, never algorithms.
+
+``TelemetryHub`` and ``PlanStore`` hold what the cluster is and what was planned;
+``RoutingPlanner``, ``EnergyPlanner`` and ``NVLinkPlanner`` are one generic host around the
+planners of ``qcluster``. All are plain classes that run without Ray too; ``actors.cluster`` turns
+them into actors.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "TelemetryHub": "actors.hub",
+    "PlanStore": "actors.store",
+    "RoutingPlanner": "actors.planners",
+    "EnergyPlanner": "actors.planners",
+    "NVLinkPlanner": "actors.planners",
+}
+
+__all__ = ["EnergyPlanner", "NVLinkPlanner", "PlanStore", "RoutingPlanner", "TelemetryHub"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'actors' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)

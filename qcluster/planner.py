@@ -7,6 +7,7 @@ stored, and again with a newer snapshot to decide whether an old plan is still s
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import json
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from qcluster.deadline import Deadline
+from qcluster.errors import InputError
 from qcluster.plan import Plan
 
 if TYPE_CHECKING:
@@ -61,8 +63,7 @@ class Planner(Protocol):
 
 @functools.lru_cache(maxsize=8)
 def _built(path: str, config_json: str) -> Planner:
-    module, _, name = path.partition(":")
-    planner: Planner = getattr(importlib.import_module(module), name)(json.loads(config_json))
+    planner: Planner = _class(path)(json.loads(config_json))  # type: ignore[call-arg]
     planner.warm_up()
     return planner
 
@@ -73,15 +74,35 @@ def build_planner(path: str, config: Mapping[str, Any]) -> Planner:
 
 
 def run_planner(
-    path: str,
+    paths: Mapping[str, str],
+    name: str,
     config: Mapping[str, Any],
     snapshot: Snapshot,
-    previous: Plan | None,
-    peers: Mapping[str, Plan],
+    stored: Mapping[str, Mapping[str, Any]],
     seconds: float,
-) -> Plan:
-    """Entry point of the worker process: plan, verify, return."""
-    planner = build_planner(path, config)
-    plan = planner.plan(snapshot, previous, peers, deadline=Deadline.after(seconds))
+) -> dict[str, Any]:
+    """Entry point of the worker process: plan, verify, return the plan as JSON types.
+
+    Plans cross processes as JSON, so that whoever hosts a planner need not import its domain.
+
+    Parameters
+    ----------
+    paths: planner names to ``module:Class``, of this planner and its peers.
+    stored: the newest plan of each planner, as JSON types.
+    """
+    planner = build_planner(paths[name], config)
+    plans = {}
+    for other, data in stored.items():
+        # A plan written by an earlier version may not be readable any more; then plan without it.
+        with contextlib.suppress(InputError):
+            plans[other] = _class(paths[other]).plan_type.from_dict(data)
+    previous = plans.pop(name, None)
+    plan = planner.plan(snapshot, previous, plans, deadline=Deadline.after(seconds))
     planner.verify(plan, snapshot)
-    return plan
+    return plan.to_dict()
+
+
+def _class(path: str) -> type[Planner]:
+    module, _, name = path.partition(":")
+    found: type[Planner] = getattr(importlib.import_module(module), name)
+    return found

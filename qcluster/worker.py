@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import fcntl
 import importlib
+import operator
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -165,17 +167,17 @@ def _die_with_parent(life: int) -> None:
 
 def _resolve(target: str) -> Any:
     module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)
+    return operator.attrgetter(name)(importlib.import_module(module))
 
 
 def _answer(link: Connection, target: str, args: tuple[Any, ...]) -> None:
     try:
-        reply = ("ok", _resolve(target)(*args))
+        reply = pickle.dumps(("ok", _resolve(target)(*args)))
     except QClusterError as error:
-        reply = ("error", error)
+        reply = pickle.dumps(("error", error))
     except Exception as error:
-        reply = ("error", SolverFailed(f"{type(error).__name__}: {error}"))
-    link.send(reply)
+        reply = pickle.dumps(("error", SolverFailed(f"{type(error).__name__}: {error}")))
+    link.send_bytes(reply)
 
 
 def _serve(link: Connection) -> None:

@@ -1,0 +1,158 @@
+"""The one host for every live planner: waits for telemetry, plans in a killable process, stores.
+
+The host holds time and state (which plan is in force, when the last one came), never an algorithm.
+Each cycle: the next snapshot, the plan in force and the peers' latest plans go to the warm worker
+process; the plan comes back verified; it is stamped with its telemetry and expiry and stored. When
+a cycle fails the host says why, in its report to the store, and goes on with the next snapshot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+from qcluster.deadline import Deadline
+from qcluster.errors import NotReady, QClusterError
+from qcluster.plan import TelemetryRef
+from qcluster.telemetry import Snapshot
+from qcluster.worker import SolverProcess
+
+__all__ = ["Hub", "PlannerHost", "Store"]
+
+
+class Hub(Protocol):
+    """What a host asks of the telemetry hub; calls may block, and raise when it is away."""
+
+    def wait(self, since: int, timeout_s: float) -> Snapshot | None:
+        """A newer snapshot than ``since``, or None."""
+        ...
+
+
+class Store(Protocol):
+    """What a host asks of the plan store; calls may block, and raise when it is away."""
+
+    def put(self, plan: Mapping[str, Any], gpus: str) -> int:
+        """Store a plan."""
+        ...
+
+    def report(self, planner: str, period_s: float, gpus: str, alarm: str | None) -> None:
+        """Give a sign of life."""
+        ...
+
+    def newest(self) -> dict[str, dict[str, Any]]:
+        """The newest stored plan of every planner that has one."""
+        ...
+
+
+class PlannerHost:
+    """Runs one planner for as long as the process lives.
+
+    Parameters
+    ----------
+    hub, store: where snapshots come from and plans go to.
+    config: the planner's configuration.
+    period_s: at most one plan in this time, in seconds.
+    deadline_s: time for one plan; a solve that goes on beyond it is killed.
+    """
+
+    name: ClassVar[str]
+    path: ClassVar[str]
+    """``module:Class`` of the planner."""
+    peers: ClassVar[Mapping[str, str]] = {}
+    """Other planners' names and paths, to rebuild their plans."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        store: Store,
+        config: Mapping[str, Any] | None = None,
+        period_s: float = 2.0,
+        deadline_s: float = 1.0,
+    ) -> None:
+        self._hub, self._store = hub, store
+        self._config = dict(config or {})
+        self._period_s, self._deadline_s = period_s, deadline_s
+        self._since, self._gpus, self._cycles, self._failures = 0, "", 0, 0
+        self._alarm: str | None = "warming up"
+        self._process = SolverProcess(("qcluster.planner:build_planner", (self.path, self._config)))
+        self._stopped = threading.Event()
+        threading.Thread(target=self._run, name=f"{self.name}-planner", daemon=True).start()
+
+    def health(self) -> dict[str, Any]:
+        """Cycles so far, failures, the current alarm and the worker's process id."""
+        return {
+            "planner": self.name,
+            "cycles": self._cycles,
+            "failures": self._failures,
+            "alarm": self._alarm,
+            "worker_pid": self._process.pid,
+        }
+
+    def stop(self) -> None:
+        """End the loop and the worker process."""
+        self._stopped.set()
+        self._process.close()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            started = time.monotonic()
+            try:
+                self._alarm = self._cycle()
+            except NotReady as error:
+                self._alarm = str(error)
+            except QClusterError as error:
+                self._failures += 1
+                self._alarm = f"planning failed: {error}"
+            except Exception as error:  # the hub or the store is restarting
+                self._failures += 1
+                self._alarm = f"{type(error).__name__}: {error}".splitlines()[0]
+            self._tell()
+            self._stopped.wait(max(0.05, self._period_s - (time.monotonic() - started)))
+
+    def _cycle(self) -> str | None:
+        """One plan; returns the alarm of this cycle, None when all is well."""
+        snapshot = self._hub.wait(self._since, self._period_s)
+        if snapshot is None:
+            return f"no new telemetry for {self._period_s:.0f} s"
+        self._gpus = gpu_set(snapshot)
+        plan = self._process.call(
+            "qcluster.planner:run_planner",
+            {self.name: self.path, **self.peers},
+            self.name,
+            self._config,
+            snapshot,
+            self._store.newest(),
+            self._deadline_s,
+            deadline=Deadline.after(self._deadline_s + self._slack_s()),
+        )
+        self._store.put(self._stamp(plan, snapshot), self._gpus)
+        self._since = snapshot.seq
+        self._cycles += 1
+        return None
+
+    def _slack_s(self) -> float:
+        # The worker's first call waits for its warm-up, which compiles kernels on a new machine.
+        return 60.0 if self._cycles == 0 else 1.0
+
+    def _stamp(self, plan: dict[str, Any], snapshot: Snapshot) -> dict[str, Any]:
+        now = time.time()
+        source = TelemetryRef(
+            snapshot_hash=snapshot.hash, age_s=snapshot.age_s(now), simulated=snapshot.simulated
+        )
+        # Five periods: a plan outlives a restart of its planner, not its planner's death.
+        expires_at = now + 5 * max(self._period_s, self._deadline_s)
+        return {**plan, "telemetry": source.to_dict(), "expires_at": expires_at}
+
+    def _tell(self) -> None:
+        try:
+            self._store.report(self.name, self._period_s, self._gpus, self._alarm)
+        except Exception as error:  # the store is restarting: it will hear from us next time
+            self._alarm = f"the store is away: {type(error).__name__}"
+
+
+def gpu_set(snapshot: Snapshot) -> str:
+    """A name for the set of GPUs that answer: plans are safe only on the set they were made for."""
+    return hashlib.sha256("\n".join(snapshot.alive_gpus).encode()).hexdigest()[:16]

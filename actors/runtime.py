@@ -1,0 +1,66 @@
+"""Starting a Ray of our own, or joining one, and leaving no process behind.
+
+A local Ray is a child of this process: the kernel ends it when we die, however that happens. It
+uses random ports, a private temporary directory and its own token, so it meets no other Ray on the
+machine, and stopping it never calls ``ray stop`` (which ends every Ray there is).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from actors.environment import NAMESPACE, cluster_environment, own_token
+from qcluster.errors import InputError, NotReady
+
+__all__ = ["running_ray"]
+
+
+@contextlib.contextmanager
+def running_ray(address: str, state_dir: Path) -> Iterator[None]:
+    """Be connected to Ray while the block runs.
+
+    Parameters
+    ----------
+    address: ``local`` starts one; ``auto`` joins the one on this machine; ``HOST:PORT`` joins
+        that one. ``ray://`` is refused: Serve handles do not stream under Ray Client.
+    state_dir: where the token of a local Ray lives.
+    """
+    if address.startswith("ray://"):
+        raise InputError(
+            "Ray Client is not supported, give the head's HOST:PORT", field="--address"
+        )
+    import ray
+
+    if address == "local":
+        os.environ.update(cluster_environment(own_token(state_dir)))
+        # Socket paths may be 107 bytes at most, so the directory's name must be short.
+        temp = tempfile.mkdtemp(prefix="qc-", dir="/tmp")
+        try:
+            ray.init(
+                namespace=NAMESPACE,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=temp,
+            )
+            yield
+        finally:
+            ray.shutdown()
+            shutil.rmtree(temp, ignore_errors=True)
+        return
+    try:
+        ray.init(
+            address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR
+        )
+    except (ConnectionError, ValueError) as error:
+        raise NotReady(f"no Ray at '{address}': {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,282 @@
+"""The HTTP surface: one FastAPI application made from the rooms' requests and the stored plans.
+
+It takes whatever answers like the hub, the store and the solver pool, so it runs under Ray Serve
+with actors behind it and in tests with plain objects. Everything blocking runs in threads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from deployments import problems
+from deployments.limits import BodyLimits, BodyMiddleware, check_depth
+from deployments.questions import REQUESTS, SolverPool
+from deployments.views import metrics_text, snapshot_view
+from qcluster import __version__
+from qcluster.errors import InputError, NotFound, NotReady, QClusterError
+from qcluster.explain import explain
+from qcluster.json_schema import record_schema
+from qcluster.request import Request as Question
+from qcluster.request import parse_request
+
+__all__ = ["Services", "create_api"]
+
+UI = Path(__file__).resolve().parent / "ui"
+PLANNERS = ("routing", "energy", "nvlink")
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+MAX_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the routes talk to."""
+
+    hub: Any
+    store: Any
+    pool: SolverPool
+    limits: BodyLimits = field(default_factory=BodyLimits)
+
+
+def create_api(services: Services) -> FastAPI:
+    """The application."""
+    app = FastAPI(
+        title="qcluster",
+        version=__version__,
+        summary="Live telemetry in, certified plans out.",
+        redoc_url=None,
+    )
+    problems.install(app)
+    app.add_middleware(BodyMiddleware, limits=services.limits)
+    app.middleware("http")(_security_headers)
+    app.include_router(_page_routes(services))
+    app.include_router(_plan_routes(services), prefix="/v1/plans", tags=["plans"])
+    app.include_router(_telemetry_routes(services), prefix="/v1/telemetry", tags=["telemetry"])
+    for _, question in REQUESTS.items():  # noqa: PERF102 - not a dict
+        _add_question(app, services, question)
+    _add_batch(app, services)
+    if UI.is_dir():
+        app.mount("/ui", StaticFiles(directory=UI), name="ui")
+    return app
+
+
+async def _security_headers(
+    request: Request, call_next: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    response = await call_next(request)
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if request.url.path == "/" or request.url.path.startswith("/ui/"):
+        response.headers["Content-Security-Policy"] = CSP
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cache-Control"] = "no-cache"
+    return response
+
+
+def _page_routes(services: Services) -> APIRouter:
+    router = APIRouter(tags=["service"])
+
+    @router.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(UI / "index.html")
+
+    @router.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """Whether this process answers."""
+        return {"status": "ok"}
+
+    @router.get("/readyz", responses=problems.responses(503))
+    def readyz() -> dict[str, Any]:
+        """Whether every planner has a fresh plan; 503 with the alarms otherwise."""
+        alarms = {name: view["alarm"] for name, view in services.store.all_latest().items()}
+        late = [f"{name}: {alarm}" for name, alarm in alarms.items() if alarm]
+        if late:
+            raise NotReady("; ".join(late))
+        return {"status": "ready", "planners": sorted(alarms)}
+
+    @router.get("/metrics")
+    def metrics() -> Response:
+        """Prometheus text."""
+        text = metrics_text(services.store.all_latest(), services.hub.health())
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return router
+
+
+def _plan_routes(services: Services) -> APIRouter:
+    router = APIRouter(responses=problems.responses(404, 422, 503))
+    store = services.store
+
+    def known(planner: str) -> str:
+        if planner not in PLANNERS:
+            raise NotFound(f"no planner '{planner}'; there are: {', '.join(PLANNERS)}")
+        return planner
+
+    @router.get("")
+    def plans() -> dict[str, Any]:
+        """The latest plan of every planner, null where there is none yet."""
+        latest = store.all_latest()
+        return {
+            "plans": {name: view["plan"] for name, view in latest.items()},
+            "alarms": {name: view["alarm"] for name, view in latest.items()},
+        }
+
+    @router.get("/{planner}/latest")
+    def latest(planner: str) -> dict[str, Any]:
+        """The plan that is safe to carry out now, marked when it is stale, and why."""
+        found: dict[str, Any] = store.latest(known(planner))
+        if found["plan"] is None:
+            raise NotReady(f"{planner}: {found['alarm']}")
+        return found
+
+    @router.get("/{planner}/history")
+    def history(planner: str, limit: int = Query(100, ge=1, le=1000)) -> dict[str, Any]:
+        """Summaries of the stored plans, newest first."""
+        return {"plans": store.history(known(planner), limit)}
+
+    @router.get("/{plan_id}/explain")
+    def explained(plan_id: str) -> dict[str, Any]:
+        """Why the plan is as it is: solver, bound, gap, baselines, telemetry."""
+        return explain(store.get(plan_id))
+
+    return router
+
+
+def _telemetry_routes(services: Services) -> APIRouter:
+    from qcluster.telemetry.sources.push import parse_samples
+
+    router = APIRouter(responses=problems.responses(422, 503))
+
+    @router.get("/latest")
+    def latest() -> dict[str, Any]:
+        """The newest snapshot."""
+        snapshot = services.hub.latest()
+        if snapshot is None:
+            raise NotReady("no telemetry has arrived yet")
+        return {"snapshot": snapshot_view(snapshot), "health": services.hub.health()}
+
+    @router.post("", responses=problems.responses(408, 413), openapi_extra=_samples_body())
+    async def push(request: Request) -> dict[str, int]:
+        """Take in samples: a JSON object, a list, or JSON lines."""
+        body = await request.body()
+        check_depth(body, services.limits.max_depth)
+        batches = await run_in_threadpool(parse_samples, body)
+        return {"samples": await run_in_threadpool(services.hub.push, batches)}
+
+    return router
+
+
+def _samples_body() -> dict[str, Any]:
+    example = {"ts_s": 1760000000.0, "node": "node0", "gpu": 0, "power_w": 512.0}
+    kinds = ("application/json", "application/x-ndjson")
+    content = {
+        kind: {"schema": {"type": ["object", "array"]}, "example": example} for kind in kinds
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _add_question(app: FastAPI, services: Services, question: type[Question]) -> None:
+    async def ask(request: Request) -> Response:
+        body = await request.body()
+        check_depth(body, services.limits.max_depth)
+        parsed = await run_in_threadpool(parse_request, question.kind, body)
+        return JSONResponse(await run_in_threadpool(services.pool.run, parsed, body))
+
+    schema = question.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    result = record_schema(question.result)
+    app.add_api_route(
+        question.path,
+        ask,
+        methods=["POST"],
+        name=question.kind,
+        summary=question.summary,
+        tags=[question.kind.split(".")[0]],
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": schema, "example": question.example}},
+            }
+        },
+        responses={
+            200: {"content": {"application/json": {"schema": result}}},
+            **problems.responses(408, 413, 422, 429, 501, 503),
+        },
+    )
+
+
+def _add_batch(app: FastAPI, services: Services) -> None:
+    def one(position: int, item: Any) -> dict[str, Any]:
+        try:
+            if not isinstance(item, dict) or not isinstance(item.get("kind"), str):
+                raise InputError("wants an object with 'kind'", field=f"problems[{position}]")
+            body = {key: value for key, value in item.items() if key != "kind"}
+            encoded = json.dumps(body).encode()
+            return {"result": services.pool.run(parse_request(item["kind"], encoded), encoded)}
+        except QClusterError as error:
+            return {"error": {"detail": str(error), "field": getattr(error, "field", None)}}
+
+    async def batch(request: Request) -> JSONResponse:
+        """Up to 256 problems of any kind; each gets a result or an error of its own."""
+        body = await request.body()
+        check_depth(body, services.limits.max_depth)
+        items = _problems(body)
+        answers = [await run_in_threadpool(one, i, item) for i, item in enumerate(items)]
+        return JSONResponse({"answers": answers})
+
+    kind, question = next(iter(REQUESTS.items()))
+    example = {"problems": [{"kind": kind, **question.example}]}
+    app.add_api_route(
+        "/v1/plans:batch",
+        batch,
+        methods=["POST"],
+        tags=["plans"],
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _batch_schema(), "example": example}},
+            }
+        },
+        responses=problems.responses(408, 413, 422, 429, 503),
+    )
+
+
+def _problems(body: bytes) -> list[Any]:
+    def constant(name: str) -> None:
+        raise InputError(f"{name} is not a number that JSON has")
+
+    try:
+        data = json.loads(body, parse_constant=constant)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"is not JSON: {error}") from None
+    items = data.get("problems") if isinstance(data, dict) else None
+    if not isinstance(items, list) or not 1 <= len(items) <= MAX_BATCH:
+        raise InputError(f"wants a list of 1 to {MAX_BATCH} problems", field="problems")
+    return items
+
+
+def _batch_schema() -> dict[str, Any]:
+    item = {
+        "type": "object",
+        "properties": {"kind": {"enum": REQUESTS.names()}},
+        "required": ["kind"],
+    }
+    problems_schema = {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_BATCH}
+    return {
+        "type": "object",
+        "properties": {"problems": problems_schema},
+        "required": ["problems"],
+    }

@@ -1,0 +1,119 @@
+"""The Serve applications, buildable from YAML: ``deployments.app:build`` and ``:build_events``.
+
+``serve deploy deployments/qcluster.yaml`` deploys both onto a cluster whose actors are up
+(``qcluster serve`` starts them, or any node with ``actors.cluster.start_cluster``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.serve import Application
+
+from qcluster.request import Request  # noqa: F401 - resolves forward references in workers
+
+__all__ = ["ApiOptions", "build", "build_events", "deploy", "withdraw"]
+
+API, EVENTS = "qcluster-api", "qcluster-events"
+STREAM = "/v1/telemetry/stream"
+
+
+class ApiOptions(BaseModel):
+    """Arguments of the applications, as in the YAML's ``args``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    replicas: int = Field(2, ge=1, le=64)
+    """Copies of the API; with two, one may die without anybody noticing."""
+    solver_processes: int = Field(1, ge=1, le=64)
+    """Warm worker processes a replica."""
+    queue_limit: int = Field(16, ge=1, le=4096)
+    """Requests that may wait for a worker; the next gets 429."""
+    max_body_bytes: int = Field(16 * 2**20, ge=1024)
+    body_timeout_s: float = Field(20.0, gt=0)
+
+
+@serve.deployment(
+    name="api",
+    ray_actor_options={"num_cpus": 0},
+    max_ongoing_requests=200,
+    health_check_period_s=2,
+    health_check_timeout_s=10,
+    graceful_shutdown_timeout_s=5,
+)
+@serve.ingress()
+class Api:
+    """Plans on demand, stored plans, telemetry, the page."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        from actors.cluster import HUB, STORE, connect
+        from deployments.api import Services
+        from deployments.limits import BodyLimits
+        from deployments.questions import SolverPool
+
+        chosen = ApiOptions(**options)
+        self.services = Services(
+            hub=connect(HUB),
+            store=connect(STORE),
+            pool=SolverPool(chosen.solver_processes, chosen.queue_limit),
+            limits=BodyLimits(max_bytes=chosen.max_body_bytes, timeout_s=chosen.body_timeout_s),
+        )
+
+    def __serve_build_asgi_app__(self) -> Any:
+        from deployments.api import create_api
+
+        return create_api(self.services)
+
+    def __del__(self) -> None:
+        if hasattr(self, "services"):
+            self.services.pool.close()
+
+
+@serve.deployment(
+    name="events",
+    ray_actor_options={"num_cpus": 0},
+    # An open page holds one of these for as long as it is open.
+    max_ongoing_requests=1000,
+    graceful_shutdown_timeout_s=1,
+)
+@serve.ingress()
+class Events:
+    """Event streams."""
+
+    def __init__(self) -> None:
+        from actors.cluster import HUB, STORE, connect
+        from deployments.events import Feed
+
+        self.feed = Feed(connect(HUB), connect(STORE))
+
+    def __serve_build_asgi_app__(self) -> Any:
+        from deployments.events import create_events
+
+        return create_events(self.feed)
+
+
+def build(args: ApiOptions) -> Application:
+    """The API application, mounted at ``/``."""
+    return Api.options(num_replicas=args.replicas).bind(args.model_dump())  # type: ignore[attr-defined]
+
+
+def build_events() -> Application:
+    """The event streams, mounted at ``/v1/telemetry/stream``."""
+    return Events.bind()  # type: ignore[attr-defined]
+
+
+def deploy(host: str, port: int, options: ApiOptions) -> None:
+    """Start Serve's HTTP on this cluster and run both applications; returns when they answer."""
+    serve.start(http_options={"host": host, "port": port, "location": "HeadOnly"})
+    serve.run(build_events(), name=EVENTS, route_prefix=STREAM, blocking=False)
+    serve.run(build(options), name=API, route_prefix="/", blocking=False)
+
+
+def withdraw() -> None:
+    """Take both applications down, and Serve with them when it is ours alone."""
+    for name in (API, EVENTS):
+        serve.delete(name)
+    if not serve.status().applications:
+        serve.shutdown()

@@ -1,0 +1,79 @@
+"""All questions that can be asked over HTTP, and the warm processes that answer them.
+
+Importing this module registers every room's requests. Solves run in worker processes: a request
+whose solver is stuck costs a process, never a replica.
+"""
+
+from __future__ import annotations
+
+import queue
+from typing import Any
+
+import qcluster.q_energy.requests
+import qcluster.q_nvlink.requests
+import qcluster.q_routing.requests
+import qcluster.quantum.requests  # noqa: F401 - registers
+from deployments.problems import Overloaded
+from qcluster.deadline import Deadline
+from qcluster.errors import DeadlineExceeded
+from qcluster.request import REQUESTS, Request, parse_request
+from qcluster.worker import SolverProcess
+
+__all__ = ["REQUESTS", "SolverPool", "answer", "warm_up"]
+
+# The deadline covers the answer; baselines run after it with the same time each.
+_BASELINES = 4
+_OVERHEAD_S = 5.0
+_WARM_UP_S = 60.0
+
+
+def answer(kind: str, body: bytes | dict[str, Any]) -> dict[str, Any]:
+    """Parse and run a question; entry point of the worker process."""
+    return parse_request(kind, body).run().to_dict()
+
+
+def warm_up() -> None:
+    """Run every question's own example once: imports, compiled kernels, first allocations."""
+    for kind, question in REQUESTS.items():
+        answer(kind, {**question.example, "deadline_s": 0.05})
+
+
+class SolverPool:
+    """A few warm worker processes and a bounded queue in front of them."""
+
+    def __init__(self, processes: int = 1, queue_limit: int = 16) -> None:
+        self._idle: queue.SimpleQueue[SolverProcess] = queue.SimpleQueue()
+        self._waiting, self._limit = 0, queue_limit
+        self._all = [SolverProcess(("deployments.questions:warm_up", ())) for _ in range(processes)]
+        for process in self._all:
+            self._idle.put(process)
+
+    def run(self, request: Request, body: bytes | dict[str, Any]) -> dict[str, Any]:
+        """Answer in a worker process.
+
+        Raises Overloaded when too many wait, DeadlineExceeded when the worker was killed.
+        """
+        budget = request.deadline_s * (1 + _BASELINES) + _OVERHEAD_S
+        if self._waiting >= self._limit:
+            raise Overloaded(f"{self._waiting} requests are waiting, the limit is {self._limit}")
+        self._waiting += 1
+        try:
+            process = self._idle.get(timeout=budget + _WARM_UP_S)
+        except queue.Empty:
+            raise DeadlineExceeded("no solver process came free in time") from None
+        finally:
+            self._waiting -= 1
+        try:
+            process.wait_ready(Deadline.after(_WARM_UP_S))
+            deadline = Deadline.after(budget)
+            result: dict[str, Any] = process.call(
+                "deployments.questions:answer", request.kind, body, deadline=deadline
+            )
+        finally:
+            self._idle.put(process)
+        return result
+
+    def close(self) -> None:
+        """End the worker processes."""
+        for process in self._all:
+            process.close()
