@@ -172,9 +172,7 @@ def best_step(
 
 
 @njit(cache=True)
-def sticky_layers(
-    w: F, speed: F, gpu: I, zone: I, area: I, slots: I, home: I, limit: int
-) -> int:
+def sticky_layers(w: F, speed: F, gpu: I, zone: I, area: I, slots: I, home: I, limit: int) -> int:
     """Improve ``slots`` (layers, slots) in place, at most ``limit`` of them off ``home``.
 
     w (windows, layers, experts). Each round takes the layer whose best step gains most for each

@@ -102,7 +102,12 @@ def _search(
             if held[n] == size or state in seen or after >= found[1] * (1 - 1e-12):
                 continue
             seen.add(state)
-            before, total[n], held[n], node[group] = total[n], total[n] + weights[group], held[n] + 1, n
+            before, total[n], held[n], node[group] = (
+                total[n],
+                total[n] + weights[group],
+                held[n] + 1,
+                n,
+            )
             place(depth + 1, after)
             total[n], held[n] = before, held[n] - 1
 

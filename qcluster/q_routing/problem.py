@@ -206,9 +206,7 @@ def _slots_per_gpu(given: ArrayLike | None, slots: int, gpus: int) -> NDArray[np
     return room.astype(np.int64)
 
 
-def _speed(
-    speed: ArrayLike | None, alive: ArrayLike | None, gpus: int
-) -> NDArray[np.float64]:
+def _speed(speed: ArrayLike | None, alive: ArrayLike | None, gpus: int) -> NDArray[np.float64]:
     rate = np.ones(gpus) if speed is None else np.asarray(speed)
     if rate.dtype.kind not in "iuf" or rate.shape != (gpus,):
         raise InputError(f"wants {gpus} numbers", field="speed")

@@ -21,7 +21,9 @@ def wave(tick: int, index: int, low: float, high: float) -> float:
 class Scene:
     """One cluster. ``gpus`` are ids ``node/index``; ``pairs`` are links (source, target, GB/s)."""
 
-    def __init__(self, nodes: list[str], per_node: int, pairs: list[tuple[str, str, float]]) -> None:
+    def __init__(
+        self, nodes: list[str], per_node: int, pairs: list[tuple[str, str, float]]
+    ) -> None:
         self.nodes = nodes
         self.gpus = [f"{node}/{i}" for node in nodes for i in range(per_node)]
         self.pairs = pairs
@@ -112,7 +114,10 @@ class Scene:
             own = {"budget_w": self.budget_w, "gpu_ids": self.gpus, "cap_w": caps}
             return {**own, "predicted_power_w": power}
         half = n // 2
-        load = {f"{a}->{b}": round(wave(tick, i, 0.05, 0.8), 3) for i, (a, b, _) in enumerate(self.pairs)}
+        load = {
+            f"{a}->{b}": round(wave(tick, i, 0.05, 0.8), 3)
+            for i, (a, b, _) in enumerate(self.pairs)
+        }
         jobs = {"train-70b": self.gpus[:half], "serve-moe": self.gpus[half : half + n // 4]}
         return {"assignment": jobs, "link_load": load}
 
@@ -120,7 +125,11 @@ class Scene:
 def _figures(planner: str, tick: int) -> tuple[float, float | None, Json]:
     drift = 1 + 0.004 * math.sin(tick)
     if planner == "routing":
-        return 1.0404 * drift, 1.0276 * drift, {"unchanged": 1.42, "round_robin": 1.31, "LPT": 1.047 * drift}
+        return (
+            1.0404 * drift,
+            1.0276 * drift,
+            {"unchanged": 1.42, "round_robin": 1.31, "LPT": 1.047 * drift},
+        )
     if planner == "energy":
         objective = -61250.0 * drift
         return objective, objective * 1.0008, {"common cap": -58020.0, "proportional": -60110.0}
@@ -129,7 +138,11 @@ def _figures(planner: str, tick: int) -> tuple[float, float | None, Json]:
 
 def _solver(planner: str, fell_back: bool) -> Json:
     if fell_back:
-        return {"requested": "qaoa", "used": "lpt_swaps", "fallback_reason": "deadline of 0.2 s passed"}
+        return {
+            "requested": "qaoa",
+            "used": "lpt_swaps",
+            "fallback_reason": "deadline of 0.2 s passed",
+        }
     names = {"routing": "lpt_swaps", "energy": "concave_hull", "nvlink": "qaoa"}
     return {"requested": "auto", "used": names[planner], "fallback_reason": None}
 
@@ -137,7 +150,9 @@ def _solver(planner: str, fell_back: bool) -> Json:
 def nvl72() -> Scene:
     """18 trays of 4 GPUs around one switch domain; one GPU and one link are out."""
     nodes = [f"nvl72-tray-{i:02d}" for i in range(18)]
-    scene = Scene(nodes, 4, [(f"{node}/{i}", "nvswitch", 900.0) for node in nodes for i in range(4)])
+    scene = Scene(
+        nodes, 4, [(f"{node}/{i}", "nvswitch", 900.0) for node in nodes for i in range(4)]
+    )
     scene.dead, scene.down = {"nvl72-tray-05/2"}, {"nvl72-tray-11/1->nvswitch"}
     return scene
 
@@ -146,7 +161,10 @@ def dgx() -> Scene:
     """Eight nodes of 8 GPUs, each with 4 switches of its own, joined by two leaf switches."""
     nodes = [f"dgx-{i:02d}" for i in range(8)]
     pairs = [
-        (f"{node}/{i}", f"{node}-nvs{s}", 112.5) for node in nodes for i in range(8) for s in range(4)
+        (f"{node}/{i}", f"{node}-nvs{s}", 112.5)
+        for node in nodes
+        for i in range(8)
+        for s in range(4)
     ]
     pairs += [(f"{node}-nvs0", f"leaf{k}", 200.0) for node in nodes for k in range(2)]
     return Scene(nodes, 8, pairs)
@@ -163,7 +181,9 @@ def mesh() -> Scene:
 def racks() -> Scene:
     """40 racks of 18 trays of 4 GPUs: 2,880 GPUs, one switch a rack."""
     nodes = [f"r{r:02d}-t{t:02d}" for r in range(40) for t in range(18)]
-    return Scene(nodes, 4, [(f"{node}/{i}", f"sw-{node[:3]}", 900.0) for node in nodes for i in range(4)])
+    return Scene(
+        nodes, 4, [(f"{node}/{i}", f"sw-{node[:3]}", 900.0) for node in nodes for i in range(4)]
+    )
 
 
 SCENES = {"nvl72": nvl72, "dgx": dgx, "mesh": mesh, "racks": racks}

@@ -1,6 +1,6 @@
 """The page with deterministic data behind it: Python's own HTTP server, no Ray.
 
-    python tests/page/mock_server.py --port 8010 --scene nvl72
+python tests/page/mock_server.py --port 8010 --scene nvl72
 """
 
 from __future__ import annotations
@@ -80,7 +80,14 @@ class MockServer:
         for name in PLANNERS:
             if path == f"/v1/plans/{name}/history":
                 rows = [self.plan(name, back) for back in range(self.history)]
-                large = ("gpu_load_before", "gpu_load_after", "cap_w", "link_load", "stale", "alarm")
+                large = (
+                    "gpu_load_before",
+                    "gpu_load_after",
+                    "cap_w",
+                    "link_load",
+                    "stale",
+                    "alarm",
+                )
                 return {"plans": [{k: v for k, v in r.items() if k not in large} for r in rows]}
         return None
 
