@@ -40,7 +40,7 @@ def plan_ids(server: Server) -> set[str]:
 
 
 def read_through(server: Server, seconds: float) -> tuple[int, list[str], float]:
-    """Read plans and page for a while, as clients that retry for 1 s; count, failures, worst stall."""
+    """Read plans and page for a while: how many reads, which failed, the worst stall."""
     reads, failures, worst = 0, [], 0.0
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
