@@ -53,7 +53,9 @@ def replicate(w: F, extra: int, cap: int) -> I:
 
 
 @njit(cache=True)
-def pack_layer(w: F, count: I, start: I, speed: F, slots: I, on: NDArray[np.bool_], load: F) -> None:
+def pack_layer(
+    w: F, count: I, start: I, speed: F, slots: I, on: NDArray[np.bool_], load: F
+) -> None:
     """Longest processing time first: each copy to the GPU that would finish first.
 
     Never two copies of an expert on a GPU; a copy that fits nowhere is dropped, and slots left

@@ -86,9 +86,7 @@ def split_layer(
 
 
 @njit(cache=True)
-def _bound(
-    w: F, first: I, at: I, gpu: I, speed: F, load: F, top: float, tolerance: float
-) -> float:
+def _bound(w: F, first: I, at: I, gpu: I, speed: F, load: F, top: float, tolerance: float) -> float:
     """Largest of the forced means of nested sets of fullest GPUs."""
     best = 0.0
     for step in range(4):

@@ -65,7 +65,9 @@ def assign_tokens(
     needed = float(load.sum()) * k
     if needed > room.sum() * (1 + 1e-12):
         short = needed - float(room.sum())
-        raise Infeasible(f"the experts can take {short:g} less than the tokens need", field="capacity")
+        raise Infeasible(
+            f"the experts can take {short:g} less than the tokens need", field="capacity"
+        )
     if k > 1 and weights is None:
         _reachable(room, tokens, k)
     price = _prices(values, load, room, k, sample, sweeps)

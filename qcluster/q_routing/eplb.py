@@ -38,7 +38,9 @@ def rebalance_experts(
     if is_tensor:
         weight = weight.detach().cpu().double().numpy()
     if isinstance(num_gpus, int) and num_gpus > 0 and num_replicas % num_gpus:
-        raise InputError(f"wants a multiple of {num_gpus}, got {num_replicas}", field="num_replicas")
+        raise InputError(
+            f"wants a multiple of {num_gpus}, got {num_replicas}", field="num_replicas"
+        )
     hierarchical = num_nodes > 1 and num_groups % num_nodes == 0
     placement = place_experts(
         weight,
@@ -56,7 +58,7 @@ def rebalance_experts(
         )
     maps = expert_maps(placement)
     if is_tensor and torch is not None:
-        return tuple(torch.from_numpy(m) for m in maps)  # type: ignore[return-value]
+        return tuple(torch.from_numpy(m) for m in maps)
     return maps
 
 

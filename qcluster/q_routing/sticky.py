@@ -100,9 +100,7 @@ def _usable(problem: PlacementProblem) -> NDArray[np.bool_]:
     return np.asarray((problem.speed[owner] > 0) & (place < problem.load.shape[2]))
 
 
-def _repair(
-    problem: PlacementProblem, slots: NDArray[np.int64], usable: NDArray[np.bool_]
-) -> None:
+def _repair(problem: PlacementProblem, slots: NDArray[np.int64], usable: NDArray[np.bool_]) -> None:
     """Second copies on a GPU are dropped; lost experts take a slot that can be spared."""
     owner, experts = problem.gpu_of_slot, problem.load.shape[2]
     total = problem.load.sum(axis=0)
@@ -160,7 +158,9 @@ def _arrange(new: NDArray[np.int64], old: NDArray[np.int64]) -> NDArray[np.int64
             rest.remove(expert)
     free = [i for i in range(len(old)) if out[i] == EMPTY]
     # Where old and new both have empty slots, the empty ones of new go last.
-    for position, expert in zip(free, sorted((e for e in rest if e != EMPTY), reverse=True), strict=False):
+    for position, expert in zip(
+        free, sorted((e for e in rest if e != EMPTY), reverse=True), strict=False
+    ):
         out[position] = expert
     return out
 
