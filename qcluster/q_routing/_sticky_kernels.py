@@ -63,8 +63,10 @@ def norm_layer(load: F, mean: F) -> float:
 
 
 @njit(cache=True)
-def _changed(load: F, mean: F, power: F, g: int, v: int, delta: float) -> float:
-    return _pow16((load[v, g] + delta) / mean[v]) - _pow16(load[v, g] / mean[v])
+def _changed(load: F, mean: F, g: int, v: int, delta: float) -> float:
+    after: float = _pow16((load[v, g] + delta) / mean[v])
+    before: float = _pow16(load[v, g] / mean[v])
+    return after - before
 
 
 @njit(cache=True)
@@ -87,12 +89,12 @@ def _replaced(
                 q = holder[e, k]
                 if q != g:
                     delta = more + less if on[q, f] else more
-                    p += _changed(load, mean, power, q, v, delta / speed[q])
+                    p += _changed(load, mean, q, v, delta / speed[q])
         for k in range(count[f]):
             q = holder[f, k]
             if e < 0 or not on[q, e]:
-                p += _changed(load, mean, power, q, v, less / speed[q])
-        p += _changed(load, mean, power, g, v, own / speed[g])
+                p += _changed(load, mean, q, v, less / speed[q])
+        p += _changed(load, mean, g, v, own / speed[g])
         total += mean[v] * max(p, 0.0) ** (1 / 16)
     return total
 
@@ -106,8 +108,8 @@ def _swapped(
     for v in range(load.shape[0]):
         if mean[v] > 0:
             moved = w[v, f] / count[f] - w[v, e] / count[e]
-            p = power[v] + _changed(load, mean, power, a, v, moved / speed[a])
-            p += _changed(load, mean, power, b, v, -moved / speed[b])
+            p = power[v] + _changed(load, mean, a, v, moved / speed[a])
+            p += _changed(load, mean, b, v, -moved / speed[b])
             total += mean[v] * max(p, 0.0) ** (1 / 16)
     return total
 
@@ -118,7 +120,7 @@ def _price(slots: I, home: I, s: int, f: int) -> int:
 
 
 @njit(cache=True)
-def best_step(
+def best_step(  # noqa: C901 - one loop nest for the compiler
     w: F, speed: F, gpu: I, zone: I, area: I, slots: I, home: I, count: I, on: B, holder: I,
     load: F, mean: F, left: int,
 ) -> Step:  # fmt: skip

@@ -110,7 +110,7 @@ def settle(scores: S, price: S, weight: F, cast: I, capacity: F, load: F, out: I
     """Give each pick in ``cast`` (served from the last) the best expert with room that its token
     does not hold; where there is none, another token makes room. Returns how many stay without.
     """
-    tokens, k = out.shape
+    k = out.shape[1]
     experts = price.size
     failed = 0
     for n in range(cast.size - 1, -1, -1):
@@ -132,7 +132,7 @@ def settle(scores: S, price: S, weight: F, cast: I, capacity: F, load: F, out: I
 
 @njit(cache=True)
 def _holds(out: I, i: int, e: int) -> bool:
-    for j in range(out.shape[1]):
+    for j in range(out.shape[1]):  # noqa: SIM110 - numba has no generators here
         if out[i, j] == e:
             return True
     return False
@@ -154,5 +154,5 @@ def _make_room(i: int, weight: F, capacity: F, load: F, out: I) -> int:
                     out[u, j] = r
                     load[r] += weight[u]
                     load[x] -= weight[u]
-                    return x
+                    return int(x)
     return -1

@@ -30,4 +30,4 @@ def time_bound(
     mean = load.sum(axis=1) / speed.sum()
     cap = int(alive.sum())
     largest = [(row / replicate(row, slots - experts, cap)).max() for row in load]
-    return np.maximum(mean, np.array(largest) / speed.max())
+    return np.asarray(np.maximum(mean, np.array(largest) / speed.max()), dtype=np.float64)

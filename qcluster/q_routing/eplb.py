@@ -58,7 +58,7 @@ def rebalance_experts(
         )
     maps = expert_maps(placement)
     if is_tensor and torch is not None:
-        return tuple(torch.from_numpy(m) for m in maps)  # type: ignore[return-value]
+        return tuple(torch.from_numpy(m) for m in maps)
     return maps
 
 

@@ -89,17 +89,19 @@ def _search(
     weights, rates = load.tolist(), rate.tolist()
     total, held = [0.0] * len(rates), [0] * len(rates)
     node = [0] * len(weights)
-    found = [best, top]
+    found = best
+    limit = top
 
     def place(depth: int, reached: float) -> None:
+        nonlocal found, limit
         if depth == len(order):
-            found[:] = [np.array(node, dtype=np.int64), reached]
+            found, limit = np.array(node, dtype=np.int64), reached
             return
         group, seen = order[depth], set()
         for n, rate_n in enumerate(rates):
             state = (held[n], total[n], rate_n)
             after = max(reached, (total[n] + weights[group]) / rate_n)
-            if held[n] == size or state in seen or after >= found[1] * (1 - 1e-12):
+            if held[n] == size or state in seen or after >= limit * (1 - 1e-12):
                 continue
             seen.add(state)
             before, total[n], held[n], node[group] = (
@@ -112,4 +114,4 @@ def _search(
             total[n], held[n] = before, held[n] - 1
 
     place(0, 0.0)
-    return found[0], float(found[1])  # type: ignore[return-value, arg-type]
+    return found, limit

@@ -85,7 +85,7 @@ def place_experts(
 
 
 def verify_placement(problem: PlacementProblem, slots: NDArray[np.int64]) -> None:
-    """Raise SolverFailed unless every expert is held, no GPU holds one twice and the dead hold none.
+    """Raise SolverFailed unless all experts are held, none twice on a GPU, none on a dead GPU.
 
     Works from the problem alone, layer by layer in plain Python, on purpose unlike the solver.
     """
@@ -174,7 +174,7 @@ def _previous(
         raise InputError(f"wants experts of shape {wanted}, got {slots.shape}", field="previous")
     if slots.min() < EMPTY or slots.max() >= problem.load.shape[2]:
         raise InputError("holds an expert that there is no load for", field="previous")
-    return slots.astype(np.int64)
+    return np.asarray(slots, dtype=np.int64)
 
 
 def _result(

@@ -113,6 +113,10 @@ class Placement(Record):
     mode: str = "global"
     moves: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
 
+    def __post_init__(self) -> None:
+        # JSON has no shape for an empty array.
+        object.__setattr__(self, "moves", np.asarray(self.moves, np.int64).reshape(-1, 4))
+
     @property
     def moved_share(self) -> float:
         """Share of all slots whose expert changed."""
@@ -152,7 +156,7 @@ def gpu_loads(
     share = windows[:, row, expert] / copies[row * experts + expert]
     target = row * gpus + gpu_of_slot[column]
     out = np.stack([np.bincount(target, weights=s, minlength=layers * gpus) for s in share])
-    return out.reshape(*load.shape[:-1], gpus)
+    return np.asarray(out.reshape(*load.shape[:-1], gpus), dtype=np.float64)
 
 
 def balancedness(loads: NDArray[np.float64], speed: NDArray[np.float64]) -> float:
@@ -196,7 +200,8 @@ def count(value: Any, name: str) -> int:
 def _slots_per_gpu(given: ArrayLike | None, slots: int, gpus: int) -> NDArray[np.int64]:
     if given is None:
         # What does not divide goes to the first GPUs, one slot each.
-        return np.full(gpus, slots // gpus) + (np.arange(gpus) < slots % gpus)
+        extra = np.arange(gpus) < slots % gpus
+        return np.asarray(slots // gpus + extra, dtype=np.int64)
     room = np.asarray(given)
     if room.dtype.kind not in "iu" or room.shape != (gpus,) or (room < 0).any():
         raise InputError(f"wants {gpus} counts of at least 0", field="slots_per_gpu")
