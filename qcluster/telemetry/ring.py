@@ -3,7 +3,8 @@
 The ring is what the hub holds. Memory is bounded by the topology and the window lengths, whatever
 comes in. It takes batches from several sources and joins their topologies: of a node, link or
 accelerator that two of them describe, the first source's word counts. Entities that stay keep
-their values when the topology changes.
+their values when the topology changes. A source that reports on nodes and never
+describes any has them taken in as they appear, up to a limit.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from qcluster.telemetry.jobs import Job
 from qcluster.telemetry.schema import METRICS, Batch, Block, Entity, Event, Quality
 from qcluster.telemetry.snapshot import Snapshot
-from qcluster.telemetry.topology import Topology
+from qcluster.telemetry.topology import Node, Topology
 
 __all__ = ["Ring", "describe", "join"]
 
@@ -26,6 +27,7 @@ __all__ = ["Ring", "describe", "join"]
 STALE_PERIODS = 3.0
 MAX_EVENTS = 64
 MAX_SOURCES = 4096
+MAX_ADOPTED = 16_384
 # How many lists of ids a table remembers the places of; sources send the same few again and again.
 MAX_PLACES = 256
 
@@ -176,6 +178,7 @@ class Ring:
         self.unknown_rows = 0
         self._sources: dict[str, tuple[bool, float]] = {}
         self._described: dict[str, Topology] = {}
+        self._adopted: dict[str, dict[str, int]] = {}
         self._loads: deque[NDArray[np.float64]] = deque(maxlen=windows)
         self._power: deque[tuple[float, NDArray[np.float64]]] = deque(maxlen=history)
         self._jobs: tuple[Job, ...] = ()
@@ -191,6 +194,7 @@ class Ring:
     def add(self, batch: Batch) -> None:
         """Take in what a source delivered. Late batches fill in, they never overwrite newer."""
         if batch.topology is not None and batch.topology != self._described.get(batch.source):
+            self._adopted.pop(batch.source, None)
             self._described[batch.source] = batch.topology
             self._set_topology(join(self._described.values()))
         if batch.jobs is not None:
@@ -198,7 +202,10 @@ class Ring:
         if batch.source in self._sources or len(self._sources) < MAX_SOURCES:
             self._sources[batch.source] = (batch.simulated, batch.period_s)
         for block in batch.blocks:
-            self.unknown_rows += self._tables[block.entity].take(block, batch.ts_s)
+            unknown = self._tables[block.entity].take(block, batch.ts_s)
+            if unknown and self._adopt(batch.source, block):
+                unknown = self._tables[block.entity].take(block, batch.ts_s)
+            self.unknown_rows += unknown
         if batch.expert_load is not None:
             if self._loads and self._loads[-1].shape != batch.expert_load.shape:
                 self._loads.clear()
@@ -234,6 +241,25 @@ class Ring:
             jobs=self._jobs,
             events=tuple(self._events),
         )
+
+    def _adopt(self, source: str, block: Block) -> bool:
+        """Take in nodes that a source reports on; False if none could be."""
+        if block.entity == "link" or (source in self._described and source not in self._adopted):
+            return False
+        mine = dict(self._adopted.get(source, {}))
+        others = {node.id for node in self._topology.nodes} - mine.keys()
+        for name in block.ids:
+            node, _, index = name.rpartition("/") if block.entity == "gpu" else (name, "", "")
+            if node and node not in others and (index.isdigit() or block.entity == "node"):
+                mine[node] = max(mine.get(node, 0), int(index) + 1 if index else 0)
+        size = sum(max(gpus, 1) for gpus in mine.values())
+        if mine == self._adopted.get(source, {}) or size > MAX_ADOPTED:
+            return False
+        self._adopted[source] = mine
+        nodes = tuple(Node(id=node, gpus=gpus) for node, gpus in mine.items())
+        self._described[source] = Topology(nodes=nodes)
+        self._set_topology(join(self._described.values()))
+        return True
 
     def _set_topology(self, topology: Topology) -> None:
         nodes = tuple(node.id for node in topology.nodes)

@@ -170,6 +170,33 @@ def test_whatever_the_order_the_newest_first_reading_wins(samples):
         assert table[ring._tables["gpu"].index[name]] == value
 
 
+def test_nodes_of_a_source_that_describes_none_are_taken_in_as_they_appear():
+    ring = ring_with(batch(1.0, gpu(["a/1"], power_w=[5])), batch(2.0, gpu(["b/0"], power_w=[7])))
+    snapshot = ring.snapshot()
+    assert snapshot.topology.gpu_ids == ("a/0", "a/1", "b/0")
+    np.testing.assert_array_equal(snapshot.gpu["power_w"], [np.nan, 5, 7])
+    assert ring.unknown_rows == 0
+
+
+def test_a_source_that_describes_its_cluster_is_held_to_it():
+    ring = ring_with(batch(1.0, gpu(["c/0"], power_w=[5]), topology=TWO))
+    assert ring.topology == TWO
+    ring.add(batch(1.0, gpu(["a/7", "c/0"], power_w=[1, 2]), source="other"))
+    assert ring.topology.gpu_ids == ("a/0", "a/1", "b/0", "c/0"), "c is new, a belongs to another"
+    assert ring.unknown_rows == 2
+    ring.add(batch(2.0, topology=Topology(), source="other"))
+    assert ring.topology == TWO, "what it says itself counts from then on"
+
+
+def test_taking_in_has_a_limit():
+    ring = Ring()
+    for i in range(5):
+        ring.add(batch(1.0, gpu([f"n{i}/4094"], power_w=[5])))
+    assert len(ring.topology.gpu_ids) < 16_384 < 5 * 4095
+    ring.add(batch(1.0, gpu(["x/power"], power_w=[5]), source="odd"))
+    assert ring.unknown_rows == 2, "one of five, and one that is no GPU"
+
+
 @pytest.mark.parametrize("metric", ["node_power_w", "no_such"])
 def test_a_block_refuses_metrics_of_others(metric):
     with pytest.raises(ValueError, match=metric):
