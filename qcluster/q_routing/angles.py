@@ -131,7 +131,7 @@ def _gradient_descent(
     x = qml.numpy.array(start.ravel(), requires_grad=True)
     for _ in range(config.iterations):
         x = optimizer.step(
-            lambda y: trace(np.asarray(y))[0], x, grad_fn=lambda y: (trace(np.asarray(y))[1],)
+            lambda y: trace(np.asarray(y))[0], x, grad_fn=lambda y: trace(np.asarray(y))[1]
         )
         if trace.settled(config.tolerance):
             return "converged"
