@@ -73,18 +73,20 @@ class IsingProblem(Record):
             raise InputError(f"wants one dimension, got shape {fields.shape}", field="h")
         n = len(fields)
         if edges is not None:
-            pairs = np.asarray(edges, dtype=np.int64).reshape(-1, 2)
+            pairs = _indices(edges)
             values = _finite([] if weights is None else weights, "weights")
             if len(values) != len(pairs):
                 raise InputError(f"wants {len(pairs)} values, got {len(values)}", field="weights")
         else:
             pairs, values = _couplings(J, n)
-        constant = float(_finite(offset, "offset"))
+        constant = _finite(offset, "offset")
+        if constant.ndim:
+            raise InputError(f"wants one number, got shape {constant.shape}", field="offset")
         pairs, values, loops = _normalise(pairs, values, n)
         object.__setattr__(self, "h", fields)
         object.__setattr__(self, "edges", pairs)
         object.__setattr__(self, "weights", values)
-        object.__setattr__(self, "offset", constant + loops)
+        object.__setattr__(self, "offset", float(constant) + loops)
         object.__setattr__(self, "groups", _groups(groups, n))
 
     @property
@@ -203,14 +205,38 @@ class IsingProblem(Record):
 
 def _finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
     try:
-        array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError("wants numbers", field=name) from None
+        given = np.asarray(values)
+        if given.size and given.dtype.kind not in "iuf":  # bool, text and objects convert quietly
+            given = _numbers(values, name)
+        array = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError("wants numbers in the range of float64", field=name) from None
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         where = ", ".join(map(str, bad[0]))
         raise InputError(f"{array[tuple(bad[0])]} at [{where}] is not finite", field=name)
     return array
+
+
+def _numbers(values: Any, name: str) -> NDArray[np.float64]:
+    flat = np.array(values, dtype=object)
+    for value in flat.ravel():
+        if isinstance(value, (bool, str, bytes, np.bool_)) or not hasattr(value, "__float__"):
+            raise InputError(f"wants numbers, got {value!r}", field=name)
+    return flat.astype(np.float64)
+
+
+def _indices(pairs: Any) -> NDArray[np.int64]:
+    """Pairs of variables (m, 2) as int64; refuses everything that is not a whole number."""
+    try:
+        array = np.asarray(pairs)
+    except ValueError:
+        raise InputError("wants pairs of variables", field="J") from None
+    if array.size == 0:
+        return np.empty((0, 2), dtype=np.int64)
+    if array.dtype.kind not in "iu" or array.ndim != 2 or array.shape[1] != 2:
+        raise InputError("wants pairs of variables that are whole numbers", field="J")
+    return array.astype(np.int64)
 
 
 def _couplings(
@@ -220,9 +246,10 @@ def _couplings(
     if J is None:
         return np.empty((0, 2), dtype=np.int64), np.empty(0)
     if isinstance(J, Mapping):
-        pairs = np.array(list(J), dtype=np.int64).reshape(-1, 2)
-        return pairs, _finite(list(J.values()), "J")
+        return _indices(list(J)), _finite(list(J.values()), "J")
     matrix = _finite(J, "J")
+    if n == 0 and matrix.size == 0:
+        matrix = matrix.reshape(0, 0)
     if matrix.shape != (n, n):
         raise InputError(f"wants shape ({n}, {n}), got {matrix.shape}", field="J")
     lower, upper = np.tril(matrix, -1), np.triu(matrix, 1)
@@ -249,8 +276,17 @@ def _normalise(
     return np.stack(np.divmod(keys[kept], max(n, 1)), axis=1), summed[kept], constant
 
 
+def _variable(value: Any, name: str) -> int:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise InputError(f"wants whole numbers, got {value!r}", field=name)
+    return int(value)
+
+
 def _groups(groups: Sequence[Sequence[int]] | None, n: int) -> tuple[tuple[int, ...], ...]:
-    result = tuple(tuple(int(i) for i in group) for group in groups or ())
+    result = tuple(
+        tuple(_variable(i, f"groups[{position}]") for i in group)
+        for position, group in enumerate(groups or ())
+    )
     seen: set[int] = set()
     for position, group in enumerate(result):
         if not group:

@@ -1,0 +1,1 @@
+"""State-vector engines for diagonal costs. ``reference`` is the plain NumPy one."""

@@ -1,0 +1,1 @@
+"""Conformance tests that third parties' implementations of qcluster's seams can subclass."""
