@@ -168,7 +168,7 @@ def _count_sets(sizes: Sequence[int], k: int) -> int:
     return ways[k]
 
 
-def _sets(classes: list[list[int]], k: int) -> Iterator[list[int]]:
+def _sets(classes: list[list[int]], k: int, hosts: list[str]) -> Iterator[list[int]]:
     """One set for every way to split ``k`` over the classes."""
     if not classes:
         if k == 0:
@@ -180,15 +180,36 @@ def _sets(classes: list[list[int]], k: int) -> Iterator[list[int]]:
         return
     rest = sum(len(members) for members in classes[1:])
     for take in range(min(k, len(classes[0])), max(0, k - rest) - 1, -1):
-        for tail in _sets(classes[1:], k - take):
-            yield classes[0][:take] + tail
+        head = _pack(classes[0], take, hosts)
+        for tail in _sets(classes[1:], k - take, hosts):
+            yield head + tail
+
+
+def _pack(members: list[int], take: int, hosts: list[str]) -> list[int]:
+    """``take`` of interchangeable GPUs from few hosts, keeping others whole: best fit.
+
+    The fullest host that holds all the rest, else the host with most free, until done.
+    """
+    by_host: dict[str, list[int]] = {}
+    for u in members:
+        by_host.setdefault(hosts[u], []).append(u)
+    chosen: list[int] = []
+    while len(chosen) < take:
+        rest = take - len(chosen)
+        fits = [name for name, free in by_host.items() if len(free) >= rest]
+        if fits:
+            name = min(fits, key=lambda name: len(by_host[name]))
+        else:
+            name = max(by_host, key=lambda name: len(by_host[name]))
+        chosen += by_host.pop(name)[:rest]
+    return chosen
 
 
 def _ranked(problem: _Problem, k: int) -> list[int] | None:
     """The best of all sets, or None when there are too many to try."""
     if _count_sets([len(c) for c in problem.classes], k) > _MOST_SETS:
         return None
-    sets = list(_sets(problem.classes, k))
+    sets = list(_sets(problem.classes, k, problem.hosts))
     ceiling = [_set_ceiling(problem, chosen) for chosen in sets]
     best: tuple[float, float, float] | None = None
     winner: list[int] = []
