@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
@@ -19,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from deployments import problems
 from deployments.limits import BodyLimits, BodyMiddleware, check_depth
+from deployments.page import CSP, UI
 from deployments.questions import REQUESTS, SolverPool
 from deployments.views import metrics_text, snapshot_view
 from qcluster import __version__
@@ -30,13 +30,7 @@ from qcluster.request import parse_request
 
 __all__ = ["Services", "create_api"]
 
-UI = Path(__file__).resolve().parent / "ui"
 PLANNERS = ("routing", "energy", "nvlink")
-CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
 MAX_BATCH = 256
 
 

@@ -41,7 +41,7 @@ const axis = (color, more = {}) => ({
 
 export class PowerChart {
   constructor() {
-    legend(byId("power-legend"), [["line power", "power"], ["line budget", "budget"], ["line predicted", "predicted by the plan"]]);
+    legend(byId("power-legend"), [["line power", "power"], ["line budget", "budget"], ["line predicted", "predicted, 95 %"]]);
     this.chart = new Chart("power-chart", (color) => ({
       padding: [8, 12, 0, 0],
       scales: { x: { time: true }, y: { range: (_, low, high) => range(low, high) } },
@@ -67,14 +67,14 @@ export class PowerChart {
 }
 
 function powerText({ watts: power, missing, of }, plan) {
-  const parts = [`${of} power ${watts(power)}`];
+  const parts = [of === "node" ? `Power of the nodes ${watts(power)}` : `Power of the GPUs alone ${watts(power)}`];
   const budget = plan?.budget_w;
   if (power !== null && budget) {
     const left = budget - power;
     parts.push(left >= 0 ? `${watts(left)} (${percent(left / budget)}) under the budget of ${watts(budget)}`
       : `${watts(-left)} OVER the budget of ${watts(budget)}`);
   } else parts.push("no budget is planned");
-  if (missing) parts.push(`${plural(missing, "living GPU")} without a power reading`);
+  if (missing) parts.push(`${plural(missing, of)} without a power reading`);
   return `${parts.join("; ")}.`;
 }
 

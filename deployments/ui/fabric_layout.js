@@ -110,7 +110,7 @@ function ring(graph, nodes, width, height) {
     for (const leaf of own) { position.set(leaf.id, points[slot]); slot += 1; }
     const middle = points[Math.min(points.length - 1, first + Math.floor((own.length - 1) / 2))];
     const beside = points[Math.min(points.length - 1, first + Math.ceil((own.length - 1) / 2))];
-    labels.push({ node, at: outward([(middle[0] + beside[0]) / 2, (middle[1] + beside[1]) / 2], cx, cy, 17) });
+    if (nodes.length > 1) labels.push({ node, at: outward([(middle[0] + beside[0]) / 2, (middle[1] + beside[1]) / 2], cx, cy, 17) });
     slot += gap;
   }
   inMiddle(graph.hubs, cx, cy, Math.min(a, b) * 0.3, position);

@@ -1,6 +1,6 @@
 """Headless Chromium by the W3C WebDriver protocol, with the standard library alone.
 
-    python tests/page/browser.py http://127.0.0.1:8000/ page.png --width 1600 --height 1500 --dark
+python tests/page/browser.py http://127.0.0.1:8000/ page.png --width 1600 --height 1500 --dark
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 DRIVER = shutil.which("chromedriver")
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -28,23 +30,38 @@ FLAGS = [
     "--disable-dev-shm-usage", "--hide-scrollbars", "--force-device-scale-factor=1",
 ]  # fmt: skip
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
-KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Down": "\ue015", "Up": "\ue013", "End": "\ue010", "Home": "\ue011"}
+KEYS = {
+    "Tab": "\ue004",
+    "Enter": "\ue007",
+    "Down": "\ue015",
+    "Up": "\ue013",
+    "End": "\ue010",
+    "Home": "\ue011",
+}
 
 
 class Browser:
     """One browser with a fresh profile; everything it started ends with it."""
 
     def __init__(self, *, width: int = 1600, height: int = 1200, dark: bool = False) -> None:
-        self.home = tempfile.TemporaryDirectory(prefix="qcluster-browser-", ignore_cleanup_errors=True)
+        self.home = tempfile.TemporaryDirectory(
+            prefix="qcluster-browser-", ignore_cleanup_errors=True
+        )
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.base = f"http://127.0.0.1:{port}"
         self.driver = subprocess.Popen(
             [str(DRIVER), f"--port={port}"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "HOME": self.home.name},
-        )  # fmt: skip
-        flags = [*FLAGS, f"--user-data-dir={self.home.name}/profile", f"--window-size={width},{height}"]
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "HOME": self.home.name},
+        )
+        flags = [
+            *FLAGS,
+            f"--user-data-dir={self.home.name}/profile",
+            f"--window-size={width},{height}",
+        ]
         options = {"args": flags, "binary": CHROMIUM}
         wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         self.path = ""
@@ -72,7 +89,7 @@ class Browser:
         except urllib.error.HTTPError as error:
             raise AssertionError(error.read().decode()[:600]) from None
 
-    def __enter__(self) -> Browser:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,7 +119,9 @@ class Browser:
         return self.js("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
 
     def visible(self, selector: str) -> bool:
-        return self.js("return document.querySelector(arguments[0])?.offsetParent != null", selector)
+        return self.js(
+            "return document.querySelector(arguments[0])?.offsetParent != null", selector
+        )
 
     def click(self, selector: str) -> None:
         found = self.call("POST", "/element", {"using": "css selector", "value": selector})
@@ -110,7 +129,9 @@ class Browser:
 
     def keys(self, *names: str) -> None:
         actions = [
-            {"type": kind, "value": KEYS.get(name, name)} for name in names for kind in ("keyDown", "keyUp")
+            {"type": kind, "value": KEYS.get(name, name)}
+            for name in names
+            for kind in ("keyDown", "keyUp")
         ]
         source = {"type": "key", "id": "keyboard", "actions": actions}
         self.call("POST", "/actions", {"actions": [source]})
@@ -149,7 +170,9 @@ def main() -> None:
     args = parser.parse_args()
     with Browser(width=args.width, height=args.height, dark=args.dark) as browser:
         browser.open(args.url)
-        browser.until(lambda: browser.js("return document.querySelector('#plan-table tbody tr') != null"), 60)
+        browser.until(
+            lambda: browser.js("return document.querySelector('#plan-table tbody tr') != null"), 60
+        )
         time.sleep(args.wait_s)
         browser.screenshot(args.out, whole=True)
         print(*browser.log(), sep="\n")

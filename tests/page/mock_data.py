@@ -21,13 +21,15 @@ def wave(tick: int, index: int, low: float, high: float) -> float:
 class Scene:
     """One cluster. ``gpus`` are ids ``node/index``; ``pairs`` are links (source, target, GB/s)."""
 
-    def __init__(self, nodes: list[str], per_node: int, pairs: list[tuple[str, str, float]]) -> None:
+    def __init__(
+        self, nodes: list[str], per_node: int, pairs: list[tuple[str, str, float]]
+    ) -> None:
         self.nodes = nodes
         self.gpus = [f"{node}/{i}" for node in nodes for i in range(per_node)]
         self.pairs = pairs
         self.dead: set[str] = set()
         self.down: set[str] = set()
-        self.budget_w = 880.0 * len(self.gpus)
+        self.budget_w = 880.0 * len(self.gpus) + 1000.0 * len(nodes)
 
     def snapshot(self, tick: int, ts_s: float) -> Json:
         alive = [gpu not in self.dead for gpu in self.gpus]
@@ -58,7 +60,7 @@ class Scene:
                 for i in range(len(self.nodes))
             ],
             "links": links,
-            "events": self.events(ts_s - tick),
+            "events": self.events(1_700_000_000.0),
         }
 
     def events(self, start: float) -> list[Json]:
@@ -105,22 +107,34 @@ class Scene:
             mean = sum(before) / n
             after = [mean * (1 + 0.03 * math.sin(i * 1.7 + tick)) for i in range(n)]
             loads = {"gpu_load_before": before, "gpu_load_after": after, "moved_slots": 14}
-            return {**loads, "balancedness": 0.9612, "upper_bound": 0.9731}
+            return {
+                **loads,
+                "balancedness_before": 0.7042,
+                "balancedness_after": 0.9612,
+                "upper_bound": 0.9731,
+            }
         if planner == "energy":
             caps = [round(wave(tick, i, 700, 1000)) for i in range(n)]
-            power = [0.93 * cap for cap in caps]
-            own = {"budget_w": self.budget_w, "gpu_ids": self.gpus, "cap_w": caps}
-            return {**own, "predicted_power_w": power}
+            own = {"budget_w": self.budget_w, "gpus": self.gpus, "caps_w": caps}
+            predicted = {"p50": 0.9 * self.budget_w, "p95": 0.97 * self.budget_w}
+            return {**own, "predicted_power_w": predicted}
         half = n // 2
-        load = {f"{a}->{b}": round(wave(tick, i, 0.05, 0.8), 3) for i, (a, b, _) in enumerate(self.pairs)}
+        load = {
+            f"{a}->{b}": round(wave(tick, i, 0.05, 0.8), 3)
+            for i, (a, b, _) in enumerate(self.pairs)
+        }
         jobs = {"train-70b": self.gpus[:half], "serve-moe": self.gpus[half : half + n // 4]}
-        return {"assignment": jobs, "link_load": load}
+        return {"assignment": jobs, "link_loads": load}
 
 
 def _figures(planner: str, tick: int) -> tuple[float, float | None, Json]:
     drift = 1 + 0.004 * math.sin(tick)
     if planner == "routing":
-        return 1.0404 * drift, 1.0276 * drift, {"unchanged": 1.42, "round_robin": 1.31, "LPT": 1.047 * drift}
+        return (
+            1.0404 * drift,
+            1.0276 * drift,
+            {"unchanged": 1.42, "round_robin": 1.31, "LPT": 1.047 * drift},
+        )
     if planner == "energy":
         objective = -61250.0 * drift
         return objective, objective * 1.0008, {"common cap": -58020.0, "proportional": -60110.0}
@@ -129,7 +143,11 @@ def _figures(planner: str, tick: int) -> tuple[float, float | None, Json]:
 
 def _solver(planner: str, fell_back: bool) -> Json:
     if fell_back:
-        return {"requested": "qaoa", "used": "lpt_swaps", "fallback_reason": "deadline of 0.2 s passed"}
+        return {
+            "requested": "qaoa",
+            "used": "lpt_swaps",
+            "fallback_reason": "deadline of 0.2 s passed",
+        }
     names = {"routing": "lpt_swaps", "energy": "concave_hull", "nvlink": "qaoa"}
     return {"requested": "auto", "used": names[planner], "fallback_reason": None}
 
@@ -137,7 +155,9 @@ def _solver(planner: str, fell_back: bool) -> Json:
 def nvl72() -> Scene:
     """18 trays of 4 GPUs around one switch domain; one GPU and one link are out."""
     nodes = [f"nvl72-tray-{i:02d}" for i in range(18)]
-    scene = Scene(nodes, 4, [(f"{node}/{i}", "nvswitch", 900.0) for node in nodes for i in range(4)])
+    scene = Scene(
+        nodes, 4, [(f"{node}/{i}", "nvswitch", 900.0) for node in nodes for i in range(4)]
+    )
     scene.dead, scene.down = {"nvl72-tray-05/2"}, {"nvl72-tray-11/1->nvswitch"}
     return scene
 
@@ -146,7 +166,10 @@ def dgx() -> Scene:
     """Eight nodes of 8 GPUs, each with 4 switches of its own, joined by two leaf switches."""
     nodes = [f"dgx-{i:02d}" for i in range(8)]
     pairs = [
-        (f"{node}/{i}", f"{node}-nvs{s}", 112.5) for node in nodes for i in range(8) for s in range(4)
+        (f"{node}/{i}", f"{node}-nvs{s}", 112.5)
+        for node in nodes
+        for i in range(8)
+        for s in range(4)
     ]
     pairs += [(f"{node}-nvs0", f"leaf{k}", 200.0) for node in nodes for k in range(2)]
     return Scene(nodes, 8, pairs)
@@ -163,7 +186,9 @@ def mesh() -> Scene:
 def racks() -> Scene:
     """40 racks of 18 trays of 4 GPUs: 2,880 GPUs, one switch a rack."""
     nodes = [f"r{r:02d}-t{t:02d}" for r in range(40) for t in range(18)]
-    return Scene(nodes, 4, [(f"{node}/{i}", f"sw-{node[:3]}", 900.0) for node in nodes for i in range(4)])
+    return Scene(
+        nodes, 4, [(f"{node}/{i}", f"sw-{node[:3]}", 900.0) for node in nodes for i in range(4)]
+    )
 
 
 SCENES = {"nvl72": nvl72, "dgx": dgx, "mesh": mesh, "racks": racks}
