@@ -37,6 +37,7 @@ def show(
     browser: Browser, server: MockServer, *, width: int = 1600, dark: bool = False, rows: int = 70
 ) -> None:
     """Open the page at a width and wait until telemetry, plans and their history are on it."""
+    browser.open("about:blank")
     browser.log()
     screen = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
     browser.cdp("Emulation.setDeviceMetricsOverride", screen)
