@@ -20,7 +20,7 @@ from deployments import problems
 from deployments.limits import BodyLimits, BodyMiddleware, check_depth
 from deployments.page import CSP, UI
 from deployments.questions import REQUESTS, SolverPool
-from deployments.views import metrics_text, snapshot_view
+from deployments.views import metrics_text, power_history, snapshot_view
 from qcluster import __version__
 from qcluster.errors import InputError, NotFound, NotReady, QClusterError
 from qcluster.explain import explain
@@ -158,7 +158,11 @@ def _telemetry_routes(services: Services) -> APIRouter:
         snapshot = services.hub.latest()
         if snapshot is None:
             raise NotReady("no telemetry has arrived yet")
-        return {"snapshot": snapshot_view(snapshot), "health": services.hub.health()}
+        return {
+            "snapshot": snapshot_view(snapshot),
+            "power_history": power_history(snapshot),
+            "health": services.hub.health(),
+        }
 
     @router.post("", responses=problems.responses(408, 413), openapi_extra=_samples_body())
     async def push(request: Request) -> dict[str, int]:
