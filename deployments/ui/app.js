@@ -52,7 +52,8 @@ async function readAll() {
   }
   // The stream may have been faster than this answer.
   if (latest?.snapshot && !(state.snapshot?.seq >= latest.snapshot.seq)) state.takeSnapshot(latest.snapshot);
-  if (latest?.snapshot?.power_history) state.takeHistory(latest.snapshot.power_history);
+  state.takeHistory(latest?.power_history);
+  state.takeSilence(latest?.health?.silent_s);
   draw("snapshot", "plans");
 }
 

@@ -46,7 +46,7 @@ export class PowerChart {
       padding: [8, 12, 0, 0],
       scales: { x: { time: true }, y: { range: (_, low, high) => range(low, high) } },
       axes: [
-        axis(color, { space: 90, values: "{HH}:{mm}:{ss}" }),
+        axis(color, { size: 30, space: 90, values: "{HH}:{mm}:{ss}" }),
         axis(color, { size: 62, values: (_, ticks) => ticks.map(watts) }),
       ],
       series: [
@@ -97,7 +97,7 @@ export class LoadChart {
         y: { range: (_, low, high) => [0, Math.max(1.1, (high ?? 1) * 1.05)] },
       },
       axes: [
-        axis(color, { grid: { show: false }, space: 34, incrs: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512], values: (_, ticks) => ticks.map((i) => (Number.isInteger(i) ? String(i) : "")) }),
+        axis(color, { size: 28, grid: { show: false }, space: 34, incrs: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512], values: (_, ticks) => ticks.map((i) => (Number.isInteger(i) ? String(i) : "")) }),
         axis(color, { size: 44, values: (_, ticks) => ticks.map((v) => `${v}×`) }),
       ],
       series: [

@@ -56,7 +56,6 @@ export class State {
   }
 
   ageWhenSent(snapshot) {
-    if (typeof snapshot.age_s === "number") return snapshot.age_s;
     // A replayed trace carries the times at which it was recorded.
     if ((snapshot.sources ?? []).some((name) => name.startsWith("replay"))) return 0;
     const age = this.now() - snapshot.ts_s;
@@ -66,6 +65,12 @@ export class State {
   // Seconds since the telemetry last advanced, counted here: it grows whatever the server says.
   age() {
     return this.advancedAt === null ? null : this.sentAge + this.sinceAdvance();
+  }
+
+  // The hub's own count of the seconds since anything arrived: on a page opened late, and for a
+  // replayed trace, the samples' times cannot tell.
+  takeSilence(seconds) {
+    if (seconds > this.age()) this.sentAge += seconds - this.age();
   }
 
   sinceAdvance() { return (performance.now() - this.advancedAt) / 1000; }

@@ -47,7 +47,6 @@ class Scene:
         return {
             "seq": tick,
             "ts_s": ts_s,
-            "age_s": 0.2,
             "simulated": True,
             "sources": ["simulate:nvl72"],
             "gpus": self.gpus,

@@ -66,10 +66,7 @@ class MockServer:
 
     def snapshot(self) -> dict[str, Any]:
         now = self.frozen_at or time.time()
-        snapshot = self.scene.snapshot(self.tick, now)
-        if self.frozen_at:
-            snapshot["age_s"] = time.time() - self.frozen_at
-        return snapshot
+        return self.scene.snapshot(self.tick, now)
 
     def plan(self, planner: str, back: int = 0) -> dict[str, Any]:
         """The newest plan, made every 4 s, or the one ``back`` plans before it."""
@@ -89,7 +86,9 @@ class MockServer:
                 for back in range(99, 0, -1)
             ]
             history = [[ts, sum(old["node_power_w"])] for ts, old in past]
-            return {"snapshot": {**self.snapshot(), "power_history": history}}
+            silent = now - self.frozen_at if self.frozen_at else 0.2
+            health = {"silent_s": silent}
+            return {"snapshot": self.snapshot(), "power_history": history, "health": health}
         if path == "/v1/plans":
             plans = {name: self.plan(name) for name in PLANNERS}
             return {"plans": plans, "alarms": dict.fromkeys(plans, self.stale)}

@@ -328,3 +328,13 @@ def test_motion_is_reduced_on_request(browser, server):
              return s.transitionDuration !== '0s' || s.animationName !== 'none'; }).length"""
     )
     assert moving == 0
+
+
+def test_a_replayed_trace_that_stands_still_is_not_fresh_to_a_new_page(browser, server):
+    server.started -= 300
+    server.frozen_at = time.time() - 60
+    replayed = server.scene.snapshot
+    server.scene.snapshot = lambda *a: {**replayed(*a), "ts_s": 1e9, "sources": ["replay:x.csv"]}
+    browser.open(server.url + "/")
+    browser.until(lambda: "data is old" in browser.text("#link-text"))
+    assert int(browser.text("#t-age").split()[0]) >= 60
