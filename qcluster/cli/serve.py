@@ -81,8 +81,9 @@ def _run(
             stopped.wait()
         finally:
             note("stopping ...")
-            _quietly(withdraw)
-            _quietly(stop_cluster)
+            if address != "local":  # a Ray of our own goes down with everything in it
+                _quietly(withdraw)
+                _quietly(stop_cluster)
 
 
 def _first_plans(store: Any, started: float, stopped: threading.Event) -> None:
