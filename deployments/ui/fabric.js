@@ -6,9 +6,9 @@ import { list, num, percent, plural } from "./format.js";
 import { commonPrefix, layout, model, nodeOf } from "./fabric_layout.js";
 import { isDown } from "./state.js";
 
-const BINS = [0.25, 0.5, 0.75, 0.9, Infinity];
+const BINS = [0.1, 0.25, 0.5, 0.8, Infinity];
 const WIDTHS = [1, 1.5, 2.2, 3, 4.2];
-const LABELS = ["under 25 %", "25–50", "50–75", "75–90", "90 % and over"];
+const LABELS = ["under 10 %", "10–25", "25–50", "50–80", "80 % and over"];
 const bin = (load) => BINS.findIndex((edge) => load < edge);
 
 export class Fabric {
@@ -67,10 +67,11 @@ export class Fabric {
     this.graph = model(this.snapshot);
     const nodes = [...new Set(this.graph.leaves.map((leaf) => leaf.node))];
     this.prefix = commonPrefix(nodes);
+    const shared = this.graph.hubs.filter((hub) => hub.home === null).length;
     const named = this.graph.leaves.length <= 16;
     const elements = [
       ...this.graph.leaves.map((leaf) => ({ data: { id: leaf.id, label: named ? leaf.id.slice(this.prefix.length) : "", size: 8 }, classes: "leaf" })),
-      ...this.graph.hubs.map((hub) => ({ data: { id: hub.id, label: hubName(hub) }, classes: hub.home !== null && nodes.length > 1 ? "hub small" : "hub" })),
+      ...this.graph.hubs.map((hub) => ({ data: { id: hub.id, label: hubName(hub) }, classes: (hub.home !== null && nodes.length > 1) || shared > 3 ? "hub small" : "hub" })),
       ...nodes.map((node) => ({ data: { id: `name:${node}`, label: node.slice(this.prefix.length) || node }, classes: "name" })),
     ];
     const ids = new Set(elements.map((element) => element.data.id));
@@ -181,5 +182,5 @@ export class Fabric {
 }
 
 function hubName(hub) {
-  return hub.names.length === 1 ? hub.names[0] : `${hub.names.length} switches`;
+  return hub.names.length === 1 ? hub.names[0].split("/").at(-1) : `${hub.names.length} switches`;
 }

@@ -29,6 +29,8 @@ export function watts(x) {
 export function percent(x, digits) {
   if (!known(x)) return NONE;
   const value = 100 * x;
+  // What is not zero is not shown as zero: a gap of 0 is a proof.
+  if (digits === undefined && value !== 0 && Math.abs(value) < 0.005) return value > 0 ? "< 0.01 %" : "> −0.01 %";
   return `${value.toFixed(digits ?? (Math.abs(value) < 10 && value !== 0 ? 2 : 0))} %`;
 }
 

@@ -167,7 +167,7 @@ function condense(raw) {
   for (const name of [...ENVELOPE, ...MODULE_FIELDS]) if (name in raw) plan[name] = raw[name];
   if ("balancedness_after" in raw) plan.balancedness = raw.balancedness_after;
   if ("caps_w" in raw) Object.assign(plan, { caps_w: raw.caps_w, gpus: raw.gpus });
-  if ("predicted_power_w" in raw) plan.predicted_w = raw.predicted_power_w?.p95 ?? null;
+  if ("predicted_power_w" in raw) Object.assign(plan, { predicted_w: raw.predicted_power_w?.p50 ?? null, most_w: raw.predicted_power_w?.p95 ?? null });
   if ("link_loads" in raw) plan.link_loads = raw.link_loads;
   return plan;
 }

@@ -90,7 +90,7 @@ function own(plan) {
   }
   if (typeof plan.budget_w === "number") {
     const caps = plan.caps_w ? `caps of ${watts(sum(plan.caps_w))}, ` : "";
-    const predicted = plan.predicted_w ? `, of which ${watts(plan.predicted_w)} are predicted to be drawn at most (95 %)` : "";
+    const predicted = plan.predicted_w ? `; predicted draw ${watts(plan.predicted_w)} (median) to ${watts(plan.most_w)} (95 %)` : "";
     rows.push(["Power", `${caps}budget of ${watts(plan.budget_w)} with hosts${predicted}`]);
   }
   for (const [job, gpus] of Object.entries(plan.assignment ?? {}).slice(0, 8)) {
