@@ -145,6 +145,7 @@ function header() {
   setText(byId("t-budget"), budget === null ? NONE : watts(budget));
   byId("t-power").classList.toggle("bad", budget !== null && total > budget);
   setText(byId("t-source"), sources.join(", ") || NONE);
+  byId("t-source").title = sources.join(", ");
 }
 
 function alarms() {

@@ -117,13 +117,15 @@ export class LoadChart {
     if (this.shown === plan.plan_id) return;
     this.shown = plan.plan_id;
     const even = mean(after);
-    const apart = (loads) => after.map((_, i) => (loads?.[i] ?? null) === null ? null : loads[i] / (mean(loads) || 1) - 1);
+    // GPUs without any expert, dead ones for instance, have no place on a scale of shares.
+    const idle = after.filter((x) => !x).length;
+    const apart = (loads) => after.map((_, i) => loads?.[i] ? loads[i] / mean(loads) - 1 : null);
     this.chart.show([after.map((_, i) => i), apart(before), apart(after)]);
     byId("load-balance").replaceChildren(...balance(plan));
     const top = (loads) => deviation(Math.max(...apart(loads)));
     const was = before?.length ? `${top(before)} before and ` : "";
     const moved = typeof plan.moved_slots === "number" ? ` ${plural(plan.moved_slots, "expert slot")} moved.` : "";
-    setText(byId("load-text"), even ? `All layers together, the fullest GPU is above the even share by ${was}${top(after)} after.${moved}` : "No load was measured.");
+    setText(byId("load-text"), even ? `All layers together, the fullest GPU is above the even share by ${was}${top(after)} after.${moved}${idle ? ` ${plural(idle, "GPU")} without experts left out.` : ""}` : "No load was measured.");
   }
 }
 
@@ -139,4 +141,7 @@ function balance(plan) {
   return rows.length ? [dots(rows, { excluded: "above", format: (x) => num(x) })] : [];
 }
 
-const mean = (values) => values.reduce((total, x) => total + (x ?? 0), 0) / (values.length || 1);
+function mean(values) {
+  const loaded = values.filter((x) => x > 0);
+  return loaded.reduce((total, x) => total + x, 0) / (loaded.length || 1);
+}

@@ -72,8 +72,8 @@ export function layout(graph, width, height) {
   return ring(graph, nodes, width, height);
 }
 
-// Points at equal distances along an ellipse, clockwise, the first ``turn`` steps after the top.
-function ellipse(count, cx, cy, a, b, turn = 0) {
+// Points at equal distances along an ellipse, from the top, clockwise.
+function ellipse(count, cx, cy, a, b) {
   const steps = 1440;
   const length = [0];
   const at = (i) => [cx + a * Math.sin((2 * Math.PI * i) / steps), cy - b * Math.cos((2 * Math.PI * i) / steps)];
@@ -84,7 +84,7 @@ function ellipse(count, cx, cy, a, b, turn = 0) {
   const points = [];
   let i = 0;
   for (let k = 0; k < count; k += 1) {
-    while (length[i] < ((k + turn) / count) * length[steps]) i += 1;
+    while (length[i] < (k / count) * length[steps]) i += 1;
     points.push(at(i));
   }
   return { points, spacing: length[steps] / Math.max(1, count) };
@@ -120,15 +120,10 @@ function ring(graph, nodes, width, height) {
 function clusters(graph, nodes, width, height) {
   const position = new Map(), labels = [];
   const cx = width / 2, cy = height / 2;
-  let r = Math.min(width, height) * (nodes.length <= 4 ? 0.2 : 0.15);
-  let outer;
-  for (let pass = 0; pass < 3; pass += 1) {
-    outer = ellipse(nodes.length, cx, cy, Math.max(20, cx - r - 18), Math.max(20, cy - r - 22), 0.5);
-    r = clamp(Math.min(r, outer.spacing * 0.38), 12, 120);
-  }
+  const { centres, r } = nodes.length <= 4 ? corners(nodes.length, width, height) : around(nodes.length, cx, cy);
   let spacing = 20;
   nodes.forEach((node, i) => {
-    const [x, y] = outer.points[i];
+    const [x, y] = centres[i];
     const own = graph.leaves.filter((leaf) => leaf.node === node);
     const inner = ellipse(own.length, x, y, r, r);
     if (own.length > 1) spacing = Math.min(spacing, inner.spacing);
@@ -139,6 +134,21 @@ function clusters(graph, nodes, width, height) {
   const shared = graph.hubs.filter((hub) => hub.home === null);
   inMiddle(shared, cx, cy, Math.min(width, height) * (shared.length > 3 ? 0.13 : 0.08), position);
   return { kind: "clusters", position, labels, size: clamp(spacing * 0.6, 4, 14) };
+}
+
+function corners(count, width, height) {
+  const rows = count === 2 ? [[0.22, 0.5], [0.78, 0.5]] : [[0.2, 0.25], [0.8, 0.25], [0.8, 0.74], [0.2, 0.74]];
+  return { centres: rows.map(([x, y]) => [x * width, y * height]), r: Math.min(0.18 * width, 0.19 * height) };
+}
+
+function around(count, cx, cy) {
+  let r = Math.min(cx, cy) * 0.3;
+  let outer;
+  for (let pass = 0; pass < 3; pass += 1) {
+    outer = ellipse(count, cx, cy, Math.max(20, cx - r - 18), Math.max(20, cy - r - 22));
+    r = clamp(Math.min(r, outer.spacing * 0.38), 12, 120);
+  }
+  return { centres: outer.points, r };
 }
 
 function matrix(graph, width, height) {

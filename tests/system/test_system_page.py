@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -338,3 +345,57 @@ def test_a_replayed_trace_that_stands_still_is_not_fresh_to_a_new_page(browser, 
     browser.open(server.url + "/")
     browser.until(lambda: "data is old" in browser.text("#link-text"))
     assert int(browser.text("#t-age").split()[0]) >= 60
+
+
+@pytest.fixture(scope="module")
+def live_url() -> Iterator[str]:
+    """The real API, hub, store and planners on simulated telemetry, without Ray."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = Path(__file__).parents[1] / "page" / "live_server.py"
+    process = subprocess.Popen([sys.executable, str(script), "--port", str(port)])
+    url = f"http://127.0.0.1:{port}"
+
+    def ready() -> bool:
+        assert process.poll() is None, "the server ended"
+        try:
+            with urllib.request.urlopen(f"{url}/readyz") as response:
+                return response.status == 200
+        except urllib.error.URLError:
+            return False
+
+    ends = time.monotonic() + 120
+    while not ready():
+        assert time.monotonic() < ends, "no plans within 120 s"
+        time.sleep(0.2)
+    yield url
+    process.send_signal(signal.SIGINT)
+    process.wait(20)
+
+
+def test_real_planners_fill_the_page(browser, live_url):
+    browser.open("about:blank")
+    browser.log()
+    browser.open(live_url + "/")
+    states = """return Object.fromEntries([...document.querySelectorAll('#plan-table tbody tr')]
+        .filter(r => r.dataset.state === 'current')
+        .map(r => [r.cells[0].innerText, [...r.cells].map(c => c.innerText)]))"""
+    current = browser.until(lambda: len(found := browser.js(states)) == 3 and found, 30)
+    dash = chr(0x2013)
+    for planner, cells in current.items():
+        objective, bound, gap, solver = cells[3:7]
+        assert dash not in (objective, bound, gap, solver), planner
+    assert browser.text("#t-gpus") == "72 of 72"
+    assert "W" in browser.text("#t-power")
+    assert "under the budget" in browser.text("#power-text") or "OVER" in browser.text(
+        "#power-text"
+    )
+    assert "above the even share" in browser.text("#load-text")
+    for chart in ("#fabric-graph", "#power-chart", "#load-chart"):
+        browser.until(lambda chart=chart: painted(browser, chart) > 500)
+    browser.click("#fabric-mode input[value=planned]")
+    browser.until(lambda: "Busiest as planned" in browser.text("#fabric-text"))
+    browser.click("#gpu-details summary")
+    browser.until(lambda: " W" in browser.text("#gpu-table tbody tr td:nth-child(4)"))
+    assert faults(browser) == []
