@@ -88,7 +88,7 @@ def metrics_text(
         "objective": gauge("plan_objective", "Objective, smaller is better"),
         "gap": gauge("plan_gap", "Proven relative gap to the bound"),
         "wall_s": gauge("plan_solve_seconds", "Time that solving took"),
-        "balancedness": gauge("plan_balancedness", "Mean over max GPU load"),
+        "balancedness_after": gauge("plan_balancedness", "Mean over max GPU load"),
         "moved_slots": gauge("plan_moved_slots", "Expert slots changed by the plan"),
     }
     stale = gauge("plan_stale", "1 while the plan is not the newest that there should be")
