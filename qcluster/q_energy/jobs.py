@@ -99,10 +99,10 @@ def job_tasks(jobs: Sequence[Job], config: EnergyConfig) -> tuple[list[Task], in
             if other not in known:
                 message = f"job '{job.id}' waits for it, but it has no duration_s and power_w"
                 raise InputError(message, field=f"jobs.{other}")
-    seconds = [
-        Task(j.id, math.ceil(j.duration_s * 1e3), j.power_w, j.after) for j in known.values()
-    ]
-    longest = critical_path(seconds) / 1e3
+    # A job may run for milliseconds or for weeks: the unit follows the longest of them.
+    unit = max(job.duration_s for job in known.values()) / 1e6
+    fine = [Task(j.id, math.ceil(j.duration_s / unit), j.power_w, j.after) for j in known.values()]
+    longest = critical_path(fine) * unit
     step = max(longest / _STEPS, 1e-3)
     tasks = [
         Task(j.id, max(1, math.ceil(j.duration_s / step - 1e-9)), j.power_w, j.after)
