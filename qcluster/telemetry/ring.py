@@ -118,7 +118,9 @@ class _Table:
             if self._counter[i]:
                 name, scale = _rate_name(name)
                 source = self.rate[:, i]
-            out[name] = np.where(fresh[:, i], source * scale, np.nan)
+            shown = np.where(fresh[:, i], source * scale, np.nan)
+            # Some sources count bytes, others report the rate: where both are there, either does.
+            out[name] = np.where(np.isnan(shown), out[name], shown) if name in out else shown
         return out
 
     def marks(self, newest: float, stale_s: float) -> dict[str, NDArray[np.uint8]]:

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcluster.errors import FormatError, InputError
@@ -214,6 +214,7 @@ fields = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.dictionaries(fields, json_values | st.dictionaries(fields, json_values), max_size=5))
 def test_whatever_comes_is_taken_or_refused_in_one_line(document):
     try:
@@ -223,6 +224,7 @@ def test_whatever_comes_is_taken_or_refused_in_one_line(document):
     assert "\n" not in outcome if isinstance(outcome, str) else isinstance(outcome[0], Batch)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from([m.name for m in METRICS.values() if m.entity == "gpu"]),

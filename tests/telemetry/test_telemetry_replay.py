@@ -295,7 +295,9 @@ def test_the_h100_counters(data_dir):
             before = batch
     snapshot = ring.snapshot()
     assert snapshot.topology.gpu_ids == tuple(f"node0/{i}" for i in range(8))
-    assert {"power_w", "temperature_c", "utilization", "energy_w"} <= set(snapshot.gpu)
+    assert {"power_w", "temperature_c", "utilization", "energy_w", "nvlink_tx_gb_s"} <= set(
+        snapshot.gpu
+    )
     assert (snapshot.gpu["utilization"] <= 1).all()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcluster.telemetry import Batch, Block, Event, Link, Node, Quality, Ring, Topology
@@ -65,6 +65,14 @@ def test_counters_become_rates_and_a_reset_is_marked_not_negative():
     assert snapshot.gpu_quality["energy_j"][1] == Quality.RESET
     ring.add(batch(5.0, gpu(["a/1"], energy_j=[210])))
     assert ring.snapshot().gpu["energy_w"][1] == 100, "the rate is known again after the reset"
+
+
+def test_a_rate_may_be_counted_or_reported():
+    ring = ring_with(
+        batch(1.0, gpu(["a/0"], nvlink_tx_bytes=[0]), topology=TWO),
+        batch(2.0, gpu(["a/0"], nvlink_tx_bytes=[3e9]), gpu(["a/1"], nvlink_tx_gb_s=[7])),
+    )
+    np.testing.assert_allclose(ring.snapshot().gpu["nvlink_tx_gb_s"], [3, 7, np.nan])
 
 
 def test_values_go_stale_after_three_periods_of_the_newest_sample():
@@ -151,6 +159,7 @@ def test_an_empty_ring_has_an_empty_snapshot():
     assert describe(snapshot)["gpus"] == 0
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 20), st.sampled_from(["a/0", "a/1", "b/0"]), st.integers(0, 999)),

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qcluster.telemetry as package
@@ -18,7 +18,7 @@ from qcluster.telemetry.schema import is_blank, screen
 
 
 def test_every_metric_says_its_unit_by_its_name():
-    suffix = {"W": "_w", "J": "_j", "MHz": "_mhz", "C": "_c", "B": "_bytes"}
+    suffix = {"W": "_w", "J": "_j", "MHz": "_mhz", "C": "_c", "B": "_bytes", "GB/s": "_gb_s"}
     for metric in METRICS.values():
         assert metric.unit == "1" or metric.name.endswith(suffix[metric.unit]), metric.name
         assert metric.low < metric.high
@@ -38,6 +38,7 @@ def test_dcgms_default_counters_are_read(data_dir):
     assert len(ours & offered) >= 10
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(), max_size=20), st.sampled_from(sorted(METRICS)))
 def test_screened_values_are_possible_or_nan_with_a_reason(values, name):
     metric = METRICS[name]
@@ -217,6 +218,7 @@ anything = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(anything, st.sampled_from([Topology.parse, Job.parse_all]))
 def test_whatever_comes_is_read_or_refused_in_one_line(data, parse):
     try:

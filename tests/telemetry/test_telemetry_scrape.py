@@ -52,6 +52,7 @@ def test_units_become_ours():
         + gpu_line("DCGM_FI_DEV_GPU_UTIL", 87)
         + gpu_line("DCGM_FI_DEV_FB_USED", 1024)
         + gpu_line("DCGM_FI_PROF_SM_ACTIVE", 0.5)
+        + gpu_line("DCGM_FI_PROF_NVLINK_TX_BYTES", 3.5e11)
     )
     (block,) = endpoint().blocks(text, NOW)
     assert {metric: value for (_, metric), (value, _) in cells(block).items()} == {
@@ -60,6 +61,7 @@ def test_units_become_ours():
         "utilization": pytest.approx(0.87),
         "memory_used_bytes": 2**30,
         "sm_active": 0.5,
+        "nvlink_tx_gb_s": pytest.approx(350),
     }
 
 

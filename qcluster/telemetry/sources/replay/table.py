@@ -32,6 +32,8 @@ _ALIASES: dict[str, tuple[str, float]] = {
     "temp_c": ("temperature_c", 1.0),
     "gpu_util_pct": ("utilization", 0.01),
     "energy_mj": ("energy_j", 1e-3),
+    "nvlink_tx_bytes_s": ("nvlink_tx_gb_s", 1e-9),
+    "nvlink_rx_bytes_s": ("nvlink_rx_gb_s", 1e-9),
     "sm_clock": ("sm_clock_mhz", 1.0),
     "limit_w": ("power_limit_w", 1.0),
 }
