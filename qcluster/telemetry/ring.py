@@ -9,7 +9,6 @@ describes any has them taken in as they appear, up to a limit.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from typing import Any
 
@@ -42,7 +41,7 @@ class _Table:
         self._counter = np.array([METRICS[name].kind == "counter" for name in self.metrics])
         shape = (len(ids), len(self.metrics))
         self.value, self.rate = np.full(shape, np.nan), np.full(shape, np.nan)
-        self.ts = np.full(shape, -np.inf)
+        self.ts, self.life = np.full(shape, -np.inf), np.zeros(shape)
         self.quality = np.full(shape, int(Quality.MISSING), np.uint8)
         self._places: dict[tuple[tuple[str, ...], tuple[str, ...]], _Place] = {}
 
@@ -52,11 +51,14 @@ class _Table:
         if not both:
             return
         here, there = (np.array(side) for side in zip(*both, strict=True))
-        for name in ("value", "rate", "ts", "quality"):
+        for name in ("value", "rate", "ts", "life", "quality"):
             getattr(self, name)[here] = getattr(old, name)[there]
 
-    def take(self, block: Block, ts_s: float) -> int:
-        """Store a block; returns how many of its rows belong to no known entity."""
+    def take(self, block: Block, ts_s: float, life_s: float) -> int:
+        """Store a block, whose values go stale after ``life_s`` seconds.
+
+        Returns how many of its rows belong to no known entity.
+        """
         place = self._place(block)
         values, quality = block.values, block.quality
         if place.known is not None:
@@ -68,7 +70,8 @@ class _Table:
         if place.counters.size:
             quality = self._rates(place, values, quality, since, fresh)
         if fresh.all():
-            self.value[where], self.quality[where], self.ts[where] = values, quality, ts_s
+            self.value[where], self.quality[where] = values, quality
+            self.ts[where], self.life[where] = ts_s, life_s
         else:
             self.value[where] = np.where(fresh, values, self.value[where])
             self.quality[where] = np.where(fresh, quality, self.quality[where])
@@ -76,6 +79,7 @@ class _Table:
             twice = np.uint8(Quality.DUPLICATE) * (since == 0)
             self.quality[where] |= twice.astype(np.uint8)
             self.ts[where] = np.where(fresh, ts_s, ts)
+            self.life[where] = np.where(fresh, life_s, self.life[where])
         return place.unknown
 
     def _place(self, block: Block) -> _Place:
@@ -108,11 +112,11 @@ class _Table:
             quality[:, cols] |= np.uint8(Quality.RESET) * back.astype(np.uint8)
         return quality
 
-    def latest(self, newest: float, stale_s: float) -> dict[str, NDArray[np.float64]]:
+    def latest(self, newest: float) -> dict[str, NDArray[np.float64]]:
         """Current values; rates for counters; NaN for what is stale."""
         out: dict[str, NDArray[np.float64]] = {}
         seen = np.isfinite(self.ts).any(axis=0)
-        fresh = newest - self.ts <= stale_s
+        fresh = newest - self.ts <= self.life
         for i in np.flatnonzero(seen):
             name, source, scale = self.metrics[i], self.value[:, i], 1.0
             if self._counter[i]:
@@ -123,10 +127,10 @@ class _Table:
             out[name] = np.where(np.isnan(shown), out[name], shown) if name in out else shown
         return out
 
-    def marks(self, newest: float, stale_s: float) -> dict[str, NDArray[np.uint8]]:
+    def marks(self, newest: float) -> dict[str, NDArray[np.uint8]]:
         """Quality of every metric that was seen, with what is stale marked."""
         seen = np.isfinite(self.ts).any(axis=0)
-        stale = (newest - self.ts > stale_s) & np.isfinite(self.ts)
+        stale = (newest - self.ts > self.life) & np.isfinite(self.ts)
         quality = self.quality | np.uint8(Quality.STALE) * stale.astype(np.uint8)
         return {self.metrics[i]: quality[:, i].copy() for i in np.flatnonzero(seen)}
 
@@ -178,7 +182,7 @@ class Ring:
         self.seq = 0
         self.ts_s = 0.0
         self.unknown_rows = 0
-        self._sources: dict[str, tuple[bool, float]] = {}
+        self._sources: dict[str, bool] = {}
         self._described: dict[str, Topology] = {}
         self._adopted: dict[str, dict[str, int]] = {}
         self._loads: deque[NDArray[np.float64]] = deque(maxlen=windows)
@@ -202,11 +206,12 @@ class Ring:
         if batch.jobs is not None:
             self._jobs = batch.jobs
         if batch.source in self._sources or len(self._sources) < MAX_SOURCES:
-            self._sources[batch.source] = (batch.simulated, batch.period_s)
+            self._sources[batch.source] = batch.simulated
         for block in batch.blocks:
-            unknown = self._tables[block.entity].take(block, batch.ts_s)
+            life_s = STALE_PERIODS * batch.period_s
+            unknown = self._tables[block.entity].take(block, batch.ts_s, life_s)
             if unknown and self._adopt(batch.source, block):
-                unknown = self._tables[block.entity].take(block, batch.ts_s)
+                unknown = self._tables[block.entity].take(block, batch.ts_s, life_s)
             self.unknown_rows += unknown
         if batch.expert_load is not None:
             if self._loads and self._loads[-1].shape != batch.expert_load.shape:
@@ -218,23 +223,21 @@ class Ring:
             self._remember_power(batch.ts_s)
         self.seq += 1
 
-    def snapshot(self, now: float | None = None) -> Snapshot:
-        """The picture now; values older than three periods are NaN."""
-        now = max(time.time() if now is None else now, self.ts_s)
-        period = max((period for _, period in self._sources.values()), default=1.0)
+    def snapshot(self) -> Snapshot:
+        """The picture now; values older than three periods of their source are NaN."""
         # Staleness is counted from the newest sample, so that a replayed trace is not all stale.
-        newest, stale_s = self.ts_s, STALE_PERIODS * period
+        newest = self.ts_s
         return Snapshot(
             seq=self.seq,
             ts_s=self.ts_s,
             topology=self._topology,
-            simulated=any(simulated for simulated, _ in self._sources.values()),
+            simulated=any(self._sources.values()),
             sources=tuple(sorted(self._sources)),
-            alive=self._alive(newest, stale_s),
-            gpu=self._tables["gpu"].latest(newest, stale_s),
-            gpu_quality=self._tables["gpu"].marks(newest, stale_s),
-            node=self._tables["node"].latest(newest, stale_s),
-            link=self._tables["link"].latest(newest, stale_s),
+            alive=self._alive(newest),
+            gpu=self._tables["gpu"].latest(newest),
+            gpu_quality=self._tables["gpu"].marks(newest),
+            node=self._tables["node"].latest(newest),
+            link=self._tables["link"].latest(newest),
             expert_load=np.stack(self._loads) if self._loads else None,
             power_ts_s=np.array([ts for ts, _ in self._power]),
             power_w=np.array([power for _, power in self._power]).reshape(
@@ -274,12 +277,12 @@ class Ring:
         self._tables = tables
         self._node_of = np.array(list(topology.node_of().values()), dtype=np.int64)
 
-    def _alive(self, newest: float, stale_s: float) -> NDArray[np.bool_]:
+    def _alive(self, newest: float) -> NDArray[np.bool_]:
         table = self._tables["gpu"]
         up, ts = table.column("up"), table.ts.max(axis=1, initial=-np.inf)
-        known = np.isfinite(ts)
+        known, fresh = np.isfinite(ts), (newest - table.ts <= table.life).any(axis=1)
         # A GPU that never reported is taken for alive: the topology says that it is there.
-        return np.where(known, (newest - ts <= stale_s) & (np.nan_to_num(up, nan=1.0) > 0), True)
+        return np.where(known, fresh & (np.nan_to_num(up, nan=1.0) > 0), True)
 
     def _remember_power(self, ts_s: float) -> None:
         nodes = len(self._topology.nodes)

@@ -13,7 +13,7 @@ class Exporter(http.server.ThreadingHTTPServer):
 
     def __init__(self, *answers):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers = list(answers)
+        self.answers, self.asked = list(answers), 0
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}).start()
 
     @property
@@ -24,6 +24,7 @@ class Exporter(http.server.ThreadingHTTPServer):
 class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         answers = self.server.answers
+        self.server.asked += 1
         code, text = answers.pop(0) if len(answers) > 1 else answers[0]
         self.send_response(code)
         self.end_headers()

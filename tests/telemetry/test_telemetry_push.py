@@ -97,7 +97,7 @@ def test_what_is_pushed_shows_in_a_snapshot():
         {"node": "a", "gpu": 0, "power_w": 7}
     ):
         ring.add(batch)
-    assert ring.snapshot(NOW).gpu["power_w"][0] == 7
+    assert ring.snapshot().gpu["power_w"][0] == 7
 
 
 def test_blanks_and_impossible_values_are_marked_not_refused():

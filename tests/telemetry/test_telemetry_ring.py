@@ -88,6 +88,13 @@ def test_values_go_stale_after_three_periods_of_the_newest_sample():
     np.testing.assert_array_equal(snapshot.alive, [False, True, True])
 
 
+def test_each_source_has_its_own_period():
+    slow = batch(1.0, gpu(["a/0"], power_w=[50]), topology=TWO, source="slow", period_s=10.0)
+    ring = ring_with(slow, batch(1.0, gpu(["a/1"], power_w=[60])), batch(20.0, source="fast"))
+    assert ring.snapshot().alive.tolist() == [True, False, True]
+    np.testing.assert_array_equal(ring.snapshot().gpu["power_w"], [50, np.nan, np.nan])
+
+
 def test_a_gpu_that_says_it_is_down_is_not_alive():
     ring = ring_with(batch(1.0, gpu(["a/0", "a/1"], up=[0, 1]), topology=TWO))
     assert ring.snapshot().alive_gpus == ("a/1", "b/0")

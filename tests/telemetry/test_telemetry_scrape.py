@@ -266,6 +266,19 @@ def test_a_counter_reset_is_marked_in_the_snapshot(exporter):
     assert np.isnan(snapshot.gpu["energy_w"][0])
 
 
+def test_a_slow_reader_makes_periods_fall_out_and_nothing_pile_up(exporter):
+    server = exporter((200, gpu_line("DCGM_FI_DEV_POWER_USAGE", 1)))
+
+    async def run():
+        batches = open_source(f"dcgm:{server.url},period=0.01").batches()
+        await anext(batches)
+        await asyncio.sleep(0.5)
+        await batches.aclose()
+
+    asyncio.run(run())
+    assert server.asked <= 5, "one taken, two in the queue, one that waits for room"
+
+
 def test_an_endless_answer_is_cut(exporter, monkeypatch):
     monkeypatch.setattr("qcluster.telemetry.sources.prometheus.MAX_BYTES", 1000)
     (batch,) = take(open_source(f"dcgm:{exporter((200, 'x' * 5000)).url},period=0.02"), 1)
