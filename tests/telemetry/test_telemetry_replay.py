@@ -62,6 +62,35 @@ def test_the_wide_form_with_missing_cells_and_other_columns(tmp_path):
     assert second.blocks[0].ids == ("a/0",)
 
 
+SMI = """timestamp, index, name, power.draw [W], clocks.current.sm [MHz], utilization.gpu [%], \
+memory.used [MiB], temperature.gpu
+2024/05/07 15:11:19.869, 0, NVIDIA H100, 512.34 W, 1980 MHz, 87 %, 1024 MiB, 61
+2024/05/07 15:11:19.871, 1, NVIDIA H100, [N/A], 345 MHz, 0 %, 0 MiB, 30
+2024/05/07 15:11:20.869, 0, NVIDIA H100, 500.00 W, 1965 MHz, 90 %, 1024 MiB, 62
+"""
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_the_log_of_nvidia_smi(tmp_path, units):
+    text = SMI
+    if not units:
+        for unit in (" W,", " MHz,", " %,", " MiB,"):
+            text = text.replace(unit, ",")
+    first, second = read(write(tmp_path / "smi.csv", text))
+    assert first.topology.gpu_ids == ("node0/0", "node0/1")
+    found = dict(zip(first.blocks[0].metrics, first.blocks[0].values.T.tolist(), strict=True))
+    assert found.pop("power_w") == [512.34, pytest.approx(np.nan, nan_ok=True)]
+    assert found == {
+        "sm_clock_mhz": [1980, 345],
+        "utilization": [pytest.approx(0.87), 0],
+        "memory_used_bytes": [2**30, 0],
+        "temperature_c": [61, 30],
+    }
+    assert second.ts_s - first.ts_s == pytest.approx(0.998)
+    with pytest.raises(FormatError, match=r"row 2.*timestamp"):
+        list(read(write(tmp_path / "smi.csv", text.replace("2024/05/07", "yesterday"))))
+
+
 def test_a_gap_is_told_when_the_node_is_back(tmp_path):
     rows = [(t, "a") for t in (0, 2, 4, 16, 18)] + [(t, "b") for t in range(0, 20, 2)]
     path = write(tmp_path / "p.csv", "node,time_ms,power_w\n" + "".join(

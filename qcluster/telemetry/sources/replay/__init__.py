@@ -2,7 +2,8 @@
 
 FILE is CSV or JSON lines (also ``.gz``) or npz:
 
-    CSV      node,run,time_ms,power_w (node power), or ts_s,node,gpu,power_w,... (wide)
+    CSV      node,run,time_ms,power_w (node power), ts_s,node,gpu,power_w,... (wide), or the log of
+             nvidia-smi --query-gpu=timestamp,index,power.draw,... --format=csv
     JSONL    samples as ``push`` takes them, one a line
     npz      expert_ids (tokens, layers, k), cut into windows, or expert_load (windows, layers,
              experts)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from qcluster.errors import FormatError
 from qcluster.telemetry.schema import METRICS, Batch, Block, Entity, Event, Quality
+from qcluster.telemetry.sources.replay.smi import is_smi_log, smi_columns
 from qcluster.telemetry.topology import Node, Topology
 
 __all__ = ["open_text", "read_table"]
@@ -36,6 +37,7 @@ _ALIASES: dict[str, tuple[str, float]] = {
     "nvlink_rx_bytes_s": ("nvlink_rx_gb_s", 1e-9),
     "sm_clock": ("sm_clock_mhz", 1.0),
     "limit_w": ("power_limit_w", 1.0),
+    "memory_used_mib": ("memory_used_bytes", 2.0**20),
 }
 _TIMES = {"ts_s": 1.0, "t_s": 1.0, "time_s": 1.0, "time_ms": 1e-3, "ts_ms": 1e-3}
 _WRONG_UNITS = {"power_mw": "power_w", "power_kw": "power_w", "energy_kj": "energy_j",
@@ -112,6 +114,8 @@ def _load(path: Path, run: str | None) -> _Table:
     cells = dict(zip(head, zip(*rows, strict=True), strict=True))
     if len(cells) != len(head):
         raise FormatError("a column stands twice", file=path, row=1)
+    if is_smi_log(head):
+        cells = smi_columns(cells, path)
     for name, ours in _WRONG_UNITS.items():
         if name in cells:
             raise FormatError(f"wants {ours} ({METRICS[ours].unit})", file=path, field=name)
