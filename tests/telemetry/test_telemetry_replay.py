@@ -159,6 +159,11 @@ def test_broken_files_are_refused_in_one_line(tmp_path):
     (tmp_path / "latin.csv").write_bytes(b"node,time_ms,power_w\n\xff,1,1\n")
     with pytest.raises(FormatError, match="UTF-8"):
         list(read(tmp_path / "latin.csv"))
+    whole = bytearray(gzip.compress(b"node,time_ms,power_w\n" * 1000))
+    whole[20:40] = bytes(20)
+    (tmp_path / "rot.csv.gz").write_bytes(whole)
+    with pytest.raises(FormatError, match="cannot be read"):
+        list(read(tmp_path / "rot.csv.gz"))
     (tmp_path / "bad.gz.csv.gz").write_bytes(b"no gzip")
     with pytest.raises(FormatError, match="cannot be read"):
         list(read(tmp_path / "bad.gz.csv.gz"))
@@ -177,6 +182,35 @@ def test_json_lines(tmp_path):
         list(
             read(write(tmp_path / "n2.jsonl", '{"ts_s": 1, "node": "a", "gpu": 0, "power_w": "x"}'))
         )
+
+
+MLLOG = ':::MLLOG {"time_ms": %d, "key": "%s", "value": %s}\n'
+
+
+def test_mlperf_power_logs(tmp_path):
+    text = MLLOG % (0, "power_measurement_start", "null") + "noise\n"
+    text += "".join(MLLOG % (1000 * t, "power_reading", 2000 + t) for t in range(3))
+    batches = list(read(write(tmp_path / "node_7.txt", text)))
+    assert [node_power(b)["node_7"] for b in batches] == [2000, 2001, 2002]
+    for cut, named in ((text[:-10], "row 5"), (text.replace("2001", '"x"'), "row 4.*value"),
+                       ("nothing\n", "no power readings")):  # fmt: skip
+        with pytest.raises(FormatError, match=named):
+            list(read(write(tmp_path / "node_7.txt", cut)))
+
+
+def test_the_real_mlperf_log(data_dir):
+    batches = list(read(data_dir / "energy" / "mlperf_power" / "sample_mllog_node.txt"))
+    assert 100 <= len(batches) <= 110
+    assert batches[0].period_s == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_saved_scrape(tmp_path, data_dir):
+    (batch,) = read(data_dir / "ray" / "ray-2.60-metrics.prom")
+    assert batch.topology.nodes[0].id == "192.0.2.10"
+    with pytest.raises(FormatError, match="no series"):
+        list(read(write(tmp_path / "x.prom", "up 1\n")))
+    with pytest.raises(FormatError, match=r"x\.prom.*row 1"):
+        list(read(write(tmp_path / "x.prom", "up up up\n")))
 
 
 def test_routing_decisions_become_windows(tmp_path):

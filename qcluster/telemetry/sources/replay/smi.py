@@ -15,8 +15,6 @@ from qcluster.errors import FormatError
 
 __all__ = ["is_smi_log", "smi_columns"]
 
-Cells = Mapping[str, tuple[str, ...]]
-
 # Queries, without their unit, and the column that the table reader knows.
 _QUERIES = {
     "index": "gpu",
@@ -42,7 +40,7 @@ def is_smi_log(head: list[str]) -> bool:
     return "timestamp" in head and any(name.partition(" [")[0] in _QUERIES for name in head)
 
 
-def smi_columns(cells: Cells, path: Path) -> dict[str, tuple[str, ...]]:
+def smi_columns(cells: Mapping[str, tuple[str, ...]], path: Path) -> dict[str, tuple[str, ...]]:
     """The log's columns under the names and in the units that the table reader knows.
 
     Raises FormatError naming row and column of a time that cannot be read.
