@@ -38,7 +38,6 @@ def running_ray(address: str, state_dir: Path) -> Iterator[None]:
     if address == "local":
         # Ray reads its variables once, when it is imported.
         os.environ.update(cluster_environment(own_token(state_dir)))
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     import ray
 
     if address == "local":

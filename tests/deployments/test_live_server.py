@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import Any
 
 import httpx
@@ -34,7 +33,8 @@ def test_every_planner_has_a_fresh_certified_plan(server: Server, planner: str) 
     if plan["lower_bound"] is None:
         assert plan["reasons"]["lower_bound"]
     else:
-        assert plan["lower_bound"] <= plan["objective"] * (1 + 1e-9) + 1e-9
+        assert plan["lower_bound"] <= plan["objective"]
+        assert 0 <= plan["gap"] < 0.5
 
 
 def test_plans_move_with_the_telemetry(server: Server) -> None:
@@ -96,11 +96,12 @@ def test_a_batch_answers_each_problem_for_itself(server: Server) -> None:
 def test_pushed_samples_reach_the_snapshot(server: Server) -> None:
     shown = server.http.get("/v1/telemetry/latest").json()["snapshot"]
     node, _, index = shown["gpus"][0].rpartition("/")
-    sample = {"ts_s": time.time() + 5, "node": node, "gpu": int(index), "power_w": 123.25}
-    taken = server.http.post("/v1/telemetry", json=sample)
-    assert taken.json() == {"samples": 1}
+    sample = {"node": node, "gpu": int(index), "power_w": 123.25}
 
     def seen() -> bool:
+        # The simulator overwrites it within a second, so push and look in one breath.
+        taken = server.http.post("/v1/telemetry", json=sample)
+        assert taken.json() == {"samples": 1}
         snapshot = server.http.get("/v1/telemetry/latest").json()["snapshot"]
         return bool(snapshot["power_w"][0] == 123.25)
 
