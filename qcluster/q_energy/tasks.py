@@ -75,6 +75,7 @@ class TaskSet:
         for t, task in enumerate(tasks):
             for k in range(m):
                 dur[t, k], power[t, k] = task.options[min(k, len(task.options) - 1)]
+        power[dur == 0] = 0.0  # what takes no time draws no power in any step
         shortest = dur.min(axis=1)
         head, tail = _heads_tails(order, before, shortest)
         longest = int((head + shortest).max(initial=0))

@@ -59,6 +59,7 @@ def _builtin(name: str, module: str, factory: str) -> None:
 for _name, _module, _factory in (
     ("auto", "auto", "Auto"),
     ("dcgm", "dcgm", "dcgm"),
+    ("nvml", "nvml", "Nvml"),
     ("prometheus", "prometheus", "prometheus"),
     ("push", "push", "Push"),
     ("ray", "ray_metrics", "ray"),

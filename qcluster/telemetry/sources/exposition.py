@@ -22,13 +22,16 @@ _LINE = re.compile(
     r"([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*(?:\{(.*)\})?[ \t]*(?<=[ \t}])(\S+)(?:[ \t]+(-?\d+))?"
 )
 _LABEL = re.compile(r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(?:,|$)')
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _ESCAPE = re.compile(r"\\(.)")
 MAX_SERIES = 1_000_000
+MAX_PARTS = 100_000
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Series:
-    """One time series: its name and labels."""
+    """One time series: its name and labels. A ``Reader`` gives the same object every scrape."""
 
     name: str
     labels: dict[str, str]
@@ -48,6 +51,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._known: dict[str, Series] = {}
+        self._parts = _Parts()
 
     def parse(self, text: str) -> Scrape:
         """A scrape.
@@ -87,6 +91,12 @@ class Reader:
         return Scrape(series, array, ts_s)
 
     def _learn(self, line: str, key: str, row: int) -> tuple[Series, str, float | None]:
+        plain = _plain(key, self._parts)
+        if plain is not None:
+            self._known[key] = plain
+            number = line[len(key) + 1 :]
+            _number(number, row)
+            return plain, number, None
         match = _LINE.fullmatch(line.strip())
         if not match:
             raise FormatError(f"is no sample: '{line[:60]}'", row=row)
@@ -136,6 +146,33 @@ def _labels(text: str, row: int) -> dict[str, str]:
         out[name] = _ESCAPE.sub(_unescape, value) if "\\" in value else value
         position = match.end()
     return out
+
+
+class _Parts(dict[str, tuple[str, str]]):
+    """``name="value`` to the two of them. Series share most of their labels."""
+
+    def __missing__(self, part: str) -> tuple[str, str]:
+        label, found, value = part.partition('="')
+        if not found or '"' in value or not _LABEL_NAME.fullmatch(label):
+            raise KeyError(part)
+        if len(self) >= MAX_PARTS:
+            self.clear()
+        self[part] = label, value
+        return label, value
+
+
+def _plain(key: str, parts: _Parts) -> Series | None:
+    """A series written as nearly all exporters write it, ``name{a="b",c="d"}``, else None."""
+    name, _, rest = key.partition("{")
+    if rest[-2:] != '"}' or "\\" in rest or not _NAME.fullmatch(name):
+        return None
+    # Without escapes no value holds a quote, so a quote and a comma always part two labels.
+    texts = rest[:-2].split('",')
+    try:
+        labels = dict(map(parts.__getitem__, texts))
+    except KeyError:
+        return None
+    return Series(name, labels) if len(labels) == len(texts) else None
 
 
 def _unescape(match: re.Match[str]) -> str:

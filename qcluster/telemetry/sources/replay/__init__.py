@@ -146,7 +146,7 @@ def _read(recording: Recording) -> Iterable[Batch]:
 
         return read_routing(path, source, recording.window, recording.period_s or 1.0)
     if kind in ("jsonl", "ndjson", "json"):
-        from qcluster.telemetry.sources.push import parse_samples
+        from qcluster.telemetry.sources.samples import parse_samples
         from qcluster.telemetry.sources.replay.table import open_text
 
         with open_text(path) as file:
