@@ -9,6 +9,7 @@ that the number of slots forces.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,15 @@ from qcluster.q_routing.problem import (
     balancedness,
     gpu_loads,
 )
-from qcluster.q_routing.sticky import moves_between, replan
+from qcluster.q_routing.sticky import improve, moves_between, replan
 
 __all__ = ["place_experts", "verify_placement"]
 
 # Swaps stop this close to the bound: further steps cost time and gain nothing out of sample.
 _TOLERANCE = 2e-4
 _MAX_SWAPS = 20_000
+# Further from its bound than this, a layer is worth the slower search.
+_FAR = 3e-3
 
 
 def place_experts(
@@ -77,8 +80,7 @@ def place_experts(
     )
     before = _previous(previous, problem)
     slots, bound = _solve(problem)
-    if len(problem.load) > 1:
-        slots = replan(problem, slots, None, slots)
+    slots = _polish(problem, slots, bound)
     if before is not None:
         slots = replan(problem, before, max_moved, slots)
     return _result(problem, slots, bound, before)
@@ -152,6 +154,22 @@ def _fill(
     slots[:, where] = np.where(
         local >= 0, np.take_along_axis(members, np.maximum(local, 0), axis=1), EMPTY
     )
+
+
+def _polish(
+    problem: PlacementProblem, slots: NDArray[np.int64], bound: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Layers that are still far from their bound are searched on, number of copies included."""
+    loads = gpu_loads(slots, problem.gpu_of_slot, problem.load, problem.num_gpus)
+    alive = problem.speed > 0
+    time = (loads[..., alive] / problem.speed[alive]).max(axis=2).sum(axis=0)
+    far = np.flatnonzero(time > bound.sum(axis=0) * (1 + _FAR))
+    if not len(far):
+        return slots
+    part = replace(problem, load=np.ascontiguousarray(problem.load[:, far]))
+    out = slots.copy()
+    out[far] = improve(part, slots[far])
+    return out
 
 
 def _bounds(problem: PlacementProblem) -> NDArray[np.float64]:

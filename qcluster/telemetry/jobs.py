@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from qcluster.errors import FormatError
 from qcluster.record import Record
+from qcluster.telemetry.documents import read_document
 from qcluster.telemetry.topology import name_of, number
 
 __all__ = ["TRAFFIC_KINDS", "Job"]
@@ -87,6 +89,11 @@ class Job(Record):
                     message = f"waits for '{other}', which is no job"
                     raise FormatError(message, file=file, field=f"[{index}].after")
         return jobs
+
+    @classmethod
+    def read_all(cls, path: str | Path) -> tuple[Job, ...]:
+        """A job-profile file, YAML or JSON by its ending."""
+        return cls.parse_all(read_document(path), file=path)
 
 
 def _job(row: Any, place: str, file: Any) -> Job:

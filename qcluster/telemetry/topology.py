@@ -10,7 +10,6 @@ each way unless ``directed``; an NVSwitch is the centre of a star, never a cliqu
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 
 from qcluster.errors import FormatError
 from qcluster.record import Record
+from qcluster.telemetry.documents import read_document
 
 __all__ = ["Accelerator", "Link", "Node", "Topology"]
 
@@ -121,29 +121,7 @@ class Topology(Record):
     @classmethod
     def read(cls, path: str | Path) -> Topology:
         """A topology file, YAML or JSON by its ending."""
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise FormatError(error.strerror or "cannot be read", file=path) from None
-        except UnicodeDecodeError:
-            raise FormatError("is not UTF-8 text", file=path) from None
-        if path.suffix in (".yaml", ".yml"):
-            return cls.parse(_yaml(text, path), file=path)
-        try:
-            return cls.parse(json.loads(text), file=path)
-        except (ValueError, RecursionError) as error:
-            raise FormatError(f"is not JSON: {error}", file=path) from None
-
-
-def _yaml(text: str, path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        line = str(error).replace("\n", " ")
-        raise FormatError(f"is not YAML: {line}", file=path) from None
+        return cls.parse(read_document(path), file=path)
 
 
 def _rows(data: Mapping[str, Any], name: str, file: Any) -> list[tuple[str, Mapping[str, Any]]]:
