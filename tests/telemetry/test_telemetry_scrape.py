@@ -9,11 +9,11 @@ from email.utils import formatdate
 import numpy as np
 import pytest
 
-from qcluster.errors import FormatError, InputError
+from qcluster.errors import FormatError, InputError, NotReady
 from qcluster.telemetry import Quality, Ring, open_source
 from qcluster.telemetry.sources.dcgm import dcgm_rules
 from qcluster.telemetry.sources.prometheus import Endpoint, Scraper, general
-from qcluster.telemetry.sources.ray_metrics import ray_rules
+from qcluster.telemetry.sources.ray_metrics import ray_rules, ray_spec
 
 NOW = 1_700_000_000.0
 
@@ -150,6 +150,30 @@ def test_rays_gpu_gauges():
     }
     (node,) = one.nodes()
     assert (node.id, node.gpus, node.model) == ("10.0.0.7", 2, "NVIDIA H100")
+
+
+def test_a_ray_cluster_becomes_a_spec():
+    nodes = [
+        {"Alive": True, "NodeManagerAddress": "10.0.0.2", "MetricsExportPort": 8080},
+        {"Alive": True, "NodeManagerAddress": "fd00::1", "MetricsExportPort": 9000},
+        {"Alive": False, "NodeManagerAddress": "10.0.0.3", "MetricsExportPort": 8080},
+        {"Alive": True, "NodeManagerAddress": "10.0.0.4", "MetricsExportPort": 0},
+    ]
+    spec = ray_spec(nodes)
+    assert spec == "ray:http://10.0.0.2:8080/metrics,http://[fd00::1]:9000/metrics"
+    assert len(open_source(spec).urls) == 2
+    with pytest.raises(NotReady, match="Ray"):
+        ray_spec(nodes[2:])
+
+
+@pytest.mark.parametrize(
+    ("profile", "share"),
+    [("7g.80gb", 1), ("3g.40gb", 3 / 7), ("1g.10gb+me", 1 / 7), ("?", 1 / 7)],
+)
+def test_a_slice_counts_by_its_size(profile, share):
+    text = gpu_line("DCGM_FI_PROF_SM_ACTIVE", 0.5, GPU_I_ID="1", GPU_I_PROFILE=profile)
+    (block,) = endpoint().blocks(text, NOW)
+    assert block.values[0, 0] == pytest.approx(0.5 * share)
 
 
 def test_any_exporter_may_use_our_own_names():

@@ -33,8 +33,9 @@ def dcgm_rules(series: Series, host: str) -> Target | None:
 
 
 def _part(profile: str) -> float:
+    """Share of the device that a slice is; one of unknown size counts as the smallest."""
     size = profile.partition("g")[0]
-    return int(size) / _SLICES if size.isdigit() and 0 < int(size) < _SLICES else 0.999
+    return min(max(int(size), 1), _SLICES) / _SLICES if size.isdigit() else 1 / _SLICES
 
 
 def dcgm(argument: str) -> Scraper:

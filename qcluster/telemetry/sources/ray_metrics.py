@@ -1,16 +1,20 @@
 """Ray's own metrics of its nodes: ``ray:URL[,URL...][,period=S]``.
 
 Every Ray node's agent serves Prometheus text on its metrics export port. This module knows the
-names, not Ray: whoever runs beside Ray asks it for its nodes and passes the URLs. Nodes are named
-by their address, as Ray's ``ip`` label has it.
+names, not Ray: whoever runs beside Ray asks it for its nodes and passes them to ``ray_spec``.
+Nodes are named by their address, as Ray's ``ip`` label has it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from qcluster.errors import NotReady
 from qcluster.telemetry.sources.exposition import Series
 from qcluster.telemetry.sources.prometheus import Scraper, Target, gpu_id, labels_of
 
-__all__ = ["ray", "ray_rules"]
+__all__ = ["ray", "ray_rules", "ray_spec"]
 
 _NODE = {
     "ray_node_cpu_utilization": ("node_cpu", 0.01),
@@ -38,6 +42,22 @@ def ray_rules(series: Series, host: str) -> Target | None:
         if subject is not None:
             return Target("gpu", subject, metric, scale, model=labels.get("GpuDeviceName", ""))
     return None
+
+
+def ray_spec(nodes: Iterable[Mapping[str, Any]]) -> str:
+    """The spec of this source for a cluster, from what ``ray.nodes()`` returns.
+
+    Raises NotReady while no living node has a metrics port.
+    """
+    urls = []
+    for node in nodes:
+        address, port = node.get("NodeManagerAddress"), node.get("MetricsExportPort")
+        if node.get("Alive", node.get("alive")) and address and port:
+            host = f"[{address}]" if ":" in address else address
+            urls.append(f"http://{host}:{port}/metrics")
+    if not urls:
+        raise NotReady("no living Ray node has a metrics port")
+    return f"ray:{','.join(sorted(urls))}"
 
 
 def ray(argument: str) -> Scraper:
