@@ -22,8 +22,9 @@ from harness import DATA, arguments, paired, save, table
 from prometheus_client.parser import text_string_to_metric_families
 
 from qcluster.telemetry import METRICS, Batch, Block, Node, Ring, Topology
+from qcluster.telemetry.sources.endpoint import Endpoint
 from qcluster.telemetry.sources.exposition import Reader
-from qcluster.telemetry.sources.prometheus import Endpoint, general
+from qcluster.telemetry.sources.prometheus import general
 from qcluster.telemetry.sources.samples import parse_samples
 
 GPUS, PER_NODE = 720, 4

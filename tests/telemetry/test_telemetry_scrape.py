@@ -12,7 +12,8 @@ import pytest
 from qcluster.errors import FormatError, InputError, NotReady
 from qcluster.telemetry import Quality, Ring, open_source
 from qcluster.telemetry.sources.dcgm import dcgm_rules
-from qcluster.telemetry.sources.prometheus import Endpoint, Scraper, general
+from qcluster.telemetry.sources.endpoint import Endpoint
+from qcluster.telemetry.sources.prometheus import Scraper, general
 from qcluster.telemetry.sources.ray_metrics import ray_rules, ray_spec
 
 NOW = 1_700_000_000.0

@@ -8,8 +8,9 @@ SHARED and count once; memory of the slices adds up, and their activity counts b
 from __future__ import annotations
 
 from qcluster.telemetry.schema import METRICS
+from qcluster.telemetry.sources.endpoint import Target, gpu_id, labels_of
 from qcluster.telemetry.sources.exposition import Series
-from qcluster.telemetry.sources.prometheus import Scraper, Target, gpu_id, labels_of
+from qcluster.telemetry.sources.prometheus import Scraper
 
 __all__ = ["dcgm", "dcgm_rules"]
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qcluster.errors import NotReady
+from qcluster.telemetry.sources.endpoint import Target, gpu_id, labels_of
 from qcluster.telemetry.sources.exposition import Series
-from qcluster.telemetry.sources.prometheus import Scraper, Target, gpu_id, labels_of
+from qcluster.telemetry.sources.prometheus import Scraper
 
 __all__ = ["ray", "ray_rules", "ray_spec"]
 
