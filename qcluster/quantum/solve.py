@@ -112,8 +112,9 @@ def warm_up() -> None:
 @functools.cache
 def _load_kernels() -> None:
     """Once a process, before the clock starts: a deadline is for solving, not for compiling."""
-    for solver in (greedy.GreedySolver(), annealing.AnnealingSolver(2, 1)):
-        solver.solve(_TINY, deadline=Deadline.never(), seed=0)
+    for problem in (_TINY, IsingProblem(_TINY.h)):
+        for solver in (greedy.GreedySolver(), annealing.AnnealingSolver(visits=1)):
+            solver.solve(problem, deadline=Deadline.never(), seed=0)
 
 
 @functools.cache

@@ -113,7 +113,7 @@ def _sums_overlap_near(pr: Floats, pi: Floats, lr: Floats, li: Floats, k: int, i
                 c += lr[at]
                 d += li[at]
             total += c * b - d * a
-    return total
+    return float(total)
 
 
 @njit(**SUMS)
