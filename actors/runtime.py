@@ -35,10 +35,12 @@ def running_ray(address: str, state_dir: Path) -> Iterator[None]:
         raise InputError(
             "Ray Client is not supported, give the head's HOST:PORT", field="--address"
         )
+    if address == "local":
+        # Ray reads its variables once, when it is imported.
+        os.environ.update(cluster_environment(own_token(state_dir)))
     import ray
 
     if address == "local":
-        os.environ.update(cluster_environment(own_token(state_dir)))
         # Socket paths may be 107 bytes at most, so the directory's name must be short.
         temp = tempfile.mkdtemp(prefix="qc-", dir="/tmp")
         try:

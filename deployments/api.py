@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
@@ -19,8 +18,9 @@ from starlette.staticfiles import StaticFiles
 
 from deployments import problems
 from deployments.limits import BodyLimits, BodyMiddleware, check_depth
+from deployments.page import CSP, UI
 from deployments.questions import REQUESTS, SolverPool
-from deployments.views import metrics_text, snapshot_view
+from deployments.views import metrics_text, power_history, snapshot_view
 from qcluster import __version__
 from qcluster.errors import InputError, NotFound, NotReady, QClusterError
 from qcluster.explain import explain
@@ -30,13 +30,7 @@ from qcluster.request import parse_request
 
 __all__ = ["Services", "create_api"]
 
-UI = Path(__file__).resolve().parent / "ui"
 PLANNERS = ("routing", "energy", "nvlink")
-CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
 MAX_BATCH = 256
 
 
@@ -164,7 +158,11 @@ def _telemetry_routes(services: Services) -> APIRouter:
         snapshot = services.hub.latest()
         if snapshot is None:
             raise NotReady("no telemetry has arrived yet")
-        return {"snapshot": snapshot_view(snapshot), "health": services.hub.health()}
+        return {
+            "snapshot": snapshot_view(snapshot),
+            "power_history": power_history(snapshot),
+            "health": services.hub.health(),
+        }
 
     @router.post("", responses=problems.responses(408, 413), openapi_extra=_samples_body())
     async def push(request: Request) -> dict[str, int]:

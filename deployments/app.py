@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -106,6 +107,7 @@ def build_events() -> Application:
 
 def deploy(host: str, port: int, options: ApiOptions) -> None:
     """Start Serve's HTTP on this cluster and run both applications; returns when they answer."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options={"host": host, "port": port, "location": "HeadOnly"})
     serve.run(build_events(), name=EVENTS, route_prefix=STREAM, blocking=False)
     serve.run(build(options), name=API, route_prefix="/", blocking=False)

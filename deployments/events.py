@@ -17,10 +17,10 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import FastAPI, Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments import problems
+from deployments.problems import problem
 from deployments.views import snapshot_view
 from qcluster.errors import QClusterError
 
@@ -120,15 +120,22 @@ class Feed:
                     self.publish(f"plan {planner}", "plan", view)
 
 
-def create_events(feed: Feed) -> FastAPI:
-    """The application behind ``/v1/telemetry/stream``."""
-    app = FastAPI(title="qcluster events", docs_url=None, redoc_url=None, openapi_url=None)
-    problems.install(app)
+def create_events(feed: Feed) -> ASGIApp:
+    """The ASGI application behind ``/v1/telemetry/stream``: every GET is a stream.
 
-    @app.get("/")
-    @app.get("/v1/telemetry/stream")
-    async def stream(_: Request) -> StreamingResponse:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(feed.follow(), media_type="text/event-stream", headers=headers)
+    Plain ASGI, because a router would redirect the mount's bare path to one with a slash.
+    """
 
-    return app
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["method"] != "GET":
+            answer: Response = problem(405, "only GET", headers={"Allow": "GET"})
+        else:
+            headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+            answer = StreamingResponse(
+                feed.follow(), media_type="text/event-stream", headers=headers
+            )
+        await answer(scope, receive, send)
+
+    return stream

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from qcluster.record import encode
 from qcluster.telemetry import Snapshot
 
-__all__ = ["metrics_text", "snapshot_view"]
+__all__ = ["metrics_text", "power_history", "snapshot_view"]
 
 
 def snapshot_view(snapshot: Snapshot) -> dict[str, Any]:
@@ -53,6 +53,15 @@ def snapshot_view(snapshot: Snapshot) -> dict[str, Any]:
     return result
 
 
+def power_history(snapshot: Snapshot) -> list[list[float]]:
+    """``[[ts_s, watts of all nodes]]``, oldest first, without times at which no node reported."""
+    return [
+        [float(ts), float(np.nansum(power))]
+        for ts, power in zip(snapshot.power_ts_s, snapshot.power_w, strict=True)
+        if np.isfinite(power).any()
+    ]
+
+
 def _link_load(snapshot: Snapshot, links: int) -> NDArray[np.float64]:
     sent = snapshot.link.get("link_tx_gb_s", np.full(links, np.nan))
     capacity = np.array([link.bandwidth_gb_s for link in snapshot.topology.links], dtype=float)
@@ -79,7 +88,7 @@ def metrics_text(
         "objective": gauge("plan_objective", "Objective, smaller is better"),
         "gap": gauge("plan_gap", "Proven relative gap to the bound"),
         "wall_s": gauge("plan_solve_seconds", "Time that solving took"),
-        "balancedness": gauge("plan_balancedness", "Mean over max GPU load"),
+        "balancedness_after": gauge("plan_balancedness", "Mean over max GPU load"),
         "moved_slots": gauge("plan_moved_slots", "Expert slots changed by the plan"),
     }
     stale = gauge("plan_stale", "1 while the plan is not the newest that there should be")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,3 +19,17 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip("shared data not found: set QCLUSTER_DATA")
     return path
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The session's one Ray: a real server on the simulator, with every planner live."""
+    running = Server(
+        tmp_path_factory.mktemp("server"),
+        *("--telemetry", "simulate:nvl72", "--telemetry", "push", "--replicas", "1"),
+    )
+    try:
+        running.wait_ready()
+        yield running
+    finally:
+        running.destroy()

@@ -32,15 +32,18 @@ def emit_json(result: Any) -> None:
 
 
 def emit_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
-    """A result as a plain table on stdout, columns aligned."""
-    from rich.console import Console
-    from rich.table import Table
+    """A result as a plain table on stdout: aligned and never wrapped, so it can be searched."""
+    shown = [[_cell(c) for c in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(columns), *shown]) for i in range(len(columns))]
+    lines = [title] if title else []
+    for row in [list(columns), *shown]:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append("  ".join(cells).rstrip())
+    sys.stdout.write("\n".join(lines) + "\n")
 
-    table = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(f"{c:.6g}" if isinstance(c, float) else str(c) for c in row))
-    console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
-    console.print(table)
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())
 
 
 def read_text(path: str | Path) -> str:

@@ -46,7 +46,8 @@ def serve(
     specs = _sources(telemetry)
     _check_listen(host, port)
     url = f"http://{host}:{port}"
-    stopped = _stop_on_signals()
+    stopped = threading.Event()
+    _stop_on_signals(stopped)
     state_dir = state_dir.absolute()
     with lock_state(state_dir, {"url": url}):
         os.environ["PYTHONPATH"] = os.pathsep.join(_import_path())
@@ -68,6 +69,7 @@ def _run(
     started = time.monotonic()
     note(f"starting Ray ({address}) ...")
     with running_ray(address, state_dir):
+        _stop_on_signals(stopped)  # again: ray.init puts a handler of its own on SIGTERM
         from actors.cluster import STORE, connect, start_cluster, stop_cluster
         from deployments.app import ApiOptions, deploy, withdraw
 
@@ -81,8 +83,9 @@ def _run(
             stopped.wait()
         finally:
             note("stopping ...")
-            _quietly(withdraw)
-            _quietly(stop_cluster)
+            if address != "local":  # a Ray of our own goes down with everything in it
+                _quietly(withdraw)
+                _quietly(stop_cluster)
 
 
 def _first_plans(store: Any, started: float, stopped: threading.Event) -> None:
@@ -150,17 +153,10 @@ def _check_listen(host: str, port: int) -> None:
             raise InputError(f"cannot listen on {host}:{port}: {reason}", field="--port") from None
 
 
-def _stop_on_signals() -> threading.Event:
-    stopped = threading.Event()
-
-    def stop(*_: object) -> None:
-        if stopped.is_set():
-            return  # already stopping: a second Ctrl-C must not leave processes behind
-        stopped.set()
-
+def _stop_on_signals(stopped: threading.Event) -> None:
+    # Setting an event twice does nothing: a second Ctrl-C must not leave processes behind.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    return stopped
+        signal.signal(number, lambda *_: stopped.set())
 
 
 def _import_path() -> list[str]:

@@ -1,8 +1,9 @@
 """From batches to snapshots: a bounded memory of the latest values and a window of history.
 
 The ring is what the hub holds. Memory is bounded by the topology and the window lengths, whatever
-comes in. It takes batches from several sources; the first that describes the topology wins until
-it changes it.
+comes in. It takes batches from several sources and joins their topologies: of a node, link or
+accelerator that two of them describe, the first source's word counts. Entities that stay keep
+their values when the topology changes.
 """
 
 from __future__ import annotations
@@ -19,65 +20,136 @@ from qcluster.telemetry.schema import METRICS, Batch, Block, Entity, Event, Qual
 from qcluster.telemetry.snapshot import Snapshot
 from qcluster.telemetry.topology import Topology
 
-__all__ = ["Ring"]
+__all__ = ["Ring", "describe", "join"]
 
 # Three missed periods: one is jitter, two a hiccup.
 STALE_PERIODS = 3.0
 MAX_EVENTS = 64
+MAX_SOURCES = 4096
+# How many lists of ids a table remembers the places of; sources send the same few again and again.
+MAX_PLACES = 256
 
 
 class _Table:
-    """Latest values of one kind of entity: arrays in topology order, one column a metric."""
+    """Latest values of one kind of entity: (entities, metrics) arrays in topology order."""
 
     def __init__(self, entity: Entity, ids: tuple[str, ...]) -> None:
-        self.index = {name: i for i, name in enumerate(ids)}
-        names = [m for m in METRICS.values() if m.entity == entity]
-        self.value = {m.name: np.full(len(ids), np.nan) for m in names}
-        self.rate = {m.name: np.full(len(ids), np.nan) for m in names if m.kind == "counter"}
-        self.ts = {m.name: np.full(len(ids), -np.inf) for m in names}
-        self.quality = {m.name: np.full(len(ids), int(Quality.MISSING), np.uint8) for m in names}
+        self.ids, self.index = ids, {name: i for i, name in enumerate(ids)}
+        self.metrics = tuple(m.name for m in METRICS.values() if m.entity == entity)
+        self._column = {name: i for i, name in enumerate(self.metrics)}
+        self._counter = np.array([METRICS[name].kind == "counter" for name in self.metrics])
+        shape = (len(ids), len(self.metrics))
+        self.value, self.rate = np.full(shape, np.nan), np.full(shape, np.nan)
+        self.ts = np.full(shape, -np.inf)
+        self.quality = np.full(shape, int(Quality.MISSING), np.uint8)
+        self._places: dict[tuple[tuple[str, ...], tuple[str, ...]], _Place] = {}
+
+    def keep(self, old: _Table) -> None:
+        """Take over what an earlier table knows of the same entities."""
+        both = [(i, old.index[name]) for name, i in self.index.items() if name in old.index]
+        if not both:
+            return
+        here, there = (np.array(side) for side in zip(*both, strict=True))
+        for name in ("value", "rate", "ts", "quality"):
+            getattr(self, name)[here] = getattr(old, name)[there]
 
     def take(self, block: Block, ts_s: float) -> int:
         """Store a block; returns how many of its rows belong to no known entity."""
-        rows = np.array([self.index.get(name, -1) for name in block.ids], dtype=np.int64)
-        known = rows >= 0
-        rows = rows[known]
-        for column, name in enumerate(block.metrics):
-            values, quality = block.values[known, column], block.quality[known, column]
-            fresh = self.ts[name][rows] < ts_s
-            where = rows[fresh]
-            if name in self.rate:
-                self._rate(name, where, values[fresh], quality[fresh], ts_s)
-            self.value[name][where] = values[fresh]
-            self.quality[name][where] = quality[fresh]
-            self.ts[name][where] = ts_s
-        return int(np.count_nonzero(~known))
+        place = self._place(block)
+        values, quality = block.values, block.quality
+        if place.known is not None:
+            values, quality = values[place.known], quality[place.known]
+        where = place.where
+        ts = self.ts[where]
+        since = ts_s - ts
+        fresh = since > 0
+        if place.counters.size:
+            quality = self._rates(place, values, quality, since, fresh)
+        if fresh.all():
+            self.value[where], self.quality[where], self.ts[where] = values, quality, ts_s
+        else:
+            self.value[where] = np.where(fresh, values, self.value[where])
+            self.quality[where] = np.where(fresh, quality, self.quality[where])
+            # The first reading of a time stays; the second shows only as a mark.
+            twice = np.uint8(Quality.DUPLICATE) * (since == 0)
+            self.quality[where] |= twice.astype(np.uint8)
+            self.ts[where] = np.where(fresh, ts_s, ts)
+        return place.unknown
 
-    def _rate(
+    def _place(self, block: Block) -> _Place:
+        key = (block.ids, block.metrics)
+        found = self._places.get(key)
+        if found is None:
+            if len(self._places) >= MAX_PLACES:
+                self._places.clear()
+            found = self._places[key] = _Place(self.index, self._column, self._counter, block)
+        return found
+
+    def _rates(
         self,
-        name: str,
-        where: NDArray[np.int64],
+        place: _Place,
         values: NDArray[np.float64],
         quality: NDArray[np.uint8],
-        ts_s: float,
-    ) -> None:
-        before, since = self.value[name][where], ts_s - self.ts[name][where]
+        since: NDArray[np.float64],
+        fresh: NDArray[np.bool_],
+    ) -> NDArray[np.uint8]:
+        """Rates of the counters in a block; returns its quality with resets marked."""
+        cols, where = place.counters, place.counter_where
+        before, now, dt = self.value[where], values[:, cols], since[:, cols]
         with np.errstate(invalid="ignore"):
-            quality[values < before] |= np.uint8(Quality.RESET)
-            good = np.isfinite(before) & (values >= before) & np.isfinite(since)
-        self.rate[name][where] = np.where(good, (values - before) / np.maximum(since, 1e-9), np.nan)
+            back = now < before
+            good = (now >= before) & np.isfinite(dt)
+            rate = np.where(good, (now - before) / np.maximum(dt, 1e-9), np.nan)
+        self.rate[where] = np.where(fresh[:, cols], rate, self.rate[where])
+        if back.any():
+            quality = quality.copy()
+            quality[:, cols] |= np.uint8(Quality.RESET) * back.astype(np.uint8)
+        return quality
 
-    def latest(self, now: float, stale_s: float) -> dict[str, NDArray[np.float64]]:
+    def latest(self, newest: float, stale_s: float) -> dict[str, NDArray[np.float64]]:
         """Current values; rates for counters; NaN for what is stale."""
         out: dict[str, NDArray[np.float64]] = {}
-        for name, ts in self.ts.items():
-            if not np.isfinite(ts).any():
-                continue
-            fresh = now - ts <= stale_s
-            source = self.rate.get(name, self.value[name])
-            shown, scale = _rate_name(name) if name in self.rate else (name, 1.0)
-            out[shown] = np.where(fresh, source * scale, np.nan)
+        seen = np.isfinite(self.ts).any(axis=0)
+        fresh = newest - self.ts <= stale_s
+        for i in np.flatnonzero(seen):
+            name, source, scale = self.metrics[i], self.value[:, i], 1.0
+            if self._counter[i]:
+                name, scale = _rate_name(name)
+                source = self.rate[:, i]
+            out[name] = np.where(fresh[:, i], source * scale, np.nan)
         return out
+
+    def marks(self, newest: float, stale_s: float) -> dict[str, NDArray[np.uint8]]:
+        """Quality of every metric that was seen, with what is stale marked."""
+        seen = np.isfinite(self.ts).any(axis=0)
+        stale = (newest - self.ts > stale_s) & np.isfinite(self.ts)
+        quality = self.quality | np.uint8(Quality.STALE) * stale.astype(np.uint8)
+        return {self.metrics[i]: quality[:, i].copy() for i in np.flatnonzero(seen)}
+
+    def column(self, metric: str) -> NDArray[np.float64]:
+        """Latest values of one metric, stale or not."""
+        return self.value[:, self._column[metric]]
+
+
+class _Place:
+    """Where the rows and columns of one form of block go in a table."""
+
+    def __init__(
+        self,
+        index: dict[str, int],
+        column: dict[str, int],
+        counter: NDArray[np.bool_],
+        block: Block,
+    ) -> None:
+        rows = np.array([index.get(name, -1) for name in block.ids], dtype=np.int64)
+        known = rows >= 0
+        self.unknown = int(np.count_nonzero(~known))
+        self.known = known if self.unknown else None
+        rows = rows[known][:, None]
+        columns = np.array([column[name] for name in block.metrics], dtype=np.int64)
+        self.where = (rows, columns[None, :])
+        self.counters = np.flatnonzero(counter[columns])
+        self.counter_where = (rows, columns[self.counters][None, :])
 
 
 def _rate_name(counter: str) -> tuple[str, float]:
@@ -93,6 +165,8 @@ class Ring:
     ----------
     windows: how many expert-load windows are kept.
     history: how many ticks of node power are kept.
+
+    ``unknown_rows`` counts rows of entities that no topology knows.
     """
 
     def __init__(self, *, windows: int = 16, history: int = 600) -> None:
@@ -101,24 +175,28 @@ class Ring:
         self.ts_s = 0.0
         self.unknown_rows = 0
         self._sources: dict[str, tuple[bool, float]] = {}
+        self._described: dict[str, Topology] = {}
         self._loads: deque[NDArray[np.float64]] = deque(maxlen=windows)
         self._power: deque[tuple[float, NDArray[np.float64]]] = deque(maxlen=history)
         self._jobs: tuple[Job, ...] = ()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._topology, self._tables = Topology(), _tables(Topology())
         self._set_topology(Topology())
 
     @property
     def topology(self) -> Topology:
-        """The cluster as last described."""
+        """The cluster as all sources together describe it."""
         return self._topology
 
     def add(self, batch: Batch) -> None:
         """Take in what a source delivered. Late batches fill in, they never overwrite newer."""
-        if batch.topology is not None and batch.topology != self._topology:
-            self._set_topology(batch.topology)
+        if batch.topology is not None and batch.topology != self._described.get(batch.source):
+            self._described[batch.source] = batch.topology
+            self._set_topology(join(self._described.values()))
         if batch.jobs is not None:
             self._jobs = batch.jobs
-        self._sources[batch.source] = (batch.simulated, batch.period_s)
+        if batch.source in self._sources or len(self._sources) < MAX_SOURCES:
+            self._sources[batch.source] = (batch.simulated, batch.period_s)
         for block in batch.blocks:
             self.unknown_rows += self._tables[block.entity].take(block, batch.ts_s)
         if batch.expert_load is not None:
@@ -137,7 +215,6 @@ class Ring:
         period = max((period for _, period in self._sources.values()), default=1.0)
         # Staleness is counted from the newest sample, so that a replayed trace is not all stale.
         newest, stale_s = self.ts_s, STALE_PERIODS * period
-        gpu = self._tables["gpu"]
         return Snapshot(
             seq=self.seq,
             ts_s=self.ts_s,
@@ -145,12 +222,8 @@ class Ring:
             simulated=any(simulated for simulated, _ in self._sources.values()),
             sources=tuple(sorted(self._sources)),
             alive=self._alive(newest, stale_s),
-            gpu=gpu.latest(newest, stale_s),
-            gpu_quality={
-                name: quality.copy()
-                for name, quality in gpu.quality.items()
-                if np.isfinite(gpu.ts[name]).any()
-            },
+            gpu=self._tables["gpu"].latest(newest, stale_s),
+            gpu_quality=self._tables["gpu"].marks(newest, stale_s),
             node=self._tables["node"].latest(newest, stale_s),
             link=self._tables["link"].latest(newest, stale_s),
             expert_load=np.stack(self._loads) if self._loads else None,
@@ -163,18 +236,19 @@ class Ring:
         )
 
     def _set_topology(self, topology: Topology) -> None:
+        nodes = tuple(node.id for node in topology.nodes)
+        if nodes != tuple(node.id for node in self._topology.nodes):
+            self._power = _reordered(self._power, self._topology, topology, self.history)
         self._topology = topology
-        self._tables: dict[str, _Table] = {
-            "gpu": _Table("gpu", topology.gpu_ids),
-            "node": _Table("node", tuple(node.id for node in topology.nodes)),
-            "link": _Table("link", tuple(link.id for link in topology.links)),
-        }
+        tables = _tables(topology)
+        for name, table in tables.items():
+            table.keep(self._tables[name])
+        self._tables = tables
         self._node_of = np.array(list(topology.node_of().values()), dtype=np.int64)
-        self._power.clear()
 
     def _alive(self, newest: float, stale_s: float) -> NDArray[np.bool_]:
         table = self._tables["gpu"]
-        up, ts = table.value["up"], np.max([*table.ts.values()], axis=0, initial=-np.inf)
+        up, ts = table.column("up"), table.ts.max(axis=1, initial=-np.inf)
         known = np.isfinite(ts)
         # A GPU that never reported is taken for alive: the topology says that it is there.
         return np.where(known, (newest - ts <= stale_s) & (np.nan_to_num(up, nan=1.0) > 0), True)
@@ -183,11 +257,49 @@ class Ring:
         nodes = len(self._topology.nodes)
         if not nodes:
             return
-        power = self._tables["node"].value["node_power_w"].copy()
+        power = self._tables["node"].column("node_power_w").copy()
         if not np.isfinite(power).any() and self._node_of.size:
-            board = np.nan_to_num(self._tables["gpu"].value["power_w"])
-            power = np.bincount(self._node_of, weights=board, minlength=nodes)
+            board = np.nan_to_num(self._tables["gpu"].column("power_w"))
+            power = np.bincount(self._node_of, board, nodes).astype(np.float64)
         self._power.append((ts_s, power))
+
+
+def join(parts: Any) -> Topology:
+    """One topology of several; of two entities with one id the first counts."""
+    parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]  # type: ignore[no-any-return]
+    nodes = {node.id: node for part in reversed(parts) for node in part.nodes}
+    links = {link.id: link for part in reversed(parts) for link in part.links}
+    others = {one.id: one for part in reversed(parts) for one in part.accelerators}
+    order = dict.fromkeys(node.id for part in parts for node in part.nodes)
+    lines = dict.fromkeys(link.id for part in parts for link in part.links)
+    rest = dict.fromkeys(one.id for part in parts for one in part.accelerators)
+    return Topology(
+        nodes=tuple(nodes[name] for name in order),
+        links=tuple(links[name] for name in lines),
+        accelerators=tuple(others[name] for name in rest),
+    )
+
+
+def _tables(topology: Topology) -> dict[str, _Table]:
+    return {
+        "gpu": _Table("gpu", topology.gpu_ids),
+        "node": _Table("node", tuple(node.id for node in topology.nodes)),
+        "link": _Table("link", tuple(link.id for link in topology.links)),
+    }
+
+
+def _reordered(
+    power: deque[tuple[float, NDArray[np.float64]]], old: Topology, new: Topology, history: int
+) -> deque[tuple[float, NDArray[np.float64]]]:
+    """Power history with its columns in the order of a new topology, NaN for new nodes."""
+    column = {node.id: i for i, node in enumerate(old.nodes)}
+    source = np.array([column.get(node.id, -1) for node in new.nodes], dtype=np.int64)
+    if not len(source) or (source < 0).all():
+        return deque(maxlen=history)
+    moved = ((ts, np.where(source < 0, np.nan, row[source])) for ts, row in power)
+    return deque(moved, maxlen=history)
 
 
 def describe(snapshot: Snapshot) -> dict[str, Any]:

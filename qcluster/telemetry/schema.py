@@ -185,12 +185,21 @@ def screen(
     quality = np.zeros(column.shape, dtype=np.uint8)
     missing = np.isnan(column)
     with np.errstate(invalid="ignore"):
-        # DCGM's blanks: 2^46 for doubles, 0x7ffffff0.. for 32-bit and 2^63.. for 64-bit integers.
-        # A counter may legitimately pass 2^46 bytes, so there only the 64-bit blank counts.
-        floor = 9.22e18 if metric.kind == "counter" else 2.0**46
-        blank = (column >= floor) | ((column >= 0x7FFFFFF0) & (column <= 0x7FFFFFFF))
+        blank = is_blank(column, np.array(metric.kind == "counter"))
         outside = ~missing & ~blank & ((column < metric.low) | (column > metric.high))
     quality[missing] |= np.uint8(Quality.MISSING)
     quality[blank] |= np.uint8(Quality.SENTINEL)
     quality[outside] |= np.uint8(Quality.RANGE)
     return np.where(missing | blank | outside, np.nan, column), quality
+
+
+def is_blank(column: NDArray[np.float64], counter: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which values are DCGM's markers for "no value", in the exporter's own unit.
+
+    They are 2^46 for doubles, 0x7ffffff0.. for 32-bit and 2^63.. for 64-bit integers. A counter
+    may legitimately pass 2^46 bytes, so there only the 64-bit marker counts.
+    """
+    with np.errstate(invalid="ignore"):
+        floor = np.where(counter, 9.22e18, 2.0**46)
+        short = ~counter & (column >= 0x7FFFFFF0) & (column <= 0x7FFFFFFF)
+        return np.asarray((column >= floor) | short)

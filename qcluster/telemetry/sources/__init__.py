@@ -6,6 +6,7 @@ A spec is ``name`` or ``name:argument``, e.g. ``simulate:nvl72``, ``replay:trace
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
@@ -41,3 +42,28 @@ def open_source(spec: str) -> Source:
     """
     name, _, argument = spec.partition(":")
     return SOURCES.get(name)(argument)
+
+
+def _builtin(name: str, module: str, factory: str) -> None:
+    """Register a source whose module is imported when it is first opened."""
+
+    def build(argument: str) -> Source:
+        found: Callable[[str], Source] = getattr(
+            importlib.import_module(f"qcluster.telemetry.sources.{module}"), factory
+        )
+        return found(argument)
+
+    SOURCES.register(name, build)
+
+
+for _name, _module, _factory in (
+    ("auto", "auto", "Auto"),
+    ("dcgm", "dcgm", "dcgm"),
+    ("nvml", "nvml", "Nvml"),
+    ("prometheus", "prometheus", "prometheus"),
+    ("push", "push", "Push"),
+    ("ray", "ray_metrics", "ray"),
+    ("replay", "replay", "Replay"),
+    ("simulate", "simulate", "Simulate"),
+):
+    _builtin(_name, _module, _factory)

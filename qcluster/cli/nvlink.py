@@ -1,0 +1,171 @@
+"""``qcluster nvlink``: what a fabric can do, and a plan for jobs on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from qcluster.cli.output import emit_json, emit_table, note, read_json
+
+if TYPE_CHECKING:
+    from qcluster.q_nvlink import Fabric, NVLinkPlan, Selection
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command(
+        "nvlink", epilog="Example: nvidia-smi topo -m > topo.txt; qcluster nvlink topo.txt -k 4"
+    )(nvlink)
+
+
+def nvlink(
+    fabric: Path = typer.Argument(
+        ..., help="node-link JSON, or text of nvidia-smi topo -m or nvlink -s; - is stdin"
+    ),
+    jobs: Path | None = typer.Option(None, "--jobs", help="job profiles, JSON"),
+    k: int | None = typer.Option(None, "-k", help="only the best subset of this many GPUs"),
+    busy: list[str] = typer.Option([], "--busy", help="a GPU that is taken; may be repeated"),
+    qaoa: bool = typer.Option(False, "--qaoa", help="simulated QAOA on the rounds' conflicts"),
+    deadline_s: float = typer.Option(1.0, "--deadline-s", help="seconds for the plan"),
+    seed: int = typer.Option(0, "--seed"),
+    as_json: bool = typer.Option(False, "--json", help="machine output"),
+) -> None:
+    """Plan jobs on a fabric; without jobs, print the fabric and its best subsets with bounds.
+
+    Example: nvidia-smi topo -m > topo.txt; qcluster nvlink topo.txt --jobs jobs.json
+    """
+    found = _read(fabric)
+    for line in found.notes:
+        note(line)
+    if jobs is None:
+        _show_fabric(found, k, busy, as_json)
+        return
+    plan = _plan(found, jobs, qaoa, deadline_s, seed)
+    if as_json:
+        emit_json(plan)
+    else:
+        _show_plan(plan)
+
+
+def _read(path: Path) -> Fabric:
+    from qcluster.cli.output import read_text
+    from qcluster.q_nvlink import load_fabric, parse_fabric
+
+    return parse_fabric(read_text("-"), file="stdin") if str(path) == "-" else load_fabric(path)
+
+
+def _plan(fabric: Fabric, jobs: Path, qaoa: bool, deadline_s: float, seed: int) -> NVLinkPlan:
+    from qcluster.errors import InputError
+    from qcluster.q_nvlink import NVLinkConfig, plan_fabric
+    from qcluster.telemetry import Job
+
+    profiles = Job.parse_all(read_json(jobs), file=jobs)
+    config = NVLinkConfig.read({"qaoa": qaoa, "deadline_s": deadline_s, "seed": seed})
+    try:
+        return plan_fabric(fabric, profiles, config=config)
+    except InputError as error:
+        raise error.at(file=jobs) from None
+
+
+def _show_fabric(fabric: Fabric, k: int | None, busy: list[str], as_json: bool) -> None:
+    from qcluster.q_nvlink import select_gpus
+
+    taken = [gpu for gpu in fabric.gpus if str(gpu) in set(busy)]
+    taken += [name for name in busy if name not in {str(gpu) for gpu in fabric.gpus}]
+    free = len(fabric.gpus) - len(taken)
+    sizes = [k] if k is not None else _sizes(free)
+    best = [select_gpus(fabric, size, busy=taken) for size in sizes]
+    if as_json:
+        emit_json({"fabric": _summary(fabric), "selections": best})
+        return
+    _print_fabric(fabric)
+    emit_table(
+        ["k", "GPUs", "GB/s", "at most", "effective", "over", "search"],
+        [_selection_row(selection) for selection in best],
+        title="\nBest subsets (all-gather bandwidth by minimum cut, per direction)",
+    )
+
+
+def _sizes(free: int) -> list[int]:
+    """Every size up to 16, then powers of two and all."""
+    sizes = set(range(2, min(free, 16) + 1))
+    sizes |= {k for k in (32, 64, 128, 256) if k <= free}
+    return sorted(sizes | {free}) if free else []
+
+
+def _selection_row(selection: Selection) -> list[Any]:
+    names = [str(gpu) for gpu in selection.gpus]
+    shown = " ".join(names) if len(names) <= 8 else f"{' '.join(names[:4])} .. {names[-1]}"
+    return [
+        len(names),
+        shown,
+        selection.bandwidth_gb_s,
+        selection.upper_bound_gb_s,
+        selection.effective_gb_s,
+        "NVLink" if selection.nvlink else "all links",
+        "exact" if selection.exact else "local",
+    ]
+
+
+def _summary(fabric: Fabric) -> dict[str, Any]:
+    kinds: dict[str, int] = {}
+    for node in fabric.nodes:
+        kinds[node.kind] = kinds.get(node.kind, 0) + 1
+    return {
+        "name": fabric.name,
+        "gpus": list(fabric.gpus),
+        "nodes": kinds,
+        "links": [link.to_dict() for link in fabric.links],
+        "notes": list(fabric.notes),
+    }
+
+
+def _print_fabric(fabric: Fabric) -> None:
+    from qcluster.q_nvlink.fabric import FAST_KINDS
+
+    rows = []
+    for node in fabric.nodes:
+        out = [link for link in fabric.links if link.source == node.id]
+        if node.kind == "gpu":
+            peers = [f"{link.target} x{link.links}" for link in out if link.kind == "nvlink"]
+            shown = ", ".join(peers[:6]) + (f" and {len(peers) - 6} more" if len(peers) > 6 else "")
+            fast = [link for link in out if link.kind in FAST_KINDS]
+            rest = [link for link in out if link.kind not in FAST_KINDS]
+            rows.append(
+                [
+                    node.id,
+                    sum(link.bandwidth_gb_s for link in fast),
+                    sum(link.effective_gb_s for link in fast),
+                    sum(link.bandwidth_gb_s for link in rest),
+                    shown or "none",
+                ]
+            )
+    switches = len(fabric.nodes) - len(rows)
+    title = f"{fabric.name}: {len(rows)} GPUs, {switches} other nodes, {len(fabric.links)} links"
+    emit_table(["GPU", "NVLink GB/s", "effective", "other GB/s", "NVLink to"], rows, title=title)
+
+
+def _show_plan(plan: NVLinkPlan) -> None:
+    emit_table(
+        ["job", "GPUs in order of ranks", "effective GB/s"],
+        [[job.id, " ".join(map(str, job.gpus)), job.bandwidth_gb_s] for job in plan.jobs],
+        title="Placement",
+    )
+    for job_id, reason in plan.unplaced.items():
+        note(f"{job_id} is not placed: {reason}")
+    loads = sorted(plan.link_seconds.items(), key=lambda item: -item[1])[:8]
+    emit_table(
+        ["link", "ms", "share"],
+        [[name, 1e3 * seconds, plan.link_loads[name]] for name, seconds in loads],
+        title="\nBusiest links",
+    )
+    bound = "no bound" if plan.lower_bound is None else f"at least {1e3 * plan.lower_bound:.4g} ms"
+    others = ", ".join(f"{name} {1e3 * value:.4g} ms" for name, value in plan.baselines.items())
+    note(f"step {1e3 * plan.objective:.4g} ms ({bound}; {others}; by {plan.solver.used})")
+    note(f"{len(plan.rounds)} rounds, at least {plan.rounds_lower_bound}")
+    for line in plan.warnings:
+        note(line)

@@ -1,0 +1,33 @@
+"""Power of a cluster: budgets over GPUs, peaks of dependent jobs, plans from telemetry."""
+
+from __future__ import annotations
+
+from qcluster.q_energy.budget import allocate_budget
+from qcluster.q_energy.config import EnergyConfig
+from qcluster.q_energy.energy_plan import EnergyPlan, plan_energy
+from qcluster.q_energy.formats import read_trace
+from qcluster.q_energy.levelling import level_peak
+from qcluster.q_energy.planner import EnergyPlanner
+from qcluster.q_energy.problem import Allocation, Curve, Schedule, Task
+from qcluster.q_energy.psplib import read_psplib
+from qcluster.q_energy.recommend import recommend
+from qcluster.q_energy.tasks import critical_path
+from qcluster.q_energy.trace import PowerTrace
+
+__all__ = [
+    "Allocation",
+    "Curve",
+    "EnergyConfig",
+    "EnergyPlan",
+    "EnergyPlanner",
+    "PowerTrace",
+    "Schedule",
+    "Task",
+    "allocate_budget",
+    "critical_path",
+    "level_peak",
+    "plan_energy",
+    "read_psplib",
+    "read_trace",
+    "recommend",
+]

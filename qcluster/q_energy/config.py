@@ -1,0 +1,46 @@
+"""The energy room's toggles and limits: one frozen object in Python, YAML, CLI and HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from qcluster.config import Config
+
+__all__ = ["EnergyConfig"]
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Watts = Annotated[float, Field(ge=0, le=1e9)]
+
+
+class EnergyConfig(Config):
+    """What the planner may do and must keep."""
+
+    qaoa: bool = False
+    """Rework windows at the peak of dependent jobs with simulated QAOA."""
+    shared_budget: bool = True
+    """Share the budget over the whole cluster by predicted throughput; off, every node keeps to
+    its own share by nameplate and is planned alone."""
+    budget_w: Watts | None = None
+    """Watts for everything; None takes ``budget_share`` of nameplate, with a warning."""
+    budget_share: Share = 0.8
+    """Share of nameplate that is the budget when none is given."""
+    max_ramp_w: Watts | None = None
+    """How far the sum of caps may move from the plan in force, up or down; None: no limit."""
+    max_moved: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of caps that may change against the plan in force; None: all."""
+    window_s: Annotated[float, Field(gt=0, le=86_400)] = 300.0
+    """Length of the window that a plan is for, and of the history it reads, in seconds."""
+    host_share: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of a node's AC power that is not its GPUs', where the GPUs are not metered."""
+    memory_bound: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of a kernel's time that does not follow the SM clock, where no counter tells."""
+    stretch: Annotated[float, Field(ge=1, le=100)] = 1.2
+    """Deadline of jobs that name none, as a multiple of their critical path."""
+
+    @model_validator(mode="after")
+    def _limits_need_sharing(self) -> Self:
+        if not self.shared_budget and (self.max_ramp_w is not None or self.max_moved is not None):
+            raise ValueError("max_ramp_w and max_moved need shared_budget")
+        return self

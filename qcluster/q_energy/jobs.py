@@ -1,0 +1,118 @@
+"""Dependent jobs as tasks: job profiles and PSPLIB projects to a schedule with a low peak.
+
+Job profiles give seconds; tasks run in whole steps. The step is chosen so that the horizon has a
+few hundred of them; durations round up, so a schedule is never shorter than the jobs are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qcluster.errors import FormatError, InputError
+from qcluster.q_energy.config import EnergyConfig
+from qcluster.q_energy.levelling import level_peak
+from qcluster.q_energy.problem import Schedule, Task
+from qcluster.q_energy.psplib import read_psplib
+from qcluster.q_energy.tasks import critical_path
+from qcluster.telemetry import Job
+
+__all__ = ["job_tasks", "read_jobs", "schedule_jobs"]
+
+_STEPS = 300  # about how many steps the sum of all jobs' critical path is cut into
+
+
+def read_jobs(path: str | Path) -> tuple[Job, ...] | tuple[Task, ...]:
+    """Job profiles (JSON), or the tasks of a PSPLIB ``.sm`` or ``.mm`` file, by its ending.
+
+    Raises FormatError naming file and place.
+    """
+    path = Path(path)
+    if path.suffix in (".sm", ".mm"):
+        return read_psplib(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise FormatError(error.strerror or "cannot be read", file=path) from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise FormatError(f"is not JSON: {error}", file=path) from None
+    return Job.parse_all(data, file=path)
+
+
+def schedule_jobs(
+    jobs: Sequence[Job] | Sequence[Task] | str | Path | None,
+    config: EnergyConfig,
+    *,
+    deadline: int | None = None,
+    deadline_s: float = 1.0,
+    seed: int = 0,
+) -> Schedule | None:
+    """The schedule of lowest peak found, or None when no job has duration and power.
+
+    ``deadline`` is in steps and for Tasks; None takes ``stretch`` times the critical path, or the
+    jobs' own deadlines.
+    """
+    if isinstance(jobs, (str, Path)):
+        jobs = read_jobs(jobs)
+    if not jobs:
+        return None
+    step_s: float | None = None
+    if isinstance(jobs[0], Task):
+        tasks = [task for task in jobs if isinstance(task, Task)]
+    else:
+        tasks, deadline, step_s = job_tasks([j for j in jobs if isinstance(j, Job)], config)
+        if not tasks:
+            return None
+    if deadline is None:
+        deadline = math.ceil(config.stretch * critical_path(tasks) - 1e-9)
+    found = level_peak(tasks, deadline=deadline, deadline_s=deadline_s, qaoa=config.qaoa, seed=seed)
+    if step_s is None:
+        return found
+    notes: dict[str, Any] = {**found.notes, "step_s": step_s}
+    names = {job.id for job in jobs}
+    return Schedule(
+        **{
+            **found.__dict__,
+            "notes": notes,
+            "start": {name: s for name, s in found.start.items() if name in names},
+            "mode": {name: m for name, m in found.mode.items() if name in names},
+        }
+    )
+
+
+def job_tasks(jobs: Sequence[Job], config: EnergyConfig) -> tuple[list[Task], int, float]:
+    """Tasks, deadline in steps, and the seconds of a step.
+
+    Jobs without duration or power are left out. A job whose own deadline is sooner than the
+    common one is followed by an idle task of the difference, which holds it to its own.
+
+    Raises InputError when a scheduled job waits for one that is left out.
+    """
+    known = {job.id: job for job in jobs if job.duration_s > 0 and job.power_w > 0}
+    if not known:
+        return [], 0, 0.0
+    for job in known.values():
+        for other in job.after:
+            if other not in known:
+                message = f"job '{job.id}' waits for it, but it has no duration_s and power_w"
+                raise InputError(message, field=f"jobs.{other}")
+    # A job may run for milliseconds or for weeks: the unit follows the longest of them.
+    unit = max(job.duration_s for job in known.values()) / 1e6
+    fine = [Task(j.id, math.ceil(j.duration_s / unit), j.power_w, j.after) for j in known.values()]
+    longest = critical_path(fine) * unit
+    step = max(longest / _STEPS, 1e-3)
+    tasks = [
+        Task(j.id, max(1, math.ceil(j.duration_s / step - 1e-9)), j.power_w, j.after)
+        for j in known.values()
+    ]
+    limits = {j.id: math.floor(j.deadline_s / step + 1e-9) for j in known.values() if j.deadline_s}
+    common = max(limits.values(), default=0)
+    if len(limits) < len(known):
+        common = max(common, math.ceil(config.stretch * critical_path(tasks) - 1e-9))
+    for name, limit in limits.items():
+        if limit < common:
+            tasks.append(Task(f"{name} (deadline)", common - limit, 0.0, (name,)))
+    return tasks, common, step

@@ -1,0 +1,231 @@
+"""Lowest peak power of dependent tasks under a deadline.
+
+The cap falls: find any schedule that ends in time under a cap, take its peak, ask for less, until
+time is up or the bound is met. Schedules come from a genetic search over task lists with
+forward-backward justification in compiled code. The quantum path (``quantum.py``) reworks windows
+at the peak. Time is in integer steps, power in watts.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from qcluster.deadline import Deadline
+from qcluster.fallback import Candidate, CircuitBreaker, Stage, certified
+from qcluster.q_energy.problem import Schedule, Task
+from qcluster.q_energy.tasks import (
+    Ints,
+    Placement,
+    TaskSet,
+    check_placement,
+    peak_bound,
+    peak_of,
+)
+
+__all__ = ["level_peak"]
+
+_POPULATION = 40
+_ROUNDS = 200  # evaluations between two looks at the clock: 1 to 10 ms
+_BREAKER = CircuitBreaker()
+
+
+def level_peak(
+    tasks: Sequence[Task],
+    *,
+    deadline: int,
+    deadline_s: float = 1.0,
+    qaoa: bool = False,
+    seed: int = 0,
+) -> Schedule:
+    """Start and mode of every task such that all end by ``deadline`` and the peak is low.
+
+    Parameters
+    ----------
+    tasks: at least one; ``after`` must not be cyclic.
+    deadline: time steps, at least the critical path.
+    deadline_s: seconds for the answer, at least 0; baselines run after it, and compiling kernels
+        (seconds, once a machine) comes before it.
+    qaoa: spend part of the time on simulated QAOA over windows at the peak.
+    seed: of everything random.
+
+    Returns a Schedule whose ``lower_bound`` is a proof.
+
+    Raises InputError for bad tasks; Infeasible, saying by how much, when the deadline is shorter
+    than the critical path.
+    """
+    problem = TaskSet.of(tasks, deadline)
+    load_kernels()
+    classical: Stage[TaskSet, Placement] = Stage("cap-search", search_caps)
+    stages: list[Stage[TaskSet, Placement]] = [classical]
+    if qaoa:
+        from qcluster.q_energy.quantum import load_solver, refine_peak
+
+        load_solver()
+        stages.insert(0, Stage("qaoa-window", refine_peak, quantum=True))
+    answer = certified(
+        problem,
+        stages=stages,
+        fallback=Stage("list-schedule", list_schedule),
+        baselines=[Stage("earliest-start", earliest_start), *([classical] if qaoa else [])],
+        bound=peak_bound,
+        verify=check_placement,
+        deadline=Deadline.after(deadline_s),
+        seed=seed,
+        breaker=_BREAKER,
+    )
+    proof = answer.certificate
+    start, mode = answer.value.start, answer.value.mode
+    ends = start + problem.dur[np.arange(problem.n), mode]
+    return Schedule(
+        start={task: int(s) for task, s in zip(problem.ids, start, strict=True)},
+        mode={task: int(m) for task, m in zip(problem.ids, mode, strict=True)},
+        peak_w=proof.objective,
+        lower_bound=proof.lower_bound or 0.0,
+        gap=proof.gap or 0.0,
+        makespan=int(ends.max()),
+        deadline=problem.deadline,
+        solver=answer.solver,
+        baselines=proof.baselines,
+        quantum_gain=proof.quantum_gain,
+        reasons=proof.reasons,
+        notes=dict(answer.notes),
+        seed=seed,
+        wall_s=answer.wall_s,
+    )
+
+
+@functools.cache
+def load_kernels() -> None:
+    """Import and compile, or load from numba's cache, what the searches call."""
+    problem = TaskSet.of([Task("a", 1, 1.0), Task("b", 1, 1.0)], 2)
+    list_schedule(problem)
+    CapSearch(problem, earliest_start(problem).value, 0).under(1.0)
+
+
+def earliest_start(problem: TaskSet, **_: Any) -> Candidate[Placement]:
+    """Every task as early as its predecessors allow, in its fastest mode."""
+    mode = np.argmin(problem.dur, axis=1)
+    return _candidate(problem, Placement(problem.head.copy(), mode))
+
+
+def list_schedule(problem: TaskSet, **_: Any) -> Candidate[Placement]:
+    """Latest-start-first list schedules under a bisected cap; deterministic.
+
+    Never worse than earliest start.
+    """
+    from qcluster.q_energy import _kernels
+
+    best = earliest_start(problem)
+    rows = np.arange(problem.n)
+    mode = best.value.mode
+    dur, power = problem.dur[rows, mode], problem.power[rows, mode]
+    low, high = max(peak_bound(problem), float(power.max())), best.objective
+    start, load = np.empty(problem.n, np.int64), np.empty(int(dur.sum()) + 1)
+    order = np.lexsort((problem.rank, problem.head, -problem.tail - dur))
+    order = _kernels.feasible_list(order, problem.before_ptr, problem.before)
+    for _step in range(24):
+        if high - low < max(problem.quantum_w, 1e-3 * high):
+            break
+        cap = (low + high) / 2
+        span = _kernels.place(
+            order, dur, power, problem.before_ptr, problem.before, cap, start, load
+        )
+        if span > problem.deadline:
+            low = cap
+            continue
+        high = cap
+        found = _candidate(problem, Placement(start.copy(), mode))
+        if found.objective < best.objective:
+            best = found
+            high = min(cap, best.objective)
+    return best
+
+
+def search_caps(
+    problem: TaskSet,
+    *,
+    deadline: Deadline,
+    seed: int,
+    incumbent: Candidate[Placement] | None,
+) -> Candidate[Placement]:
+    """Lower the cap again and again until time is up or the bound is met.
+
+    Halves the way to the bound while that works at once, then goes down by the smallest step.
+    """
+    best = incumbent or list_schedule(problem)
+    bound = peak_bound(problem)
+    search = CapSearch(problem, best.value, seed)
+    low = bound
+    while best.objective > bound + 1e-9 and not deadline.expired:
+        step = problem.quantum_w or 1e-4 * best.objective
+        cap = best.objective - step
+        leap = cap - low > 2 * step
+        if leap:
+            cap = low + (cap - low) / 2
+        placement = search.under(cap)
+        if placement is not None:
+            best = min(best, _candidate(problem, placement), key=lambda c: c.objective)
+        elif leap:
+            low = cap
+    return Candidate(best.value, best.objective, notes={"evaluations": search.evaluations})
+
+
+class CapSearch:
+    """A population of task lists that looks for schedules under given caps.
+
+    It is kept from cap to cap: lists that nearly fit one cap are good starts for the next.
+    """
+
+    def __init__(self, problem: TaskSet, start: Placement, seed: int) -> None:
+        self.problem = problem
+        self.rng = np.random.default_rng(seed)
+        self.evaluations = 0
+        self.rounds = max(_POPULATION + 1, min(400, 20_000 // problem.n))
+        self._cap = np.inf
+        self._lists = np.stack([self._list(start, noise) for noise in _noises()])
+        self._genes = np.repeat(start.mode[None, :], len(self._lists), axis=0)
+        for row in self._genes[2:]:
+            flip = self.rng.random(problem.n) < 0.2
+            row[flip] = self.rng.integers(0, problem.modes[flip])
+        self._score = np.full(len(self._lists), -1.0)
+
+    def under(self, cap: float) -> Placement | None:
+        """A schedule within the deadline whose peak is at most ``cap``, or None so far."""
+        from qcluster.q_energy import _kernels
+
+        p = self.problem
+        if cap < p.power.min(axis=1).max():
+            return None
+        if cap != self._cap:
+            self._cap = cap
+            self._score[:] = -1.0  # worth under another cap says nothing
+        start, mode = np.empty(p.n, np.int64), np.empty(p.n, np.int64)
+        self.evaluations += self.rounds
+        found = _kernels.evolve(
+            p.dur, p.power, p.modes, p.before_ptr, p.before, p.after_ptr, p.after, p.rank, p.tail,
+            p.deadline, cap, self._lists, self._genes, self._score, self.rounds,
+            self.rng, start, mode,
+        )  # fmt: skip
+        return Placement(start, mode) if found else None
+
+    def _list(self, start: Placement, noise: float) -> Ints:
+        """Tasks by latest start, or by the given schedule, with noise; precedence kept."""
+        from qcluster.q_energy import _kernels
+
+        p = self.problem
+        key = start.start.astype(float) if noise < 0 else -p.tail.astype(float) - p.dur.min(axis=1)
+        key = key + self.rng.normal(size=p.n) * max(noise, 0.0) * max(p.deadline, 1)
+        order: Ints = _kernels.feasible_list(np.lexsort((p.rank, key)), p.before_ptr, p.before)
+        return order
+
+
+def _noises() -> list[float]:
+    return [-1.0, 0.0, *np.linspace(0.01, 0.3, _POPULATION - 2)]
+
+
+def _candidate(problem: TaskSet, placement: Placement) -> Candidate[Placement]:
+    return Candidate(placement, peak_of(problem, placement))

@@ -1,0 +1,112 @@
+"""The live planner: snapshots in, power plans out, within ramp and move budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from qcluster.deadline import Deadline
+from qcluster.errors import SolverFailed
+from qcluster.plan import Plan, TelemetryRef
+from qcluster.q_energy.budget import allocate_budget
+from qcluster.q_energy.capping import predicted_speed
+from qcluster.q_energy.config import EnergyConfig
+from qcluster.q_energy.energy_plan import EnergyPlan, plan_units
+from qcluster.q_energy.jobs import schedule_jobs
+from qcluster.q_energy.levelling import load_kernels
+from qcluster.q_energy.problem import Curve
+from qcluster.q_energy.units import units_from_snapshot
+from qcluster.telemetry import Snapshot
+
+__all__ = ["EnergyPlanner"]
+
+
+class EnergyPlanner:
+    """Power caps for every GPU from live telemetry.
+
+    Parameters
+    ----------
+    config: the fields of ``EnergyConfig``.
+    """
+
+    name: ClassVar[str] = "energy"
+    plan_type: ClassVar[type[Plan]] = EnergyPlan
+
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        self.config = EnergyConfig.read(config)
+
+    def plan(
+        self,
+        snapshot: Snapshot,
+        previous: Plan | None,
+        peers: Mapping[str, Plan],
+        *,
+        deadline: Deadline,
+    ) -> EnergyPlan:
+        """Caps within the budget; NotReady when the snapshot has no topology or no power."""
+        del peers  # power is planned first; the others follow it
+        units = units_from_snapshot(snapshot, self.config)
+        seconds = min(0.5 * deadline.remaining(), 1.0)
+        return plan_units(
+            units,
+            self.config.budget_w,
+            self.config,
+            ref=TelemetryRef(
+                snapshot_hash=snapshot.hash,
+                age_s=snapshot.age_s(),
+                simulated=snapshot.simulated,
+            ),
+            deadline=deadline,
+            topology=snapshot.topology,
+            previous=previous if isinstance(previous, EnergyPlan) else None,
+            schedule=schedule_jobs(snapshot.jobs, self.config, deadline_s=seconds),
+        )
+
+    def verify(self, plan: Plan, snapshot: Snapshot) -> None:
+        """Raise SolverFailed unless the caps can be set and keep the budget.
+
+        Recomputed from the plan's caps and the topology: every GPU has one cap within its limits,
+        and caps with what no cap reaches stay within the budget. On the plan's own snapshot the
+        claimed throughput is recomputed as well.
+        """
+        if not isinstance(plan, EnergyPlan):
+            raise SolverFailed(f"wants an EnergyPlan, got {type(plan).__name__}")
+        topology = snapshot.topology
+        if plan.gpus != topology.gpu_ids:
+            raise SolverFailed("the plan's GPUs are not the topology's")
+        owner = list(topology.node_of().values())
+        low = np.array([node.min_w for node in topology.nodes])[owner]
+        high = np.array([node.max_w for node in topology.nodes])[owner]
+        caps = plan.caps_w
+        if caps.shape != low.shape or not np.isfinite(caps).all():
+            raise SolverFailed("the plan has not one finite cap a GPU")
+        outside = (caps < low - 1e-6) | (caps > high + 1e-6)
+        if outside.any():
+            worst = int(np.argmax(outside))
+            raise SolverFailed(
+                f"cap {caps[worst]:g} W of {plan.gpus[worst]} is outside "
+                f"{low[worst]:g} to {high[worst]:g} W"
+            )
+        total = float(caps.sum()) + plan.overhead_w
+        if total > plan.budget_w * (1 + 1e-9) + 1e-3:
+            raise SolverFailed(f"caps allow {total:g} W, the budget is {plan.budget_w:g} W")
+        if plan.telemetry.snapshot_hash == snapshot.hash:
+            self._verify_claim(plan, snapshot)
+
+    def warm_up(self) -> None:
+        """Compile the kernels."""
+        load_kernels()
+        allocate_budget([Curve(np.array([1.0, 2.0]), np.array([1.0, 2.0]))], budget_w=1.5)
+
+    def _verify_claim(self, plan: EnergyPlan, snapshot: Snapshot) -> None:
+        units = units_from_snapshot(snapshot, EnergyConfig.read(plan.config))
+        overhead = float(units.overhead_w.sum())
+        if abs(overhead - plan.overhead_w) > 1e-3 + 1e-9 * overhead:
+            raise SolverFailed(f"claims {plan.overhead_w:g} W beyond caps, it is {overhead:g} W")
+        # Spare watts only raise caps, so the speed under the final caps is at least what was
+        # claimed for the allocation before.
+        most = float(predicted_speed(units, plan.caps_w).sum())
+        if plan.throughput > most + 1e-6 * max(1.0, most):
+            raise SolverFailed(f"claims throughput {plan.throughput:g}, its caps give {most:g}")

@@ -1,0 +1,53 @@
+"""Which toggles to use for a workload, as the module's table says, and what we measured of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qcluster.config import Recommendation
+from qcluster.q_energy.config import EnergyConfig
+
+__all__ = ["recommend"]
+
+# workload, hardware, toggles, notes, configuration, measured
+_TABLE: tuple[tuple[str, str, str, str, dict[str, Any], str | None], ...] = (
+    (
+        "Recurrent training job", "Available", "QAOA + Hybrid meta-learning",
+        "Smooths power spikes", {"qaoa": True},
+        "the hybrid meta-learning of this row is not built; QAOA alone is switched on",
+    ),
+    (
+        "Transformer inference", "Limited", "Classical GNN only", "Lower overhead", {},
+        "the GNN of this row is not built; the physical power model stands in its place",
+    ),
+    (
+        "Mixed batch workloads", "Busy quantum hardware", "Hybrid meta-learning",
+        "Adapts to resource availability", {},
+        "the hybrid meta-learning of this row is not built; the classical path is used",
+    ),
+    (
+        "Power constrained", "None", "Classical fallback", "Keeps consumption steady", {},
+        "the sum of caps never exceeds the budget, by construction",
+    ),
+)  # fmt: skip
+
+
+def recommend(*, workload: str, hardware: str) -> Recommendation[EnergyConfig]:
+    """The table's row for a workload type and quantum hardware, names as in the table.
+
+    Case does not matter. Raises ValueError listing the choices when no row has this pair.
+    """
+    for row in _TABLE:
+        if (row[0].lower(), row[1].lower()) == (workload.strip().lower(), hardware.strip().lower()):
+            return Recommendation(
+                row={
+                    "Workload Type": row[0],
+                    "Quantum Hardware": row[1],
+                    "Recommended Toggles": row[2],
+                    "Notes": row[3],
+                },
+                config=EnergyConfig(**row[4]),
+                measured=row[5],
+            )
+    choices = "; ".join(f"{row[0]} with {row[1]}" for row in _TABLE)
+    raise ValueError(f"no row for '{workload}' with '{hardware}'; there are: {choices}")

@@ -1,0 +1,151 @@
+"""Power history of nodes or GPUs, screened: what the readers give and the planner reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcluster.errors import FormatError
+from qcluster.record import Record
+
+__all__ = ["PowerTrace"]
+
+# Sentinels of exporters for "not known": 2^46 and up, and the 32-bit blanks.
+_BLANK = 2.0**46
+_BLANK32 = (0x7FFFFFF0, 0x7FFFFFFF)
+_MAX_W = 200_000.0  # a rack; a reading above is not one node's watts
+_BACKWARD_S = 5.0  # meters answer out of order by fractions of a second; more is a wrong clock
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PowerTrace(Record):
+    """Readings sorted by entity and time.
+
+    ``ids`` names the entities: nodes, or GPUs as ``node/index``. Readings are ``entity`` (m,)
+    indices into ids, ``ts_s`` (m,) Unix or relative seconds and ``power_w`` (m,) watts.
+    ``warnings`` tells what was repaired.
+    """
+
+    ids: tuple[str, ...]
+    entity: NDArray[np.int64]
+    ts_s: NDArray[np.float64]
+    power_w: NDArray[np.float64]
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        names: NDArray[np.str_],
+        ts_s: NDArray[np.float64],
+        power_w: NDArray[np.float64],
+        *,
+        runs: NDArray[np.str_] | None = None,
+        file: object = None,
+        first_row: int = 2,
+    ) -> PowerTrace:
+        """Screen and sort readings; row i of the file is ``first_row + i``.
+
+        ``runs`` (m,) labels separate recordings of one entity, which may stand in any order.
+
+        Raises FormatError naming row and field for NaN, exporters' blanks, negative power, power
+        that looks like milliwatts, and time that runs backward by more than 5 s within an entity.
+        Repeated times keep the first reading, with a warning.
+        """
+        if not len(power_w):
+            raise FormatError("holds no readings", file=file)
+        _screen(ts_s, power_w, file, first_row)
+        ids, entity = np.unique(names, return_inverse=True)
+        within = names if runs is None else np.char.add(np.char.add(names, " in run "), runs)
+        warnings = _backward(within, ts_s, file, first_row)
+        order = np.lexsort((np.arange(len(entity)), ts_s, entity))
+        entity, ts_s, power_w = entity[order], ts_s[order], power_w[order]
+        again = np.zeros(len(entity), bool)
+        again[1:] = (entity[1:] == entity[:-1]) & (ts_s[1:] == ts_s[:-1])
+        if again.any():
+            warnings.append(f"{int(again.sum())} readings repeat a time; the first of each is kept")
+        entity, ts_s, power_w = entity[~again], ts_s[~again], power_w[~again]
+        trace = cls(
+            ids=tuple(map(str, ids)), entity=entity, ts_s=ts_s, power_w=power_w,
+            warnings=tuple(warnings),
+        )  # fmt: skip
+        shared = trace.shared_meters()
+        if shared:
+            line = f"{len(ids)} entities give {len(ids) - shared} distinct series: shared meters"
+            trace = cls(**{**trace.__dict__, "warnings": (*trace.warnings, line)})
+        return trace
+
+    @property
+    def newest_s(self) -> float:
+        """Time of the newest reading."""
+        return float(self.ts_s.max())
+
+    @property
+    def period_s(self) -> float:
+        """Median time between readings of one entity; 1 when there is only one each."""
+        same = self.entity[1:] == self.entity[:-1]
+        return float(np.median(np.diff(self.ts_s)[same])) if same.any() else 1.0
+
+    def series(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(times, watts) of one entity, oldest first."""
+        lo, hi = np.searchsorted(self.entity, [index, index + 1])
+        return self.ts_s[lo:hi], self.power_w[lo:hi]
+
+    def quantiles(self, shares: tuple[float, ...], window_s: float) -> NDArray[np.float64]:
+        """(ids, shares) quantiles of each entity's power over its last ``window_s`` seconds."""
+        out = np.empty((len(self.ids), len(shares)))
+        for index in range(len(self.ids)):
+            times, watts = self.series(index)
+            out[index] = np.quantile(watts[times >= times[-1] - window_s], shares)
+        return out
+
+    def shared_meters(self) -> int:
+        """How many entities repeat another's series, reading for reading."""
+        seen: set[tuple[object, ...]] = set()
+        for index in range(len(self.ids)):
+            times, watts = self.series(index)
+            # One reading, or a constant, says nothing about who measured it.
+            if len(watts) < 8 or np.ptp(watts) == 0:
+                seen.add((index,))
+            else:
+                seen.add((times.tobytes(), watts.tobytes()))
+        return len(self.ids) - len(seen)
+
+
+def _screen(
+    ts_s: NDArray[np.float64], power_w: NDArray[np.float64], file: object, first_row: int
+) -> None:
+    def refuse(bad: NDArray[np.bool_], field: str, message: str) -> None:
+        if bad.any():
+            at = int(np.argmax(bad))
+            value = (ts_s if field == "time" else power_w)[at]
+            text = message.format(value=value)
+            raise FormatError(text, file=file, row=first_row + at, field=field)
+
+    refuse(~np.isfinite(ts_s), "time", "{value} is not a time")
+    refuse(np.isnan(power_w), "power_w", "is NaN or empty")
+    blank = (power_w >= _BLANK) | ((power_w >= _BLANK32[0]) & (power_w <= _BLANK32[1]))
+    refuse(blank, "power_w", "{value:.0f} is an exporter's blank marker, not a power")
+    refuse(power_w < 0, "power_w", "{value:g} W is negative")
+    if np.median(power_w) > _MAX_W:
+        refuse(power_w > _MAX_W, "power_w", "{value:g} W looks like milliwatts; wants watts")
+    refuse(power_w > _MAX_W, "power_w", "{value:g} W is more than one node can draw")
+
+
+def _backward(
+    names: NDArray[np.str_], ts_s: NDArray[np.float64], file: object, first_row: int
+) -> list[str]:
+    _, entity = np.unique(names, return_inverse=True)
+    order = np.argsort(entity, kind="stable")
+    step = np.diff(ts_s[order])
+    step[entity[order][1:] != entity[order][:-1]] = 0.0
+    if not (step < 0).any():
+        return []
+    worst = int(np.argmin(step))
+    if step[worst] < -_BACKWARD_S:
+        at = int(order[worst + 1])
+        message = f"time of {names[at]} runs backward by {-step[worst]:g} s"
+        raise FormatError(message, file=file, row=first_row + at, field="time")
+    late = int((step < 0).sum())
+    return [f"{late} readings came out of order (up to {-step[worst]:.3g} s); sorted by time"]

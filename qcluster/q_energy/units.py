@@ -1,0 +1,229 @@
+"""What a budget is shared over: GPUs, or whole nodes where no topology tells their GPUs.
+
+Joins telemetry and topology to one row a unit: limits, predicted demand, idle power. Demand is
+what the unit would draw uncapped: the 95 % quantile of its recent power, or its highest limit
+when it now runs into its cap, because then nobody knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcluster.errors import InputError, NotReady
+from qcluster.q_energy.config import EnergyConfig
+from qcluster.q_energy.curves import IDLE_SHARE
+from qcluster.q_energy.trace import PowerTrace
+from qcluster.telemetry import Snapshot, Topology
+
+__all__ = ["Units", "units_from_snapshot", "units_from_trace"]
+
+# A draw this close to the limit in force is held down by it.
+_AT_LIMIT = 0.97
+# Rest as a share of the lowest settable limit, at most.
+_REST_BELOW_FLOOR = 0.7
+# Lowest cap of a node whose GPUs are not known, as a share of its highest reading.
+_NODE_FLOOR = 0.4
+# Room above the demand so that a cap does not clip ordinary noise.
+_MARGIN = 1.03
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Units:
+    """One row a unit, arrays (n,), watts.
+
+    ``node`` indexes ``nodes``. ``p50_w`` and ``demand_w`` describe its draw when not capped by
+    us; ``memory`` is the share of its time that does not follow the clock. ``overhead_w`` is
+    everything that no cap reaches: hosts, and accelerators at rest. ``kind`` is "gpu" or "node".
+    """
+
+    kind: str
+    ids: tuple[str, ...]
+    nodes: tuple[str, ...]
+    node: NDArray[np.int64]
+    min_w: Floats
+    max_w: Floats
+    p50_w: Floats
+    demand_w: Floats
+    idle_w: Floats
+    memory: Floats
+    overhead_w: Floats
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """How many units."""
+        return len(self.ids)
+
+    @property
+    def nameplate_w(self) -> float:
+        """Sum of the highest limits and of what no cap reaches."""
+        return float(self.max_w.sum() + self.overhead_w.sum())
+
+
+def units_from_trace(trace: PowerTrace, topology: Topology | None, config: EnergyConfig) -> Units:
+    """Units of a recorded trace.
+
+    With a topology, GPUs: from their own readings (ids ``node/index``) or, where only nodes are
+    metered, an equal part each of what ``host_share`` leaves. Without one, each entity of the
+    trace is one unit between rest and its highest reading.
+
+    Raises InputError when the trace has entities that the topology lacks.
+    """
+    quantiles = trace.quantiles((0.5, 0.95), config.window_s)
+    if topology is None or not topology.nodes:
+        return _bare(trace, quantiles, config)
+    gpus, nodes = topology.gpu_ids, [node.id for node in topology.nodes]
+    known = set(gpus) | set(nodes)
+    strange = [name for name in trace.ids if name not in known]
+    if strange:
+        raise InputError(f"'{strange[0]}' of the telemetry is not in it", field="topology.nodes")
+    row = {name: i for i, name in enumerate(trace.ids)}
+    draw = np.full((len(gpus), 2), np.nan)
+    overhead = np.zeros(len(nodes))
+    owner = _owners(topology)
+    for index, name in enumerate(nodes):
+        mine = np.flatnonzero(owner == index)
+        if name in row:
+            overhead[index] = config.host_share * quantiles[row[name], 1]
+            if len(mine):
+                draw[mine] = (1 - config.host_share) * quantiles[row[name]] / len(mine)
+    for index, name in enumerate(gpus):
+        if name in row:
+            draw[index] = quantiles[row[name]]
+    return _gpu_units(topology, owner, draw, overhead, config, list(trace.warnings))
+
+
+def units_from_snapshot(snapshot: Snapshot, config: EnergyConfig) -> Units:
+    """Units of a live snapshot: GPUs from board power, or from node power where boards have none.
+
+    A GPU that does not answer is left out of the history but keeps its floor in the budget.
+
+    Raises NotReady when the snapshot has no topology or no power.
+    """
+    topology = snapshot.topology
+    if not topology.gpu_ids:
+        raise NotReady("no GPU is known yet: the telemetry has described no topology")
+    owner = _owners(topology)
+    board = snapshot.gpu.get("power_w", np.full(len(owner), np.nan))
+    hosts = snapshot.node.get("node_power_w", np.full(len(topology.nodes), np.nan))
+    if not np.isfinite(board).any() and not np.isfinite(hosts).any():
+        raise NotReady("no power reading yet: neither power_w of a GPU nor node_power_w")
+    warnings: list[str] = []
+    gpus = np.bincount(owner, minlength=len(topology.nodes))
+    metered = np.bincount(owner, weights=np.nan_to_num(board), minlength=len(topology.nodes))
+    overhead = np.where(
+        np.isfinite(hosts) & (metered > 0),
+        np.clip(hosts - metered, 0, None),
+        np.nan_to_num(hosts) * config.host_share,
+    )
+    share = ((1 - config.host_share) * hosts / np.maximum(gpus, 1))[owner]
+    if not np.isfinite(board).all() and np.isfinite(share).any():
+        warnings.append("GPUs without own readings get an equal part of their node's power")
+    median = np.where(np.isfinite(board), board, share)
+    high = median * _peak_factor(snapshot, config.window_s)[owner]
+    limit = snapshot.gpu.get("power_limit_w", np.full(len(owner), np.nan))
+    with np.errstate(invalid="ignore"):
+        held = median >= _AT_LIMIT * limit
+    units = _gpu_units(
+        topology, owner, np.stack([median, high], axis=1), overhead, config, warnings, held
+    )
+    return _with_counters(units, snapshot)
+
+
+def _peak_factor(snapshot: Snapshot, window_s: float) -> Floats:
+    """Each node's 95 % quantile of recent power over its power now, 1 to 2."""
+    power, times = snapshot.power_w, snapshot.power_ts_s
+    nodes = len(snapshot.topology.nodes)
+    if len(times) < 8 or power.shape[1] != nodes:
+        return np.ones(nodes)
+    recent = power[times >= times[-1] - window_s]
+    filled = np.where(np.isfinite(recent).any(axis=0), recent, 0.0)
+    high, now = np.nanquantile(filled, 0.95, axis=0), np.nan_to_num(filled[-1])
+    factor = np.where(now > 0, high / np.maximum(now, 1e-9), 1.0)
+    return np.asarray(np.clip(np.nan_to_num(factor, nan=1.0), 1.0, 2.0))
+
+
+def _with_counters(units: Units, snapshot: Snapshot) -> Units:
+    """The memory-bound share from DRAM and SM activity, where those are reported."""
+    dram, sm = snapshot.gpu.get("dram_active"), snapshot.gpu.get("sm_active")
+    if dram is None or sm is None:
+        return units
+    total = dram + sm
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(total > 0.05, dram / total, np.nan)
+    memory = np.where(np.isfinite(share), np.clip(share, 0.0, 0.9), units.memory)
+    return Units(**{**units.__dict__, "memory": memory})
+
+
+def _owners(topology: Topology) -> NDArray[np.int64]:
+    return np.array(list(topology.node_of().values()), dtype=np.int64)
+
+
+def _gpu_units(
+    topology: Topology,
+    owner: NDArray[np.int64],
+    draw: Floats,
+    overhead: Floats,
+    config: EnergyConfig,
+    warnings: list[str],
+    held: NDArray[np.bool_] | None = None,
+) -> Units:
+    low = np.array([node.min_w for node in topology.nodes])[owner]
+    high = np.array([node.max_w for node in topology.nodes])[owner]
+    if (high <= 0).any():
+        node = topology.nodes[int(owner[np.argmax(high <= 0)])]
+        raise InputError(
+            f"node '{node.id}' has no power limits: give min_w and max_w or a known model",
+            field="topology.nodes",
+        )
+    blind = ~np.isfinite(draw[:, 1])
+    if blind.any():
+        warnings.append(f"{int(blind.sum())} GPUs have no power reading; full demand is assumed")
+    capped = np.zeros(len(owner), bool) if held is None else held
+    if capped.any():
+        warnings.append(f"{int(capped.sum())} GPUs run at their limit; full demand is assumed")
+    # A GPU under its lowest limit still runs, so that limit lies well above rest.
+    idle = np.minimum(IDLE_SHARE * high, np.where(low > 0, _REST_BELOW_FLOOR * low, np.inf))
+    median = np.where(blind, high, np.clip(draw[:, 0], 0.0, high))
+    demand = np.where(blind | capped, high, np.clip(draw[:, 1] * _MARGIN, idle, high))
+    rest = sum(item.idle_w for item in topology.accelerators)
+    return Units(
+        kind="gpu",
+        ids=topology.gpu_ids,
+        nodes=tuple(node.id for node in topology.nodes),
+        node=owner,
+        min_w=low,
+        max_w=high,
+        p50_w=np.minimum(median, demand),
+        demand_w=demand,
+        idle_w=np.minimum(idle, 0.9 * demand),
+        memory=np.full(len(owner), config.memory_bound),
+        overhead_w=np.append(overhead, rest),
+        warnings=tuple(warnings),
+    )
+
+
+def _bare(trace: PowerTrace, quantiles: Floats, config: EnergyConfig) -> Units:
+    top = np.array([trace.series(i)[1].max() for i in range(len(trace.ids))])
+    top = np.maximum(top, 1.0)
+    demand = np.minimum(np.maximum(quantiles[:, 1] * _MARGIN, IDLE_SHARE * top), top)
+    line = "no topology: each node's highest reading is taken for its nameplate"
+    return Units(
+        kind="node",
+        ids=trace.ids,
+        nodes=trace.ids,
+        node=np.arange(len(trace.ids)),
+        min_w=_NODE_FLOOR * top,
+        max_w=top,
+        p50_w=np.minimum(quantiles[:, 0], demand),
+        demand_w=demand,
+        idle_w=np.minimum(IDLE_SHARE * top, 0.9 * demand),
+        memory=np.full(len(trace.ids), config.memory_bound),
+        overhead_w=np.zeros(1),
+        warnings=(*trace.warnings, line),
+    )

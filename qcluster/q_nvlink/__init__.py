@@ -1,0 +1,31 @@
+"""NVLink and NVSwitch fabrics: GPU choice, placement, routes, rounds, each with its bound."""
+
+from __future__ import annotations
+
+from qcluster.q_nvlink.coloring import Coloring, color_groups
+from qcluster.q_nvlink.config import NVLinkConfig
+from qcluster.q_nvlink.fabric import Fabric, FabricLink, FabricNode
+from qcluster.q_nvlink.formats import load_fabric, parse_fabric, parse_node_link
+from qcluster.q_nvlink.plan import NVLinkPlan, plan_fabric
+from qcluster.q_nvlink.planner import NVLinkPlanner
+from qcluster.q_nvlink.recommend import recommend
+from qcluster.q_nvlink.select import Selection, cut_bandwidth, select_gpus
+
+__all__ = [
+    "Coloring",
+    "Fabric",
+    "FabricLink",
+    "FabricNode",
+    "NVLinkConfig",
+    "NVLinkPlan",
+    "NVLinkPlanner",
+    "Selection",
+    "color_groups",
+    "cut_bandwidth",
+    "load_fabric",
+    "parse_fabric",
+    "parse_node_link",
+    "plan_fabric",
+    "recommend",
+    "select_gpus",
+]

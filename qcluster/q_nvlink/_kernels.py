@@ -1,0 +1,186 @@
+"""Compiled inner loops of GPU choice and routing; each has a NumPy twin in ``reference.py``.
+
+Capacities are integers (MB/s), so cuts and flows are exact.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["best_cut", "max_flow", "rank_sets", "route_loads"]
+
+
+@njit(cache=True)
+def best_cut(cap: NDArray[np.int64], gpus: int) -> tuple[Any, Any, Any]:
+    """Sparsest cut over all subsets of the first ``gpus`` nodes, by enumeration.
+
+    cap (m, m) int64; nodes from ``gpus`` on are switches with no links among themselves, so each
+    takes its cheaper side alone. Returns (cut, size, smallest cut): the subset S of GPUs with the
+    least cut / |S|, as a fraction, and the least cut of any S.
+    """
+    m = cap.shape[0]
+    best_num, best_den, least = np.int64(-1), np.int64(1), np.int64(-1)
+    for mask in range(1, (1 << gpus) - 1):
+        cut = np.int64(0)
+        size = 0
+        for u in range(gpus):
+            if mask >> u & 1:
+                size += 1
+                for v in range(gpus):
+                    if not mask >> v & 1:
+                        cut += cap[u, v]
+        for w in range(gpus, m):
+            inflow, outflow = np.int64(0), np.int64(0)
+            for u in range(gpus):
+                if mask >> u & 1:
+                    inflow += cap[u, w]
+                else:
+                    outflow += cap[w, u]
+            cut += min(inflow, outflow)
+        if least < 0 or cut < least:
+            least = cut
+        if best_num < 0 or cut * best_den < best_num * size:
+            best_num, best_den = cut, np.int64(size)
+    return best_num, best_den, least
+
+
+@njit(cache=True)
+def rank_sets(
+    fast: NDArray[np.int64],
+    cap: NDArray[np.int64],
+    switches: NDArray[np.int64],
+    sets: NDArray[np.int64],
+    order: NDArray[np.int64],
+    ceiling: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """k times the sparsest cut of each set (sets, k), over fast links if these join it.
+
+    Sets are taken in ``order``, which must descend by ``ceiling`` (sets,), an upper bound in the
+    units of ``cap``; once it falls below the best value the rest cannot win and stays at -1.
+    """
+    k = sets.shape[1]
+    m = k + len(switches)
+    nodes = np.empty(m, dtype=np.int64)
+    nodes[k:] = switches
+    value = np.full(len(sets), -1.0)
+    best = 0.0
+    for position in order:
+        if ceiling[position] < best * (1.0 - 1e-12):
+            break
+        nodes[:k] = sets[position]
+        local = np.empty((m, m), dtype=np.int64)
+        for layer in range(2):
+            source = fast if layer == 0 else cap
+            for i in range(m):
+                for j in range(m):
+                    local[i, j] = source[nodes[i], nodes[j]]
+            num, den, least = best_cut(local, k)
+            value[position] = k * num / den
+            if least > 0:
+                break
+        best = max(best, value[position])
+    return value
+
+
+@njit(cache=True)
+def max_flow(cap: NDArray[np.int64], source: int, sink: int) -> tuple[Any, NDArray[np.bool_]]:
+    """Maximum flow by shortest augmenting paths on a dense residual matrix.
+
+    cap (n, n) int64, not changed. Returns (flow, side): side (n,) marks the source's side of a
+    minimum cut. Edmonds and Karp, 1972.
+    """
+    n = cap.shape[0]
+    rest = cap.copy()
+    parent = np.empty(n, dtype=np.int64)
+    queue = np.empty(n, dtype=np.int64)
+    total = np.int64(0)
+    while True:
+        parent[:] = -1
+        parent[source] = source
+        queue[0] = source
+        head, tail = 0, 1
+        while head < tail and parent[sink] < 0:
+            u = queue[head]
+            head += 1
+            for v in range(n):
+                if parent[v] < 0 and rest[u, v] > 0:
+                    parent[v] = u
+                    queue[tail] = v
+                    tail += 1
+        if parent[sink] < 0:
+            return total, parent >= 0
+        push = np.int64(2**62)
+        v = sink
+        while v != source:
+            push = min(push, rest[parent[v], v])
+            v = parent[v]
+        v = sink
+        while v != source:
+            rest[parent[v], v] -= push
+            rest[v, parent[v]] += push
+            v = parent[v]
+        total += push
+
+
+@njit(cache=True)
+def route_loads(
+    cap: NDArray[np.float64],
+    transit: NDArray[np.bool_],
+    demand: NDArray[np.float64],
+    loads: NDArray[np.float64],
+) -> tuple[int, int]:
+    """Send every demand over its shortest paths, split by what each path can carry.
+
+    cap (n, n) float64; transit (n,) bool: nodes that pass traffic on; demand (n, n) float64;
+    loads (n, n) float64 is added to. A node's share among its predecessors follows the capacity
+    from the source up to it. Returns the first (source, target) that has no path, or (-1, -1).
+    """
+    n = cap.shape[0]
+    level = np.empty(n, dtype=np.int64)
+    queue = np.empty(n, dtype=np.int64)
+    reach = np.empty(n, dtype=np.float64)
+    flow = np.empty(n, dtype=np.float64)
+    for source in range(n):
+        wanted = False
+        for v in range(n):
+            flow[v] = demand[source, v] if v != source else 0.0
+            wanted = wanted or flow[v] > 0
+        if not wanted:
+            continue
+        level[:] = -1
+        level[source] = 0
+        reach[:] = 0.0
+        reach[source] = np.inf
+        queue[0] = source
+        head, tail = 0, 1
+        while head < tail:
+            u = queue[head]
+            head += 1
+            if u != source and not transit[u]:
+                continue
+            for v in range(n):
+                if cap[u, v] <= 0:
+                    continue
+                if level[v] < 0:
+                    level[v] = level[u] + 1
+                    queue[tail] = v
+                    tail += 1
+                if level[v] == level[u] + 1:
+                    reach[v] += min(reach[u], cap[u, v])
+        for v in range(n):
+            if flow[v] > 0 and level[v] < 0:
+                return source, v
+        for position in range(tail - 1, 0, -1):
+            v = queue[position]
+            if flow[v] <= 0:
+                continue
+            for u in range(n):
+                if level[u] == level[v] - 1 and cap[u, v] > 0 and (u == source or transit[u]):
+                    share = flow[v] * min(reach[u], cap[u, v]) / reach[v]
+                    loads[u, v] += share
+                    flow[u] += share
+    return -1, -1

@@ -1,0 +1,7 @@
+"""Colouring of conflict graphs: vertices (communication groups) and, for rounds, transfers."""
+
+from __future__ import annotations
+
+from qcluster.q_nvlink.coloring.search import Coloring, ColoringProblem, color_groups
+
+__all__ = ["Coloring", "ColoringProblem", "color_groups"]

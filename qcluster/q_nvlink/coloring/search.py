@@ -1,0 +1,295 @@
+"""Colouring of communication groups: neighbours in the graph must not share a colour.
+
+DSATUR gives a colouring at once, a clique a lower bound; tabu search then takes away one colour
+after another until the clique proves that there is nothing left to take. Vertices with fewer
+neighbours than the clique has members can always be coloured last, so they are peeled off first.
+With ``qaoa`` the vertices that tabu search leaves in conflict are given to the simulated quantum
+solver. Knows nothing of fabrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcluster.deadline import Deadline
+from qcluster.errors import InputError, SolverFailed
+from qcluster.fallback import Candidate, CircuitBreaker, Stage, certified
+from qcluster.plan import SolverRef
+from qcluster.q_nvlink.coloring._kernels import conflicts, dsatur, tabu_step
+from qcluster.q_nvlink.coloring.clique import large_clique
+from qcluster.record import Record
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+__all__ = ["Coloring", "ColoringProblem", "color_groups"]
+
+_BREAKER = CircuitBreaker()
+_STEPS = 5_000  # tabu moves between two looks at the clock
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Coloring(Record):
+    """A proper colouring.
+
+    ``color`` maps every node to 0 .. num_colors - 1. ``lower_bound`` is proven, by the clique
+    ``clique`` (nodes that are all neighbours) unless ``proof`` says otherwise; ``proven`` is true
+    when it equals ``num_colors``.
+    """
+
+    color: dict[Any, int]
+    num_colors: int
+    lower_bound: int
+    proven: bool
+    clique: list[Any]
+    proof: str
+    solver: SolverRef
+    baselines: dict[str, float] = field(default_factory=dict)
+    quantum_gain: float | None = None
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ColoringProblem:
+    """Adjacency in CSR form, indices sorted in each row, and a clique (positions)."""
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    clique: tuple[int, ...]
+
+    @property
+    def n(self) -> int:
+        """Number of vertices."""
+        return len(self.indptr) - 1
+
+    def neighbours(self, v: int) -> NDArray[np.int64]:
+        """Positions of the neighbours of ``v``."""
+        return self.indices[self.indptr[v] : self.indptr[v + 1]]
+
+    @classmethod
+    def of(cls, n: int, edges: NDArray[np.int64], *, deadline: Deadline) -> ColoringProblem:
+        """From (m, 2) pairs of positions, in any order, repeats allowed."""
+        both = np.concatenate([edges, edges[:, ::-1]])
+        both = np.unique(both, axis=0) if len(both) else both.reshape(0, 2)
+        indptr = np.searchsorted(both[:, 0], np.arange(n + 1)).astype(np.int64)
+        indices = np.ascontiguousarray(both[:, 1])
+        return cls(indptr, indices, large_clique(indptr, indices, deadline=deadline))
+
+
+def color_groups(
+    graph: nx.Graph[Any], *, deadline_s: float = 10.0, seed: int = 0, qaoa: bool = False
+) -> Coloring:
+    """A colouring with as few colours as can be found in time.
+
+    Parameters
+    ----------
+    graph: undirected; a directed one counts as undirected. Edge data are ignored.
+    deadline_s: seconds; the search ends early when the bound is met.
+    qaoa: let the simulated quantum solver work on the vertices in conflict.
+
+    Raises
+    ------
+    InputError: a node has an edge to itself, or the argument is no graph.
+    """
+    if not hasattr(graph, "nodes") or not hasattr(graph, "edges"):
+        raise InputError(f"wants a networkx graph, got {type(graph).__name__}", field="graph")
+    deadline = Deadline.after(deadline_s)
+    nodes = list(graph.nodes)
+    problem = _problem(graph, nodes, deadline)
+    stages: list[Stage[ColoringProblem, NDArray[np.int64]]] = [Stage("tabu", run_tabu)]
+    if qaoa:
+        from qcluster.q_nvlink.quantum import run_hybrid
+
+        stages.insert(0, Stage("qaoa", run_hybrid, quantum=True))
+    answer = certified(
+        problem,
+        stages=stages,
+        fallback=Stage("dsatur", run_dsatur),
+        baselines=[Stage("tabu", run_tabu)] if qaoa else [],
+        bound=lambda p: float(len(p.clique)),
+        verify=verify_coloring,
+        deadline=deadline,
+        seed=seed,
+        breaker=_BREAKER,
+    )
+    count = int(answer.certificate.objective)
+    lower = int(answer.certificate.lower_bound or 0)
+    return Coloring(
+        color=dict(zip(nodes, answer.value.tolist(), strict=True)),
+        num_colors=count,
+        lower_bound=lower,
+        proven=lower == count,
+        clique=[nodes[v] for v in problem.clique],
+        proof="clique" if lower == len(problem.clique) else str(answer.notes.get("proof", "")),
+        solver=answer.solver,
+        baselines=answer.certificate.baselines,
+        quantum_gain=answer.certificate.quantum_gain,
+        wall_s=answer.wall_s,
+    )
+
+
+def _problem(graph: nx.Graph[Any], nodes: list[Hashable], deadline: Deadline) -> ColoringProblem:
+    place = {node: i for i, node in enumerate(nodes)}
+    pairs = []
+    for a, b in graph.edges():
+        if a == b:
+            raise InputError(f"node '{a}' has an edge to itself: no colour fits", field="graph")
+        pairs.append((place[a], place[b]))
+    edges = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return ColoringProblem.of(len(nodes), edges, deadline=deadline.share(0.2))
+
+
+def verify_coloring(problem: ColoringProblem, color: NDArray[np.int64]) -> None:
+    """Raise SolverFailed when two neighbours share a colour or a vertex has none."""
+    if len(color) != problem.n or (problem.n and color.min() < 0):
+        raise SolverFailed("a vertex has no colour")
+    if clashes := conflicts(problem.indptr, problem.indices, color):
+        raise SolverFailed(f"{clashes} pairs of neighbours share a colour")
+
+
+def candidate(color: NDArray[np.int64], **notes: Any) -> Candidate[NDArray[np.int64]]:
+    """A colouring with its colours renumbered without gaps."""
+    used, dense = np.unique(color, return_inverse=True)
+    return Candidate(dense.astype(np.int64), float(len(used)), notes=notes)
+
+
+def run_dsatur(
+    problem: ColoringProblem,
+    *,
+    deadline: Deadline,  # noqa: ARG001 - it takes microseconds
+    seed: int,  # noqa: ARG001 - deterministic
+    incumbent: Candidate[NDArray[np.int64]] | None,  # noqa: ARG001
+) -> Candidate[NDArray[np.int64]]:
+    """The fallback: DSATUR."""
+    return candidate(dsatur(problem.indptr, problem.indices))
+
+
+def run_tabu(
+    problem: ColoringProblem,
+    *,
+    deadline: Deadline,
+    seed: int,
+    incumbent: Candidate[NDArray[np.int64]] | None,
+) -> Candidate[NDArray[np.int64]]:
+    """Tabu search for one colour less, until the clique's size or the deadline."""
+    start = incumbent.value if incumbent is not None else dsatur(problem.indptr, problem.indices)
+    return descend(problem, start, deadline, seed, partial(_tabu_for, problem))
+
+
+def descend(
+    problem: ColoringProblem,
+    start: NDArray[np.int64],
+    deadline: Deadline,
+    seed: int,
+    attempt: Any,
+) -> Candidate[NDArray[np.int64]]:
+    """Lower the number of colours by ``attempt(core, color, k, rng, deadline)`` while it can."""
+    rng = np.random.default_rng(seed)
+    color = np.array(start, dtype=np.int64)
+    count = int(color.max(initial=-1)) + 1
+    while count > len(problem.clique) and not deadline.expired:
+        kept, order = peel(problem, count - 1)
+        core = _induced(problem, kept)
+        found = attempt(core, color[kept], count - 1, rng, deadline)
+        if found is None:
+            break
+        color = _extend(problem, kept, order, found, count - 1)
+        count -= 1
+    return candidate(color)
+
+
+def peel(problem: ColoringProblem, k: int) -> tuple[NDArray[np.int64], list[int]]:
+    """Vertices that matter for k colours, and the others in the order they were taken off.
+
+    A vertex with fewer than k neighbours left always finds a colour when it is put back.
+    """
+    degree = np.diff(problem.indptr)
+    gone = np.zeros(problem.n, dtype=bool)
+    order: list[int] = []
+    stack = np.flatnonzero(degree < k).tolist()
+    while stack:
+        v = stack.pop()
+        if gone[v]:
+            continue
+        gone[v] = True
+        order.append(v)
+        for u in problem.neighbours(v):
+            degree[u] -= 1
+            if degree[u] < k and not gone[u]:
+                stack.append(int(u))
+    return np.flatnonzero(~gone), order
+
+
+def _induced(problem: ColoringProblem, kept: NDArray[np.int64]) -> ColoringProblem:
+    place = np.full(problem.n, -1, dtype=np.int64)
+    place[kept] = np.arange(len(kept))
+    rows = [place[problem.neighbours(v)] for v in kept]
+    rows = [row[row >= 0] for row in rows]
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    indices = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+    return ColoringProblem(indptr, indices, ())
+
+
+def _extend(
+    problem: ColoringProblem,
+    kept: NDArray[np.int64],
+    order: list[int],
+    found: NDArray[np.int64],
+    k: int,
+) -> NDArray[np.int64]:
+    color = np.full(problem.n, -1, dtype=np.int64)
+    color[kept] = found
+    for v in reversed(order):
+        taken = set(color[problem.neighbours(v)].tolist())
+        color[v] = next(c for c in range(k) if c not in taken)
+    return color
+
+
+def _tabu_for(
+    problem: ColoringProblem,  # noqa: ARG001 - the core is what is searched
+    core: ColoringProblem,
+    color: NDArray[np.int64],
+    k: int,
+    rng: np.random.Generator,
+    deadline: Deadline,
+) -> NDArray[np.int64] | None:
+    """A proper k-colouring of the core, or None when time runs out."""
+    search = TabuSearch(core, color, k, rng)
+    while not deadline.expired:
+        if search.run(_STEPS) == 0:
+            return search.best
+    return None
+
+
+class TabuSearch:
+    """Tabu search for a colouring with k colours, in slices; ``best`` is the best so far."""
+
+    def __init__(
+        self, core: ColoringProblem, color: NDArray[np.int64], k: int, rng: np.random.Generator
+    ) -> None:
+        self.core, self.k = core, k
+        self.color = np.where(color < k, color, rng.integers(0, k, len(color))).astype(np.int64)
+        self.best = self.color.copy()
+        self._until = np.zeros((core.n, k), dtype=np.int64)
+        self._clock = np.array([0, rng.integers(1, 2**62)], dtype=np.uint64)
+
+    def run(self, steps: int) -> int:
+        """Go on for ``steps`` moves; returns the conflicts of ``best``."""
+        return int(
+            tabu_step(
+                self.core.indptr,
+                self.core.indices,
+                self.k,
+                self.color,
+                self.best,
+                self._until,
+                self._clock,
+                steps,
+            )
+        )

@@ -1,0 +1,28 @@
+"""The toggles of fabric planning."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from qcluster.config import Config
+
+__all__ = ["NVLinkConfig"]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class NVLinkConfig(Config):
+    """How ``plan_fabric`` and the live planner work."""
+
+    qaoa: bool = False
+    """Colour the rounds with simulated QAOA on the vertices that tabu search leaves in conflict."""
+    max_moved: Share | None = None
+    """Largest share of running ranks that a replan may move; None: no limit."""
+    max_paths: Annotated[int, Field(ge=1, le=64)] = 4
+    """How many paths of a pair are written out; all are used."""
+    deadline_s: Annotated[float, Field(gt=0, le=600)] = 1.0
+    """Time for a plan, in seconds."""
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    """Seed of everything random."""

@@ -1,0 +1,184 @@
+"""Reading fabrics: the format is told by the content, never by the file's name.
+
+``load_fabric`` takes NetworkX node-link JSON and the text of ``nvidia-smi topo -m`` and
+``nvidia-smi nvlink -s``. Every complaint is one line with file, row and field.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qcluster.errors import FormatError, InputError
+from qcluster.q_nvlink.fabric import Fabric, FabricLink, FabricNode, NodeId
+from qcluster.q_nvlink.smi import looks_like_links, looks_like_matrix, read_links, read_matrix
+
+__all__ = ["load_fabric", "parse_fabric", "parse_node_link"]
+
+_BANDWIDTH = ("bandwidth_GBps", "bandwidth_gb_s", "bandwidth")
+_SWITCH_WORDS = ("nvsw", "switch", "leaf", "spine", "nic", "cpu", "pcie", "hca", "mlx")
+_NODE_KINDS = {"nvswitch", "ibswitch", "pcie", "cpu", "nic", "switch", "gpu"}
+
+
+def load_fabric(path: str | Path) -> Fabric:
+    """The fabric in a file.
+
+    Node-link JSON: undirected files give both directions, parallel links add up, ``edges`` and
+    ``links`` are both read, bandwidth is GB/s per direction. ``nvidia-smi`` text: see
+    ``qcluster.q_nvlink.smi``.
+
+    Raises FormatError naming file, row and field.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise FormatError(error.strerror or "cannot be read", file=path) from None
+    encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise FormatError(f"is not text: {error.reason}", file=path) from None
+    return parse_fabric(text, file=path)
+
+
+def parse_fabric(text: str, *, file: Any = None) -> Fabric:
+    """The fabric in a text of any known format; ``file`` is named in errors."""
+    if not text.strip():
+        raise FormatError("is empty", file=file)
+    try:
+        if text.lstrip()[0] in "{[":
+            return parse_node_link(_json(text))
+        if looks_like_matrix(text):
+            return read_matrix(text)
+        if looks_like_links(text):
+            return read_links(text)
+    except InputError as error:
+        raise error.at(file=file) from None
+    raise FormatError(
+        "is neither node-link JSON nor text of nvidia-smi topo -m or nvlink -s", file=file
+    )
+
+
+def _json(text: str) -> Any:
+    def constant(name: str) -> None:
+        raise FormatError(f"{name} is not a number that JSON has")
+
+    try:
+        return json.loads(text, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        raise FormatError(f"is not JSON: {error.msg}", row=error.lineno) from None
+    except RecursionError:
+        raise FormatError("is nested too deeply") from None
+
+
+def parse_node_link(data: Any) -> Fabric:
+    """The fabric in node-link data (NetworkX, ``node_link_data``).
+
+    A node's ``kind`` (or ``type``) says what it is; nodes without one are GPUs unless their name
+    reads like a switch, NIC or CPU.
+    """
+    if not isinstance(data, Mapping):
+        raise FormatError(f"wants an object with 'nodes' and 'edges', got {type(data).__name__}")
+    rows = data.get("nodes")
+    if not isinstance(rows, list) or not rows:
+        raise FormatError("wants a list of nodes", field="nodes")
+    key = "edges" if "edges" in data else "links"
+    edges = data.get(key)
+    if not isinstance(edges, list):
+        raise FormatError("wants a list under 'edges' or 'links'", field=key)
+    for flag in ("directed", "multigraph"):
+        if not isinstance(data.get(flag, False), bool):
+            raise FormatError(f"wants true or false, got {data[flag]!r}", field=flag)
+    nodes = [_node(row, f"nodes[{i}]") for i, row in enumerate(rows)]
+    _distinct(nodes)
+    known = {node.id for node in nodes}
+    links: list[FabricLink] = []
+    for i, row in enumerate(edges):
+        link = _edge(row, f"{key}[{i}]", known)
+        links.append(link)
+        if not data.get("directed", False):
+            links.append(_reverse(link))
+    meta = data.get("graph")
+    name = str(meta.get("system", meta.get("name", ""))) if isinstance(meta, Mapping) else ""
+    return Fabric.build(nodes, links, name=name)
+
+
+def _distinct(nodes: list[FabricNode]) -> None:
+    seen: set[NodeId] = set()
+    for i, node in enumerate(nodes):
+        if node.id in seen:
+            raise FormatError(f"'{node.id}' stands twice", field=f"nodes[{i}].id")
+        seen.add(node.id)
+
+
+def _node(row: Any, place: str) -> FabricNode:
+    if not isinstance(row, Mapping):
+        raise FormatError("wants an object", field=place)
+    node_id = _name(row, "id", place)
+    kind = str(row.get("kind") or row.get("type") or "").lower()
+    if kind not in _NODE_KINDS:
+        words = kind or str(node_id).lower()
+        kind = "switch" if any(word in words for word in _SWITCH_WORDS) else "gpu"
+    host = row.get("host", "")
+    return FabricNode(id=node_id, kind=kind, host=str(host), domain=str(row.get("domain", "")))
+
+
+def _edge(row: Any, place: str, known: set[NodeId]) -> FabricLink:
+    if not isinstance(row, Mapping):
+        raise FormatError("wants an object", field=place)
+    source, target = _name(row, "source", place), _name(row, "target", place)
+    for name, end in (("source", source), ("target", target)):
+        if end not in known:
+            raise FormatError(f"there is no node '{end}'", field=f"{place}.{name}")
+    if source == target:
+        raise FormatError("joins a node to itself", field=place)
+    rate = next((key for key in _BANDWIDTH if key in row), None)
+    if rate is None:
+        raise FormatError("wants bandwidth_GBps or bandwidth", field=place)
+    kind = str(row.get("type") or row.get("kind") or "nvlink").lower()
+    kind = "pcie" if kind in ("pix", "pxb", "phb", "node", "sys", "soc") else kind
+    return FabricLink(
+        source=source,
+        target=target,
+        bandwidth_gb_s=_number(row[rate], f"{place}.{rate}", positive=True),
+        effective_gb_s=_number(row.get("effective_gb_s", 0.0), f"{place}.effective_gb_s"),
+        links=int(_number(row.get("links", 1), f"{place}.links")),
+        kind=kind,
+        latency_us=_number(row.get("latency_us", 0.0), f"{place}.latency_us"),
+    )
+
+
+def _reverse(link: FabricLink) -> FabricLink:
+    return FabricLink(
+        source=link.target,
+        target=link.source,
+        bandwidth_gb_s=link.bandwidth_gb_s,
+        effective_gb_s=link.effective_gb_s,
+        links=link.links,
+        kind=link.kind,
+        latency_us=link.latency_us,
+    )
+
+
+def _name(row: Mapping[str, Any], name: str, place: str) -> NodeId:
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
+        raise FormatError(f"wants a name or an integer, got {value!r}", field=f"{place}.{name}")
+    return value
+
+
+def _number(value: Any, place: str, *, positive: bool = False) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise FormatError(f"wants a number, got {value!r}", field=place)
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result) or result < 0 or (positive and result == 0):
+        wanted = "above 0" if positive else "of at least 0"
+        raise FormatError(f"wants a finite number {wanted}, got {result}", field=place)
+    return result

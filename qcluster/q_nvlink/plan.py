@@ -1,0 +1,200 @@
+"""``plan_fabric``: jobs and a fabric in; placement, routes, loads, rounds and a bound out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcluster.deadline import Deadline
+from qcluster.errors import InputError
+from qcluster.fallback import Certified, CircuitBreaker, Stage, certified
+from qcluster.moves import MoveBudget
+from qcluster.plan import Plan, TelemetryRef, merge_warnings
+from qcluster.q_nvlink.config import NVLinkConfig
+from qcluster.q_nvlink.fabric import Fabric, NodeId
+from qcluster.q_nvlink.placement import run_best_subsets, run_first_fit, verify_placement
+from qcluster.q_nvlink.problem import Admission, Placement, PlacementProblem, admit
+from qcluster.q_nvlink.rounds import Transfer, plan_rounds
+from qcluster.q_nvlink.routes import Route, list_routes
+from qcluster.q_nvlink.select import cut_bandwidth
+from qcluster.record import Record
+from qcluster.telemetry import Job
+
+__all__ = ["JobPlan", "NVLinkPlan", "plan_fabric"]
+
+_BREAKER = CircuitBreaker()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JobPlan(Record):
+    """Where a job runs: GPUs in order of ranks and their all-gather bandwidth, effective GB/s."""
+
+    id: str
+    gpus: tuple[NodeId, ...]
+    bandwidth_gb_s: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NVLinkPlan(Plan):
+    """A fabric plan. ``objective`` is the seconds of one step of all jobs together.
+
+    ``assignment`` maps a job's id to its GPUs in order of ranks. ``link_loads`` maps a link's id to
+    its share of the step in use, 0 to 1: 1 is the busiest link. ``link_seconds`` are the same in
+    seconds; ``measured_loads`` are telemetry's rates as shares of nominal bandwidth. ``routes``
+    say how pairs exchange; ``rounds`` group transfers that can run at once without sharing a port,
+    ``rounds_lower_bound`` proves how few there can be. ``unplaced`` says why a job does not run.
+    """
+
+    assignment: dict[str, list[NodeId]]
+    jobs: tuple[JobPlan, ...] = ()
+    link_loads: dict[str, float] = field(default_factory=dict)
+    link_seconds: dict[str, float] = field(default_factory=dict)
+    measured_loads: dict[str, float] = field(default_factory=dict)
+    routes: tuple[Route, ...] = ()
+    rounds: tuple[tuple[Transfer, ...], ...] = ()
+    rounds_lower_bound: int = 0
+    unplaced: dict[str, str] = field(default_factory=dict)
+    moves: int = 0
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+def plan_fabric(
+    fabric: Fabric,
+    jobs: Sequence[Job | Mapping[str, Any]],
+    *,
+    config: NVLinkConfig | Mapping[str, Any] | None = None,
+    deadline_s: float | None = None,
+    seed: int | None = None,
+    previous: NVLinkPlan | None = None,
+    telemetry: TelemetryRef | None = None,
+    strict: bool = True,
+) -> NVLinkPlan:
+    """Place jobs on a fabric so that a step of all of them is as short as can be.
+
+    Parameters
+    ----------
+    jobs: job profiles, or mappings as in a job-profile file.
+    config: toggles; ``deadline_s`` and ``seed`` override its own.
+    previous: the plan in force; at most ``config.max_moved`` of its ranks move.
+
+    Raises
+    ------
+    InputError: a job or the configuration makes no sense.
+    Infeasible: a job needs GPUs that nothing joins, naming two; unless ``strict`` is false, then
+        the job is listed under ``unplaced``.
+    """
+    settings = NVLinkConfig.read(config)
+    deadline = Deadline.after(settings.deadline_s if deadline_s is None else deadline_s)
+    seed = settings.seed if seed is None else seed
+    if not isinstance(fabric, Fabric):
+        raise InputError(f"wants a Fabric, got {type(fabric).__name__}", field="fabric")
+    profiles = _profiles(jobs)
+    admission = admit(fabric, profiles, strict=strict)
+    problem = _problem(fabric, admission, previous, settings)
+    answer = certified(
+        problem,
+        stages=[Stage("best-subsets", run_best_subsets)],
+        fallback=Stage("first-fit", run_first_fit),
+        bound=PlacementProblem.lower_bound,
+        verify=verify_placement,
+        deadline=deadline.share(0.7),
+        seed=seed,
+        breaker=_BREAKER,
+    )
+    return _assemble(
+        problem, answer, settings, deadline, seed, admission, telemetry or TelemetryRef()
+    )
+
+
+def _profiles(jobs: Sequence[Job | Mapping[str, Any]]) -> tuple[Job, ...]:
+    if isinstance(jobs, (str, bytes)) or not isinstance(jobs, Sequence):
+        raise InputError(f"wants a list of jobs, got {type(jobs).__name__}", field="jobs")
+    if all(isinstance(job, Job) for job in jobs):
+        return tuple(job for job in jobs if isinstance(job, Job))
+    return Job.parse_all(list(jobs))
+
+
+def _problem(
+    fabric: Fabric,
+    admission: Admission,
+    previous: NVLinkPlan | None,
+    settings: NVLinkConfig,
+) -> PlacementProblem:
+    """The problem with what is left of the plan in force as its reference."""
+    reference: dict[str, tuple[int, ...]] = {}
+    taken: set[NodeId] = {gpu for job in admission.jobs for gpu in job.pinned}
+    for job in admission.jobs:
+        gpus = previous.assignment.get(job.id) if previous is not None else None
+        if gpus is None or len(gpus) != job.gpus or not all(gpu in fabric.index for gpu in gpus):
+            continue
+        home = set(fabric.components[admission.home[job.id]])
+        kept = set(gpus)
+        joined = {fabric.index[gpu] for gpu in gpus} <= home
+        if joined and set(job.pinned) <= kept and not (kept - set(job.pinned)) & taken:
+            reference[job.id] = tuple(fabric.index[gpu] for gpu in gpus)
+            taken.update(gpus)
+    limit = None
+    if settings.max_moved is not None and reference:
+        flat = np.array([gpu for gpus in reference.values() for gpu in gpus])
+        limit = MoveBudget.of(flat, settings.max_moved).limit
+    return PlacementProblem(fabric, admission.jobs, admission.home, reference, limit)
+
+
+def _assemble(
+    problem: PlacementProblem,
+    answer: Certified[Placement],
+    settings: NVLinkConfig,
+    deadline: Deadline,
+    seed: int,
+    admission: Admission,
+    telemetry: TelemetryRef,
+) -> NVLinkPlan:
+    fabric, placement = problem.fabric, answer.value
+    warnings = list(admission.warnings)
+    loads, relayed = problem.loads(placement)
+    if relayed:
+        warnings.append(f"{relayed} jobs pass traffic through GPUs of others: no path of their own")
+    rounds = plan_rounds(problem, placement, qaoa=settings.qaoa, deadline=deadline, seed=seed)
+    seconds = problem.seconds(loads)
+    certificate = answer.certificate
+    return NVLinkPlan(
+        planner="nvlink",
+        config=settings.model_dump(),
+        seed=seed,
+        solver=answer.solver,
+        objective=certificate.objective,
+        lower_bound=certificate.lower_bound,
+        gap=certificate.gap,
+        baselines=certificate.baselines,
+        quantum_gain=rounds.quantum_gain,
+        reasons={**certificate.reasons, **rounds.reasons},
+        telemetry=telemetry,
+        wall_s=answer.wall_s,
+        warnings=merge_warnings(fabric.notes, answer.warnings, warnings, rounds.warnings),
+        assignment={job: [fabric.nodes[i].id for i in gpus] for job, gpus in placement.items()},
+        jobs=tuple(_job_plan(fabric, job, placement[job.id]) for job in problem.jobs),
+        link_loads=_by_link(fabric, seconds / (seconds.max(initial=0.0) or 1.0)),
+        link_seconds=_by_link(fabric, seconds),
+        routes=list_routes(problem, placement, max_paths=settings.max_paths),
+        rounds=rounds.rounds,
+        rounds_lower_bound=rounds.lower_bound,
+        unplaced=admission.left_out,
+        moves=problem.moved(placement),
+        params={**answer.notes, "rounds_solver": rounds.solver, "relayed_jobs": relayed},
+    )
+
+
+def _job_plan(fabric: Fabric, job: Job, gpus: list[int]) -> JobPlan:
+    ids = tuple(fabric.nodes[i].id for i in gpus)
+    return JobPlan(id=job.id, gpus=ids, bandwidth_gb_s=cut_bandwidth(fabric, ids, effective=True))
+
+
+def _by_link(fabric: Fabric, matrix: NDArray[np.float64]) -> dict[str, float]:
+    return {
+        link.id: float(matrix[fabric.index[link.source], fabric.index[link.target]])
+        for link in fabric.links
+    }

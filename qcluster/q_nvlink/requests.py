@@ -1,0 +1,72 @@
+"""The questions about fabrics that can be sent over HTTP, in a batch or as a job."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from qcluster.errors import InputError
+from qcluster.q_nvlink.config import NVLinkConfig
+from qcluster.q_nvlink.formats import parse_fabric, parse_node_link
+from qcluster.q_nvlink.plan import NVLinkPlan, plan_fabric
+from qcluster.record import Record
+from qcluster.request import REQUESTS, Request
+from qcluster.telemetry import Job
+
+__all__ = ["NVLinkPlanRequest"]
+
+_EXAMPLE_FABRIC = {
+    "directed": False,
+    "nodes": [{"id": f"gpu{i}", "kind": "gpu"} for i in range(4)],
+    "edges": [
+        {"source": "gpu0", "target": "gpu1", "bandwidth_GBps": 50.0, "links": 2},
+        {"source": "gpu2", "target": "gpu3", "bandwidth_GBps": 50.0, "links": 2},
+        {"source": "gpu0", "target": "gpu2", "bandwidth_GBps": 25.0},
+        {"source": "gpu1", "target": "gpu3", "bandwidth_GBps": 25.0},
+    ],
+}
+
+
+@REQUESTS.add("nvlink.plan")
+class NVLinkPlanRequest(Request):
+    """Place jobs on a fabric: assignment, routes, link loads, rounds and a bound."""
+
+    kind: ClassVar[str] = "nvlink.plan"
+    path: ClassVar[str] = "/v1/nvlink/plan"
+    summary: ClassVar[str] = "Place jobs on an NVLink fabric"
+    result: ClassVar[type[Record]] = NVLinkPlan
+    example: ClassVar[dict[str, Any]] = {
+        "fabric": _EXAMPLE_FABRIC,
+        "jobs": [
+            {"id": "train", "gpus": 2, "traffic": {"kind": "allreduce", "bytes": 1e9}},
+            {"id": "serve", "gpus": 2, "traffic": {"kind": "all_to_all", "bytes": 2e8}},
+        ],
+        "config": {"qaoa": False},
+        "deadline_s": 1.0,
+    }
+
+    fabric: dict[str, Any] | str
+    """Node-link JSON, or the text of nvidia-smi topo -m or nvlink -s."""
+    jobs: Annotated[list[dict[str, Any]], Field(max_length=1024)]
+    """Job profiles: id, gpus, traffic, pinned, after."""
+    config: NVLinkConfig = NVLinkConfig()
+    """Toggles."""
+
+    def run(self) -> NVLinkPlan:
+        """Answer; see ``plan_fabric``."""
+        try:
+            if isinstance(self.fabric, str):
+                fabric = parse_fabric(self.fabric)
+            else:
+                fabric = parse_node_link(self.fabric)
+        except InputError as error:
+            where = "fabric" if error.field is None else f"fabric.{error.field}"
+            raise type(error)(error.message, row=error.row, field=where) from None
+        try:
+            jobs = Job.parse_all(self.jobs)
+        except InputError as error:
+            raise type(error)(error.message, field=f"jobs{error.field or ''}") from None
+        return plan_fabric(
+            fabric, jobs, config=self.config, deadline_s=self.deadline_s, seed=self.seed
+        )

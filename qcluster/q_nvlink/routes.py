@@ -1,0 +1,107 @@
+"""The paths behind link loads, written out for people and for the cluster manager."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcluster.q_nvlink.fabric import NodeId
+from qcluster.q_nvlink.problem import Placement, PlacementProblem
+from qcluster.record import Record
+
+__all__ = ["Route", "list_routes"]
+
+_MOST_ROUTES = 1024  # a full all-to-all over a rack has 5112 pairs; the loads hold them all
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Route(Record):
+    """How one rank's GPU sends to another's: ``paths`` are the widest of ``num_paths``."""
+
+    job: str
+    source: NodeId
+    target: NodeId
+    bytes: float
+    paths: tuple[tuple[NodeId, ...], ...]
+    num_paths: int
+
+
+def list_routes(
+    problem: PlacementProblem, placement: Placement, *, max_paths: int
+) -> tuple[Route, ...]:
+    """Routes of all pairs that exchange anything, largest volume first, at most 1024."""
+    wanted = []
+    for job in problem.jobs:
+        demand, gpus = problem.demand[job.id], placement[job.id]
+        for a, b in np.argwhere(demand > 0).tolist():
+            wanted.append((float(demand[a, b]), job.id, gpus[a], gpus[b]))
+    wanted.sort(key=lambda row: -row[0])
+    n = len(problem.fabric.nodes)
+    near = [np.flatnonzero(problem.fabric.effective[u]).tolist() for u in range(n)]
+    own: dict[str, NDArray[np.bool_]] = {
+        job.id: problem.transit(placement[job.id]) for job in problem.jobs
+    }
+    routes = []
+    for volume, job_id, a, b in wanted[:_MOST_ROUTES]:
+        paths = _shortest(near, own[job_id], a, b)
+        if not paths:
+            paths = _shortest(near, np.ones(n, dtype=np.bool_), a, b)
+        paths.sort(key=lambda path: -_width(problem.fabric.effective, path))
+        name = [node.id for node in problem.fabric.nodes]
+        routes.append(
+            Route(
+                job=job_id,
+                source=name[a],
+                target=name[b],
+                bytes=volume,
+                paths=tuple(tuple(name[v] for v in path) for path in paths[:max_paths]),
+                num_paths=len(paths),
+            )
+        )
+    return tuple(routes)
+
+
+def _width(cap: NDArray[np.float64], path: Sequence[int]) -> float:
+    return min(float(cap[a, b]) for a, b in pairwise(path))
+
+
+def _shortest(
+    near: list[list[int]], transit: NDArray[np.bool_], a: int, b: int, most: int = 64
+) -> list[list[int]]:
+    """Shortest paths from a to b, at most ``most``."""
+    if b in near[a]:
+        return [[a, b]]
+    level = {a: 0}
+    before: dict[int, list[int]] = {}
+    queue = deque([a])
+    while queue:
+        here = queue.popleft()
+        if here == b or (here != a and not transit[here]):
+            continue
+        for there in near[here]:
+            if there not in level:
+                level[there] = level[here] + 1
+                queue.append(there)
+            if level[there] == level[here] + 1:
+                before.setdefault(there, []).append(here)
+    found: list[list[int]] = []
+    for path in _walk_back(before, a, b):
+        found.append(path)
+        if len(found) == most:
+            break
+    return found
+
+
+def _walk_back(before: dict[int, list[int]], a: int, b: int) -> Iterator[list[int]]:
+    stack = [[b]] if b in before else []
+    while stack:
+        path = stack.pop()
+        if path[-1] == a:
+            yield path[::-1]
+            continue
+        stack += [[*path, u] for u in reversed(before[path[-1]])]

@@ -1,0 +1,33 @@
+"""Proofs about placements: how early the fullest GPU can finish at best.
+
+Two facts bound it. All GPUs together cannot finish before total load / total speed. And a number
+of slots allows only so many copies: with every share at most M, expert e needs a GPU-copy count c
+with w_e / c within M, all counts together at most the slots. The least such M is found by the
+same greedy that makes the replicas, which is exact for it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcluster.q_routing._kernels import replicate
+
+__all__ = ["time_bound"]
+
+
+def time_bound(
+    load: NDArray[np.float64], room: NDArray[np.int64], speed: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(layers,) a lower bound on the largest GPU time, replicas sharing equally.
+
+    load (layers, experts), room (gpus,) slots of each GPU, speed (gpus,) 0 for the dead. A share
+    cannot run faster than on the fastest GPU, so its load is divided by the largest speed.
+    """
+    experts = load.shape[1]
+    alive = speed > 0
+    slots = int(np.minimum(room, experts)[alive].sum())
+    mean = load.sum(axis=1) / speed.sum()
+    cap = int(alive.sum())
+    largest = [(row / replicate(row, slots - experts, cap)).max() for row in load]
+    return np.asarray(np.maximum(mean, np.array(largest) / speed.max()), dtype=np.float64)

@@ -1,0 +1,42 @@
+"""NVIDIA's DCGM exporter: ``dcgm:URL[,URL...][,period=S]``.
+
+Which field becomes which metric, and in which unit, stands in the schema. A GPU cut into slices
+(MIG) reports power, clocks and temperature of the whole device once a slice: those are marked
+SHARED and count once; memory of the slices adds up, and their activity counts by size.
+"""
+
+from __future__ import annotations
+
+from qcluster.telemetry.schema import METRICS
+from qcluster.telemetry.sources.exposition import Series
+from qcluster.telemetry.sources.prometheus import Scraper, Target, gpu_id, labels_of
+
+__all__ = ["dcgm", "dcgm_rules"]
+
+_FIELDS = {metric.dcgm: metric for metric in METRICS.values() if metric.dcgm}
+# Under MIG an A100 or later has seven compute slices; a profile is named 1g.10gb, 3g.40gb ...
+_SLICES = 7
+
+
+def dcgm_rules(series: Series, host: str) -> Target | None:
+    """Where a series of DCGM's exporter goes."""
+    metric = _FIELDS.get(series.name)
+    if metric is None:
+        return None
+    labels = series.labels
+    node = labels_of(labels, "Hostname", "hostname", "node", "instance") or host
+    subject = gpu_id(node, labels.get("gpu", ""))
+    if subject is None:
+        return None
+    part = _part(labels.get("GPU_I_PROFILE", "")) if labels.get("GPU_I_ID") else 1.0
+    return Target("gpu", subject, metric.name, metric.scale, part, labels.get("modelName", ""))
+
+
+def _part(profile: str) -> float:
+    size = profile.partition("g")[0]
+    return int(size) / _SLICES if size.isdigit() and 0 < int(size) < _SLICES else 0.999
+
+
+def dcgm(argument: str) -> Scraper:
+    """The source ``dcgm``."""
+    return Scraper("dcgm", argument, dcgm_rules)

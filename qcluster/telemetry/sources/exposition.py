@@ -1,0 +1,179 @@
+"""Prometheus text exposition (format 0.0.4), read into columns.
+
+A scrape repeats the same series line after line, scrape after scrape: only the numbers change. So
+a ``Reader`` remembers the text before the number, the series key, and takes its labels apart once.
+Values agree with the reference parser's to the last bit, because both end in Python's ``float``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcluster.errors import FormatError
+
+__all__ = ["Reader", "Scrape", "Series"]
+
+_LINE = re.compile(
+    r"([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*(?:\{(.*)\})?[ \t]*(?<=[ \t}])(\S+)(?:[ \t]+(-?\d+))?"
+)
+_LABEL = re.compile(r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(?:,|$)')
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_ESCAPE = re.compile(r"\\(.)")
+MAX_SERIES = 1_000_000
+MAX_PARTS = 100_000
+
+
+@dataclass(eq=False, slots=True)
+class Series:
+    """One time series: its name and labels. A ``Reader`` gives the same object every scrape."""
+
+    name: str
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """One reading: ``series[i]`` has ``values[i]`` at ``ts_s[i]`` (NaN where none was sent)."""
+
+    series: list[Series]
+    values: NDArray[np.float64]
+    ts_s: NDArray[np.float64]
+
+
+class Reader:
+    """Parses scrapes of one endpoint."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Series] = {}
+        self._parts = _Parts()
+
+    def parse(self, text: str) -> Scrape:
+        """A scrape.
+
+        Raises FormatError naming the row that is no sample.
+        """
+        known = self._known
+        series: list[Series] = []
+        values: list[str] = []
+        stamped: list[tuple[int, float]] = []
+        add_series, add_value = series.append, values.append
+        row = 0
+        for row, line in enumerate(text.split("\n"), start=1):
+            if not line or line[0] == "#":
+                continue
+            key, _, number = line.rpartition(" ")
+            found = known.get(key)
+            if found is None:
+                if not line.strip() or line.lstrip().startswith("#"):
+                    continue
+                found, number, stamp = self._learn(line, key, row)
+                if stamp is not None:
+                    stamped.append((len(values), stamp))
+            add_series(found)
+            add_value(number)
+        if len(known) > MAX_SERIES:
+            raise FormatError(f"has more than {MAX_SERIES} series", row=row)
+        if "_" in "".join(values):  # Python reads 1_000 as a number, the format does not
+            raise self._blame(text)
+        try:
+            array = np.array(list(map(float, values)), dtype=np.float64)
+        except ValueError:
+            raise self._blame(text) from None
+        ts_s = np.full(len(array), math.nan)
+        for index, stamp in stamped:
+            ts_s[index] = stamp
+        return Scrape(series, array, ts_s)
+
+    def _learn(self, line: str, key: str, row: int) -> tuple[Series, str, float | None]:
+        plain = _plain(key, self._parts)
+        if plain is not None:
+            self._known[key] = plain
+            number = line[len(key) + 1 :]
+            _number(number, row)
+            return plain, number, None
+        match = _LINE.fullmatch(line.strip())
+        if not match:
+            raise FormatError(f"is no sample: '{line[:60]}'", row=row)
+        name, labels, number, stamp = match.groups()
+        text = name if labels is None else f"{name}{{{labels}}}"
+        found = self._known.get(text)
+        if found is None:
+            found = self._known[text] = Series(name, _labels(labels or "", row))
+        # A key with other blanks is remembered too, but only if the number alone follows it.
+        if stamp is None and key != text and line.rpartition(" ")[2] == number:
+            self._known[key] = found
+        _number(number, row)
+        return found, number, None if stamp is None else int(stamp) / 1000
+
+    def _blame(self, text: str) -> FormatError:
+        for row, line in enumerate(text.split("\n"), start=1):
+            if line and line[0] != "#" and line.strip():
+                number = line.rpartition(" ")[2]
+                try:
+                    _number(number, row)
+                except FormatError as error:
+                    return error
+        return FormatError("holds a value that is no number")
+
+
+def _number(text: str, row: int) -> float:
+    try:
+        if "_" not in text:
+            return float(text)
+    except ValueError:
+        pass
+    raise FormatError(f"wants a number, got '{text[:40]}'", row=row)
+
+
+def _labels(text: str, row: int) -> dict[str, str]:
+    out: dict[str, str] = {}
+    position = 0
+    while position < len(text):
+        match = _LABEL.match(text, position)
+        if not match:
+            if not text[position:].strip():
+                break
+            raise FormatError(f"labels are not understood: '{text[position:][:60]}'", row=row)
+        name, value = match.groups()
+        if name in out:
+            raise FormatError(f"label '{name}' stands twice", row=row)
+        out[name] = _ESCAPE.sub(_unescape, value) if "\\" in value else value
+        position = match.end()
+    return out
+
+
+class _Parts(dict[str, tuple[str, str]]):
+    """``name="value`` to the two of them. Series share most of their labels."""
+
+    def __missing__(self, part: str) -> tuple[str, str]:
+        label, found, value = part.partition('="')
+        if not found or '"' in value or not _LABEL_NAME.fullmatch(label):
+            raise KeyError(part)
+        if len(self) >= MAX_PARTS:
+            self.clear()
+        self[part] = label, value
+        return label, value
+
+
+def _plain(key: str, parts: _Parts) -> Series | None:
+    """A series written as nearly all exporters write it, ``name{a="b",c="d"}``, else None."""
+    name, _, rest = key.partition("{")
+    if rest[-2:] != '"}' or "\\" in rest or not _NAME.fullmatch(name):
+        return None
+    # Without escapes no value holds a quote, so a quote and a comma always part two labels.
+    texts = rest[:-2].split('",')
+    try:
+        labels = dict(map(parts.__getitem__, texts))
+    except KeyError:
+        return None
+    return Series(name, labels) if len(labels) == len(texts) else None
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return {"n": "\n", "\\": "\\", '"': '"'}.get(match[1], match[0])
