@@ -29,7 +29,7 @@ def read_document(path: str | Path) -> Any:
 def _json(text: str, path: Path) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"is not JSON: {error}", file=path) from None
 
 
