@@ -253,7 +253,8 @@ class _Graph:
             self.time, self.price, self.width, self.before_ptr, self.before, self.order,
             deadline * (1 + 1e-12), at,
         )  # fmt: skip
-        return self.index[rows, at]
+        chosen: Ints = self.index[rows, at]
+        return chosen
 
     def _starts(self, at: Ints) -> tuple[Floats, float]:
         from qcluster.q_energy import _kernels

@@ -209,7 +209,7 @@ def _interval_ends(problem: TaskSet) -> tuple[Ints, Ints]:
     return starts[:: max(1, len(starts) // keep)], ends[:: -max(1, len(ends) // keep)]
 
 
-def index_of(items: Sequence[Any], kind: type, name: str) -> dict[Any, int]:
+def index_of(items: Sequence[Any], kind: type[Any], name: str) -> dict[Any, int]:
     """Positions by id; InputError for none, a wrong type or a duplicate."""
     if not items:
         raise InputError(f"wants at least one {name}", field=f"{name}s")
