@@ -1,0 +1,248 @@
+"""Compiled Birkhoff-von Neumann decomposition with bit sets; its twin is in ``reference.py``."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["decompose", "pack"]
+
+_DEBRUIJN = np.uint64(0x03F79D71B4CB0A89)
+_PLACE = np.zeros(64, dtype=np.int64)
+for _i in range(64):
+    _PLACE[(0x03F79D71B4CB0A89 << _i & (2**64 - 1)) >> 58] = _i
+
+
+@njit(cache=True)
+def _augment(
+    near: NDArray[np.uint64],
+    row: int,
+    mate: NDArray[np.int64],
+    owner: NDArray[np.int64],
+    seen: NDArray[np.uint64],
+    parent: NDArray[np.int64],
+    queue: NDArray[np.int64],
+) -> bool:
+    """Match a free row by an alternating path found breadth first; whether there is one."""
+    words = near.shape[1]
+    seen[:] = 0
+    queue[0] = row
+    head, tail = 0, 1
+    while head < tail:
+        u = queue[head]
+        head += 1
+        for w in range(words):
+            left = near[u, w] & ~seen[w]
+            seen[w] |= left
+            while left != 0:
+                bit = left & (~left + np.uint64(1))
+                left ^= bit
+                v = w * 64 + _PLACE[np.int64((bit * _DEBRUIJN) >> np.uint64(58))]
+                parent[v] = u
+                if owner[v] < 0:
+                    while True:
+                        u = parent[v]
+                        after = mate[u]
+                        mate[u] = v
+                        owner[v] = u
+                        if u == row:
+                            return True
+                        v = after
+                queue[tail] = owner[v]
+                tail += 1
+    return False
+
+
+@njit(cache=True)
+def decompose(
+    real: NDArray[np.int64],
+    idle: NDArray[np.int64],
+    rounds: NDArray[np.int16],
+    durations: NDArray[np.int64],
+) -> int:
+    """Split ``real + idle``, whose rows and columns all add up alike, into perfect matchings.
+
+    Both matrices (n, n) are used up. rounds (most, n) gets each row's column where the row sends
+    real data and -1 where it idles, durations (most,) how long. Returns how many rounds there are,
+    or -1 when ``most`` is too few. A position holds either real or idle volume in a round, so what
+    the rounds carry is the real matrix exactly.
+
+    Only entries of at least a threshold are matched; it halves when no perfect matching is left
+    (capacity scaling; Gabow and Tarjan, 1989). The matching is kept from round to round and only
+    its broken edges are repaired; volumes of matched edges stay in ``have`` until they break.
+    """
+    n = len(real)
+    words = (n + 63) // 64
+    near = np.zeros((n, words), dtype=np.uint64)
+    mate = np.full(n, -1, dtype=np.int64)
+    owner = np.full(n, -1, dtype=np.int64)
+    seen = np.zeros(words, dtype=np.uint64)
+    parent = np.empty(n, dtype=np.int64)
+    queue = np.empty(n + 1, dtype=np.int64)
+    have = np.zeros(n, dtype=np.int64)
+    held = np.full(n, -1, dtype=np.int64)  # the column that ``have`` belongs to
+    shown = np.full(n, -1, dtype=np.int16)
+    left, most = np.int64(0), np.int64(0)
+    for j in range(n):
+        left += real[0, j] + idle[0, j]
+    for i in range(n):
+        for j in range(n):
+            most = max(most, real[i, j], idle[i, j])
+    threshold = np.int64(1)
+    while threshold * 2 <= most:
+        threshold *= 2
+    fresh = True
+    count = 0
+    while left > 0:
+        if fresh:
+            for i in range(n):
+                for w in range(words):
+                    near[i, w] = 0
+                for j in range(n):
+                    volume = real[i, j] if real[i, j] > 0 else idle[i, j]
+                    if held[i] == j:
+                        volume = have[i]
+                    if volume >= threshold:
+                        near[i, j // 64] |= np.uint64(1) << np.uint64(j % 64)
+            fresh = False
+        perfect = True
+        for i in range(n):
+            if mate[i] < 0 and not _augment(near, i, mate, owner, seen, parent, queue):
+                perfect = False
+                break
+        if not perfect:
+            threshold //= 2
+            fresh = True
+            continue
+        if count == len(durations):
+            return -1
+        shortest = left
+        for i in range(n):
+            j = mate[i]
+            if held[i] != j:
+                _put_back(real, idle, i, held[i], have[i])
+                held[i] = j
+                have[i] = real[i, j] if real[i, j] > 0 else idle[i, j]
+                shown[i] = j if real[i, j] > 0 else -1
+            shortest = min(shortest, have[i])
+        durations[count] = shortest
+        for i in range(n):
+            rounds[count, i] = shown[i]
+            have[i] -= shortest
+            if have[i] < threshold:
+                j = mate[i]
+                _put_back(real, idle, i, j, have[i])
+                held[i] = -1
+                volume = real[i, j] if real[i, j] > 0 else idle[i, j]
+                if volume < threshold:
+                    near[i, j // 64] &= ~(np.uint64(1) << np.uint64(j % 64))
+                    mate[i] = -1
+                    owner[j] = -1
+        left -= shortest
+        count += 1
+    return count
+
+
+@njit(cache=True)
+def _put_back(
+    real: NDArray[np.int64], idle: NDArray[np.int64], i: int, j: int, volume: int
+) -> None:
+    """Write what is left of a matched edge back into the matrix it came from."""
+    if j < 0:
+        return
+    if real[i, j] > 0:
+        real[i, j] = volume
+    else:
+        idle[i, j] = volume
+
+
+@njit(cache=True)
+def pack(
+    real: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    rounds: NDArray[np.int16],
+    durations: NDArray[np.int64],
+) -> int:
+    """Like ``decompose`` with far fewer rounds: a pair may finish before its round ends.
+
+    rows and columns (n,) are each port's slack: how long it may idle without making the schedule
+    longer than its busiest port. A pair fits a round of length d when its volume and the slack of
+    both its ports reach d; what it does not fill is taken from both slacks. All four are used up.
+    """
+    n = len(real)
+    words = (n + 63) // 64
+    near = np.zeros((n, words), dtype=np.uint64)
+    mate = np.full(n, -1, dtype=np.int64)
+    owner = np.full(n, -1, dtype=np.int64)
+    seen = np.zeros(words, dtype=np.uint64)
+    parent = np.empty(n, dtype=np.int64)
+    queue = np.empty(n + 1, dtype=np.int64)
+    left = rows[0]
+    for j in range(n):
+        left += real[0, j]
+    threshold = np.int64(1)
+    while threshold * 2 <= left:
+        threshold *= 2
+    count = 0
+    fresh = True
+    while left > 0:
+        if fresh:
+            for i in range(n):
+                for w in range(words):
+                    near[i, w] = 0
+                for j in range(n):
+                    if real[i, j] + min(rows[i], columns[j]) >= threshold:
+                        near[i, j // 64] |= np.uint64(1) << np.uint64(j % 64)
+                mate[i] = -1
+                owner[i] = -1
+            fresh = False
+            # Pairs that need no slack first, so that slack is spent where it must be.
+            for i in range(n):
+                for j in range(n):
+                    if mate[i] < 0 and owner[j] < 0 and real[i, j] >= threshold:
+                        mate[i] = j
+                        owner[j] = i
+        perfect = True
+        for i in range(n):
+            if mate[i] < 0 and not _augment(near, i, mate, owner, seen, parent, queue):
+                perfect = False
+                break
+        if not perfect:
+            threshold //= 2
+            fresh = True
+            continue
+        broken = False
+        for i in range(n):
+            j = mate[i]
+            if real[i, j] + min(rows[i], columns[j]) < threshold:
+                # Slack spent since the bit was set: the edge is gone.
+                near[i, j // 64] &= ~(np.uint64(1) << np.uint64(j % 64))
+                mate[i] = -1
+                owner[j] = -1
+                broken = True
+        if broken:
+            continue
+        if count == len(durations):
+            return -1
+        shortest = left
+        for i in range(n):
+            j = mate[i]
+            shortest = min(shortest, real[i, j] + min(rows[i], columns[j]))
+        durations[count] = shortest
+        for i in range(n):
+            j = mate[i]
+            carried = min(shortest, real[i, j])
+            rounds[count, i] = j if carried > 0 else -1
+            real[i, j] -= carried
+            rows[i] -= shortest - carried
+            columns[j] -= shortest - carried
+            if real[i, j] + min(rows[i], columns[j]) < threshold or real[i, j] == 0:
+                mate[i] = -1
+                owner[j] = -1
+                if real[i, j] + min(rows[i], columns[j]) < threshold:
+                    near[i, j // 64] &= ~(np.uint64(1) << np.uint64(j % 64))
+        left -= shortest
+        count += 1
+    return count
