@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["decompose", "pack"]
+__all__ = ["cut_lanes", "decompose", "fill_lanes", "pack"]
 
 _DEBRUIJN = np.uint64(0x03F79D71B4CB0A89)
 _PLACE = np.zeros(64, dtype=np.int64)
@@ -246,3 +246,117 @@ def pack(
         left -= shortest
         count += 1
     return count
+
+
+@njit(cache=True)
+def fill_lanes(
+    block: NDArray[np.int64],
+    out: NDArray[np.int64],
+    into: NDArray[np.int64],
+    share: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """Put the bytes of a pair of domains into lanes with as few NVLink hand-overs as it goes.
+
+    block (a, b) bytes, used up; lane l runs from local GPU out[l] to into[l] and takes share[l] of
+    all. Returns rows (lane, source, target, bytes). First what needs no hand-over, then one, then
+    both.
+    """
+    a, b = block.shape
+    lanes = len(out)
+    total = np.int64(0)
+    for i in range(a):
+        for j in range(b):
+            total += block[i, j]
+    room = np.empty(lanes, dtype=np.int64)
+    done, before = 0.0, np.int64(0)
+    for lane in range(lanes):
+        done += share[lane]
+        edge = total if lane == lanes - 1 else min(total, np.int64(np.rint(done * total)))
+        room[lane] = edge - before
+        before = edge
+    rows = np.empty((a * b + (a + b) * lanes + lanes, 4), dtype=np.int64)
+    count = 0
+    for stage in range(4):
+        for lane in range(lanes):
+            for i in range(a):
+                if stage < 2 and i != out[lane]:
+                    continue
+                for j in range(b):
+                    if room[lane] == 0:
+                        break
+                    if stage in (0, 2) and j != into[lane]:
+                        continue
+                    part = min(room[lane], block[i, j])
+                    if part > 0:
+                        block[i, j] -= part
+                        room[lane] -= part
+                        rows[count, 0] = lane
+                        rows[count, 1] = i
+                        rows[count, 2] = j
+                        rows[count, 3] = part
+                        count += 1
+    return rows[:count].copy()
+
+
+@njit(cache=True)
+def cut_lanes(
+    rows: NDArray[np.int64],
+    share: NDArray[np.float64],
+    steps: NDArray[np.int64],
+    size: NDArray[np.int64],
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+    out: NDArray[np.int64],
+    into: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Cut lanes at the rounds that carry them.
+
+    rows as from ``fill_lanes``; rounds ``steps`` carry ``size`` bytes of all lanes together, in
+    proportion, and what is left at the end goes with the last. Returns rows (source, target, out,
+    into, bytes, step) with global GPUs.
+    """
+    lanes = len(share)
+    found = np.empty((len(rows) + lanes * (len(steps) + 1), 6), dtype=np.int64)
+    count = 0
+    whole = np.int64(0)
+    for r in range(len(rows)):
+        whole += rows[r, 3]
+    capacity = np.int64(0)
+    for k in range(len(steps)):
+        capacity += size[k]
+    for lane in range(lanes):
+        mine = np.int64(0)
+        for r in range(len(rows)):
+            if rows[r, 0] == lane:
+                mine += rows[r, 3]
+        step, passed, gone = 0, np.int64(0), np.int64(0)
+        edge = _edge(mine, size[0], capacity, len(steps) == 1)
+        passed = size[0]
+        for r in range(len(rows)):
+            if rows[r, 0] != lane:
+                continue
+            rest = rows[r, 3]
+            while rest > 0:
+                while gone >= edge and step < len(steps) - 1:
+                    step += 1
+                    passed += size[step]
+                    edge = _edge(mine, passed, capacity, step == len(steps) - 1)
+                part = min(rest, edge - gone)
+                found[count, 0] = left[rows[r, 1]]
+                found[count, 1] = right[rows[r, 2]]
+                found[count, 2] = left[out[lane]]
+                found[count, 3] = right[into[lane]]
+                found[count, 4] = part
+                found[count, 5] = steps[step]
+                count += 1
+                rest -= part
+                gone += part
+    return found[:count].copy()
+
+
+@njit(cache=True)
+def _edge(mine: int, passed: int, capacity: int, last: bool) -> int:
+    """How much of a lane's bytes has gone when ``passed`` of the rounds' bytes have."""
+    if last:
+        return mine
+    return int(np.floor(float(mine) * (float(passed) / float(capacity))))

@@ -114,7 +114,7 @@ def _padding(traffic: NDArray[np.int64], length: int) -> NDArray[np.int64]:
 
 
 def verify_matchings(traffic: NDArray[np.int64], found: Matchings, *, few: bool = False) -> None:
-    """Raise SolverFailed unless the rounds carry the traffic, one to one; exactly unless ``few``."""
+    """Raise SolverFailed unless rounds carry the traffic one to one; exactly unless ``few``."""
     sent = np.zeros_like(traffic)
     for target, duration in zip(found.target, found.duration, strict=True):
         sources = np.flatnonzero(target >= 0)
