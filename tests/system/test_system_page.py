@@ -399,3 +399,26 @@ def test_real_planners_fill_the_page(browser, live_url):
     browser.click("#gpu-details summary")
     browser.until(lambda: " W" in browser.text("#gpu-table tbody tr td:nth-child(4)"))
     assert faults(browser) == []
+
+
+def test_many_events_leave_the_page_as_small_as_it_was(browser, server):
+    server.rate = 40
+    show(browser, server)
+    for domain in ("Performance", "HeapProfiler"):
+        browser.cdp(f"{domain}.enable", {})
+
+    def size() -> dict[str, float]:
+        browser.cdp("HeapProfiler.collectGarbage", {})
+        metrics = browser.cdp("Performance.getMetrics", {})["metrics"]
+        return {row["name"]: row["value"] for row in metrics}
+
+    # The table is full after five minutes of plans; from then on nothing may grow.
+    browser.until(lambda: browser.js(ROWS) == 240, 60)
+    before = size()
+    first = server.tick
+    browser.until(lambda: server.tick - first > 600, 60)
+    after = size()
+    assert browser.js(ROWS) == 240
+    assert after["JSHeapUsedSize"] < 1.3 * before["JSHeapUsedSize"] + 1e6
+    assert after["Nodes"] < 1.2 * before["Nodes"]
+    assert after["JSEventListeners"] <= before["JSEventListeners"]
