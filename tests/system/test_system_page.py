@@ -401,6 +401,16 @@ def test_real_planners_fill_the_page(browser, live_url):
     assert faults(browser) == []
 
 
+def test_api_description_needs_nothing_from_outside(browser, live_url):
+    browser.open("about:blank")
+    browser.log()
+    browser.open(live_url + "/docs")
+    browser.until(lambda: "/v1/plans/{planner}/latest" in browser.text("#api"), 20)
+    urls = browser.js("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert all(url.startswith((live_url, "data:")) for url in urls)
+    assert faults(browser) == []
+
+
 def test_many_events_leave_the_page_as_small_as_it_was(browser, server):
     server.rate = 40
     show(browser, server)
