@@ -49,14 +49,23 @@ def paired(
 
 def cached(area: str, key: Any, compute: Callable[[], Any], *, fresh: bool = False) -> Any:
     """``compute()``'s JSON-able result, kept under a hash of ``key``: content, not names."""
-    text = json.dumps(key, sort_keys=True, default=str)
-    path = HERE / ".cache" / area / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
+    path = _cache_path(area, key)
     if path.exists() and not fresh:
         return json.loads(path.read_text())
     result = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result))
     return result
+
+
+def is_cached(area: str, key: Any) -> bool:
+    """Whether ``cached`` would answer without computing."""
+    return _cache_path(area, key).exists()
+
+
+def _cache_path(area: str, key: Any) -> Path:
+    text = json.dumps(key, sort_keys=True, default=str)
+    return HERE / ".cache" / area / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,11 @@ from typing import Any
 import harness
 import numpy as np
 
+from energy_parts.opponents import ask
 from qcluster.q_energy import Schedule, Task, critical_path, level_peak, read_psplib
 
 STRETCHES = (1.0, 1.2, 1.5)
 OURS_S, THEIRS_S = 1.0, 10.0
-_OPPONENT = Path(__file__).resolve().parent.parent / "opponents" / "cpsat_peak.py"
 
 
 def run(quick: bool, fresh: bool) -> dict[str, Any]:
@@ -44,7 +42,7 @@ def run(quick: bool, fresh: bool) -> dict[str, Any]:
     large = [c["ours"] / c["cpsat"] for c in both if not c["instance"].startswith("j30")]
     summary = {
         "cells": len(both),
-        "share_not_worse": float(np.mean([c["ours"] <= c["cpsat"] for c in both])) if both else None,
+        "share_not_worse": sum(c["ours"] <= c["cpsat"] for c in both) / max(len(both), 1),
         "worst_difference_units": max((c["ours"] - c["cpsat"] for c in both), default=None),
         "mean_ratio_j60_j120": float(np.mean(large)) if large else None,
         "j30_not_optimal_at_1.2": [
@@ -99,18 +97,7 @@ def _cpsat(tasks: Sequence[Task], deadline: int, fresh: bool) -> dict[str, Any] 
         ],
     }
 
-    def compute() -> Any:
-        python = os.environ.get("QCLUSTER_OPPONENTS_ENERGY")
-        if not python:
-            return None
-        done = subprocess.run(
-            [python, str(_OPPONENT)], input=json.dumps(problem), capture_output=True, text=True,
-            check=True,
-        )  # fmt: skip
-        return json.loads(done.stdout)
-
-    key = {"opponent": "ortools 9.15.6755", "model": 1, **problem}
-    return harness.cached("energy", key, compute, fresh=fresh)
+    return ask("cpsat_peak.py", problem, "ortools 9.15.6755", fresh=fresh)
 
 
 def _row(name: str, stretch: float, cells: Sequence[dict[str, Any]]) -> tuple[Any, ...]:

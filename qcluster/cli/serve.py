@@ -35,6 +35,8 @@ def serve(
         ["auto"],
         help="Source, may be repeated: auto, simulate[:RACK], replay:FILE[@SPEED], ray, push.",
     ),
+    topology: Path | None = typer.Option(None, help="Cluster topology file, YAML or JSON."),
+    jobs: Path | None = typer.Option(None, help="Job profiles file, YAML or JSON."),
     address: str = typer.Option("local", help="local starts a Ray; auto or HOST:PORT joins one."),
     host: str = typer.Option("127.0.0.1", help="Address to listen on."),
     port: int = typer.Option(8000, min=1, max=65535, help="Port to listen on."),
@@ -43,7 +45,8 @@ def serve(
     replicas: int = typer.Option(2, min=1, max=64, help="Copies of the HTTP API."),
 ) -> None:
     """Take telemetry in, give plans out, over HTTP and on a page, until Ctrl-C."""
-    specs = _sources(telemetry)
+    described = (("topology", topology), ("jobs", jobs))
+    specs = _sources([*(f"{kind}:{path}" for kind, path in described if path), *telemetry])
     _check_listen(host, port)
     url = f"http://{host}:{port}"
     stopped = threading.Event()
@@ -138,7 +141,8 @@ def _sources(specs: list[str]) -> list[str]:
 def _absolute(spec: str) -> str:
     # Actors run in other directories: a replayed file must be named from the root.
     name, _, argument = spec.partition(":")
-    return f"replay:{Path(argument).absolute()}" if name == "replay" else spec
+    files = ("replay", "topology", "jobs")
+    return f"{name}:{Path(argument).absolute()}" if name in files else spec
 
 
 def _check_listen(host: str, port: int) -> None:

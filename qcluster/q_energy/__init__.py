@@ -6,6 +6,7 @@ from qcluster.q_energy.budget import allocate_budget
 from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.energy_plan import EnergyPlan, plan_energy
 from qcluster.q_energy.formats import read_trace
+from qcluster.q_energy.frontier import Frontier, FrontierPoint, Op, one_f_one_b, pipeline_frontier
 from qcluster.q_energy.levelling import level_peak
 from qcluster.q_energy.planner import EnergyPlanner
 from qcluster.q_energy.problem import Allocation, Curve, Schedule, Task
@@ -20,12 +21,17 @@ __all__ = [
     "EnergyConfig",
     "EnergyPlan",
     "EnergyPlanner",
+    "Frontier",
+    "FrontierPoint",
+    "Op",
     "PowerTrace",
     "Schedule",
     "Task",
     "allocate_budget",
     "critical_path",
     "level_peak",
+    "one_f_one_b",
+    "pipeline_frontier",
     "plan_energy",
     "read_psplib",
     "read_trace",

@@ -94,7 +94,7 @@ def build_problem(
     ids = [_name(row, row_number) for row_number, row in enumerate(tokens, 1)]
     index = {name: i for i, name in enumerate(ids)}
     if len(index) != len(ids):
-        twice = next(i for i, name in enumerate(ids) if index[name] != i)
+        twice = next(i for i, name in enumerate(ids) if name in ids[:i])
         raise InputError(f"'{ids[twice]}' stands twice", field="id", row=twice + 1)
     experts, warnings = _experts(graph), []
     names = [str(node["id"]) for node in experts]

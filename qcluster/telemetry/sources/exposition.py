@@ -2,7 +2,8 @@
 
 A scrape repeats the same series line after line, scrape after scrape: only the numbers change. So
 a ``Reader`` remembers the text before the number, the series key, and takes its labels apart once.
-Values agree with the reference parser's to the last bit, because both end in Python's ``float``.
+Values agree with the reference parser's to the last bit, because both end in Python's ``float``;
+names stay as written, where the reference adds ``_total`` to a counter that lacks it.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Reader:
             key, _, number = line.rpartition(" ")
             found = known.get(key)
             if found is None:
-                if not line.strip() or line.lstrip().startswith("#"):
+                if line[0] in " \t\r" and line.lstrip()[:1] in ("", "#"):
                     continue
                 found, number, stamp = self._learn(line, key, row)
                 if stamp is not None:
@@ -94,9 +95,7 @@ class Reader:
         plain = _plain(key, self._parts)
         if plain is not None:
             self._known[key] = plain
-            number = line[len(key) + 1 :]
-            _number(number, row)
-            return plain, number, None
+            return plain, line[len(key) + 1 :], None
         match = _LINE.fullmatch(line.strip())
         if not match:
             raise FormatError(f"is no sample: '{line[:60]}'", row=row)

@@ -37,7 +37,8 @@ __all__ = ["parse_samples"]
 MAX_TS_S = 1e11
 _UNITS = (
     *("_w", "_j", "_mhz", "_c", "_bytes", "_s", "_mw", "_kw", "_mj", "_khz", "_hz", "_ghz"),
-    *("_gb", "_mb", "_mib", "_gib", "_ms", "_ns", "_us", "_pct", "_percent", "_f", "_k"),
+    *("_gb", "_gb_s", "_gbps", "_mb_s"),
+    *("_mb", "_mib", "_gib", "_ms", "_ns", "_us", "_pct", "_percent", "_f", "_k"),
 )
 _EVENTS = ("link_down", "link_up", "gpu_lost", "gpu_back", "hot_expert", "power_step", "gap",
            "alarm", "clear")  # fmt: skip

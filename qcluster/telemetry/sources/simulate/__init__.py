@@ -30,7 +30,7 @@ from qcluster.telemetry.sources.simulate.simulator import Scenario, Simulator
 
 __all__ = ["Fault", "Scenario", "Simulate", "Simulator", "parse"]
 
-_LIMITS = {"seed": 2**63 - 1, "nodes": 1000, "layers": 1000, "experts": 4096}
+_LIMITS = {"seed": 2**63 - 1, "nodes": 256, "layers": 1000, "experts": 4096}
 
 
 class Simulate:
