@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.errors import DeadlineExceeded, InputError, NotFound, SolverFailed
 from qcluster.fallback import Candidate, Certified, Stage, certified
-from qcluster.quantum import annealing, exact, greedy, qaoa
+from qcluster.quantum import annealing, exact, greedy, lns, qaoa, recursive  # noqa: F401
 from qcluster.quantum.bounds import lower_bound
 from qcluster.quantum.problem import IsingProblem
 from qcluster.quantum.solver import SOLVERS, IsingSolver, Solution
