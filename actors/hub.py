@@ -47,7 +47,7 @@ class TelemetryHub:
         """The picture now, or None before the first batch."""
         with self._changed:
             if self._snapshot is None and self._ring.seq:
-                self._snapshot = self._ring.snapshot()
+                self._snapshot = self._ring.snapshot(clock=time.monotonic())
             return self._snapshot
 
     def wait(self, since: int, timeout_s: float) -> Snapshot | None:
@@ -77,7 +77,7 @@ class TelemetryHub:
 
     def _take(self, batch: Batch) -> int:
         with self._changed:
-            self._ring.add(batch)
+            self._ring.add(batch, clock=time.monotonic())
             self._snapshot = None
             self._arrived = time.monotonic()
             count = sum(block.values.size for block in batch.blocks)

@@ -10,6 +10,7 @@ describes any has them taken in as they appear, up to a limit.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,16 @@ MAX_SOURCES = 4096
 MAX_ADOPTED = 16_384
 
 
+@dataclass
+class _Feed:
+    """What is known of a source: its number, its newest time stamp, when a batch last came."""
+
+    number: int
+    simulated: bool = False
+    newest: float = 0.0
+    arrived: float | None = None
+
+
 class Ring:
     """Latest values and bounded history of one cluster.
 
@@ -39,6 +50,11 @@ class Ring:
     history: how many ticks of node power are kept.
 
     ``unknown_rows`` counts rows of entities that no topology knows.
+
+    A value is stale when it is older than three periods of its source. In a live hub clocks
+    differ and recordings run at any speed, so there ``add`` and ``snapshot`` are given a common
+    ``clock`` (monotonic seconds): age is then counted in the source's own time stamps, plus how
+    long the source has been silent. Without it all sources share one time line.
     """
 
     def __init__(self, *, windows: int = 16, history: int = 600) -> None:
@@ -46,7 +62,7 @@ class Ring:
         self.seq = 0
         self.ts_s = 0.0
         self.unknown_rows = 0
-        self._sources: dict[str, bool] = {}
+        self._sources: dict[str, _Feed] = {}
         self._described: dict[str, Topology] = {}
         self._adopted: dict[str, dict[str, int]] = {}
         self._loads: deque[NDArray[np.float64]] = deque(maxlen=windows)
@@ -61,21 +77,20 @@ class Ring:
         """The cluster as all sources together describe it."""
         return self._topology
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: Batch, *, clock: float | None = None) -> None:
         """Take in what a source delivered. Late batches fill in, they never overwrite newer."""
+        feed = self._feed(batch, clock)
         if batch.topology is not None and batch.topology != self._described.get(batch.source):
             self._adopted.pop(batch.source, None)
             self._described[batch.source] = batch.topology
             self._set_topology(join(self._described.values()))
         if batch.jobs is not None:
             self._jobs = batch.jobs
-        if batch.source in self._sources or len(self._sources) < MAX_SOURCES:
-            self._sources[batch.source] = batch.simulated
         for block in batch.blocks:
-            life_s = STALE_PERIODS * batch.period_s
-            unknown = self._tables[block.entity].take(block, batch.ts_s, life_s)
+            when = (batch.ts_s, STALE_PERIODS * batch.period_s, feed.number)
+            unknown = self._tables[block.entity].take(block, *when)
             if unknown and self._adopt(batch.source, block):
-                unknown = self._tables[block.entity].take(block, batch.ts_s, life_s)
+                unknown = self._tables[block.entity].take(block, *when)
             self.unknown_rows += unknown
         if batch.expert_load is not None:
             if self._loads and self._loads[-1].shape != batch.expert_load.shape:
@@ -84,24 +99,24 @@ class Ring:
         self._events.extend(batch.events)
         if batch.ts_s > self.ts_s:
             self.ts_s = batch.ts_s
-            self._remember_power(batch.ts_s)
+            self._remember_power(batch.ts_s, batch.period_s)
         self.seq += 1
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, clock: float | None = None) -> Snapshot:
         """The picture now; values older than three periods of their source are NaN."""
-        # Staleness is counted from the newest sample, so that a replayed trace is not all stale.
-        newest = self.ts_s
+        now = self._now(clock)
+        fresh = {name: table.fresh(now) for name, table in self._tables.items()}
         return Snapshot(
             seq=self.seq,
             ts_s=self.ts_s,
             topology=self._topology,
-            simulated=any(self._sources.values()),
+            simulated=any(feed.simulated for feed in self._sources.values()),
             sources=tuple(sorted(self._sources)),
-            alive=self._alive(newest),
-            gpu=self._tables["gpu"].latest(newest),
-            gpu_quality=self._tables["gpu"].marks(newest),
-            node=self._tables["node"].latest(newest),
-            link=self._tables["link"].latest(newest),
+            alive=self._alive(fresh["gpu"]),
+            gpu=self._tables["gpu"].latest(fresh["gpu"]),
+            gpu_quality=self._tables["gpu"].marks(fresh["gpu"]),
+            node=self._tables["node"].latest(fresh["node"]),
+            link=self._tables["link"].latest(fresh["link"]),
             expert_load=np.stack(self._loads) if self._loads else None,
             power_ts_s=np.array([ts for ts, _ in self._power]),
             power_w=np.array([power for _, power in self._power]).reshape(
@@ -109,6 +124,27 @@ class Ring:
             ),
             jobs=self._jobs,
             events=tuple(self._events),
+        )
+
+    def _feed(self, batch: Batch, clock: float | None) -> _Feed:
+        name = batch.source
+        if name not in self._sources and len(self._sources) >= MAX_SOURCES:
+            name = next(iter(self._sources))  # a flood of names: they share one clock
+        feed = self._sources.setdefault(name, _Feed(len(self._sources)))
+        feed.simulated = batch.simulated
+        feed.newest, feed.arrived = max(feed.newest, batch.ts_s), clock
+        return feed
+
+    def _now(self, clock: float | None) -> NDArray[np.float64]:
+        """The time now in each source's own clock, (sources,)."""
+        return np.array(
+            [
+                self.ts_s
+                if clock is None or feed.arrived is None
+                else feed.newest + max(0.0, clock - feed.arrived)
+                for feed in self._sources.values()
+            ]
+            or [0.0]
         )
 
     def _adopt(self, source: str, block: Block) -> bool:
@@ -141,14 +177,14 @@ class Ring:
         self._tables = tables
         self._node_of = np.array(list(topology.node_of().values()), dtype=np.int64)
 
-    def _alive(self, newest: float) -> NDArray[np.bool_]:
+    def _alive(self, fresh: NDArray[np.bool_]) -> NDArray[np.bool_]:
         table = self._tables["gpu"]
         up, ts = table.column("up"), table.ts.max(axis=1, initial=-np.inf)
-        known, fresh = np.isfinite(ts), (newest - table.ts <= table.life).any(axis=1)
+        known = np.isfinite(ts)
         # A GPU that never reported is taken for alive: the topology says that it is there.
-        return np.where(known, fresh & (np.nan_to_num(up, nan=1.0) > 0), True)
+        return np.where(known, fresh.any(axis=1) & (np.nan_to_num(up, nan=1.0) > 0), True)
 
-    def _remember_power(self, ts_s: float) -> None:
+    def _remember_power(self, ts_s: float, period_s: float) -> None:
         nodes = len(self._topology.nodes)
         if not nodes:
             return
@@ -156,6 +192,9 @@ class Ring:
         if not np.isfinite(power).any() and self._node_of.size:
             board = np.nan_to_num(self._tables["gpu"].column("power_w"))
             power = np.bincount(self._node_of, board, nodes).astype(np.float64)
+        if self._power and ts_s - self._power[-1][0] < period_s / 2:
+            # Many senders report the same tick, each a little later: that is one row, not many.
+            ts_s = self._power.pop()[0]
         self._power.append((ts_s, power))
 
 

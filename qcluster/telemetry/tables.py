@@ -28,6 +28,7 @@ class Table:
         shape = (len(ids), len(self.metrics))
         self.value, self.rate = np.full(shape, np.nan), np.full(shape, np.nan)
         self.ts, self.life = np.full(shape, -np.inf), np.zeros(shape)
+        self.source = np.zeros(shape, dtype=np.int32)
         self.quality = np.full(shape, int(Quality.MISSING), np.uint8)
         self._places: dict[tuple[tuple[str, ...], tuple[str, ...]], _Place] = {}
 
@@ -37,11 +38,11 @@ class Table:
         if not both:
             return
         here, there = (np.array(side) for side in zip(*both, strict=True))
-        for name in ("value", "rate", "ts", "life", "quality"):
+        for name in ("value", "rate", "ts", "life", "source", "quality"):
             getattr(self, name)[here] = getattr(old, name)[there]
 
-    def take(self, block: Block, ts_s: float, life_s: float) -> int:
-        """Store a block, whose values go stale after ``life_s`` seconds.
+    def take(self, block: Block, ts_s: float, life_s: float, source: int) -> int:
+        """Store a block of the source of this number; its values live for ``life_s`` seconds.
 
         Returns how many of its rows belong to no known entity.
         """
@@ -57,7 +58,7 @@ class Table:
             quality = self._rates(place, values, quality, since, fresh)
         if fresh.all():
             self.value[where], self.quality[where] = values, quality
-            self.ts[where], self.life[where] = ts_s, life_s
+            self.ts[where], self.life[where], self.source[where] = ts_s, life_s, source
         else:
             self.value[where] = np.where(fresh, values, self.value[where])
             self.quality[where] = np.where(fresh, quality, self.quality[where])
@@ -66,6 +67,7 @@ class Table:
             self.quality[where] |= twice.astype(np.uint8)
             self.ts[where] = np.where(fresh, ts_s, ts)
             self.life[where] = np.where(fresh, life_s, self.life[where])
+            self.source[where] = np.where(fresh, source, self.source[where])
         return place.unknown
 
     def _place(self, block: Block) -> _Place:
@@ -90,7 +92,8 @@ class Table:
         before, now, dt = self.value[where], values[:, cols], since[:, cols]
         with np.errstate(invalid="ignore"):
             back = now < before
-            good = (now >= before) & np.isfinite(dt)
+            told = quality[:, cols] & np.uint8(Quality.RESET) > 0
+            good = (now >= before) & np.isfinite(dt) & ~told
             rate = np.where(good, (now - before) / np.maximum(dt, 1e-9), np.nan)
         self.rate[where] = np.where(fresh[:, cols], rate, self.rate[where])
         if back.any():
@@ -98,11 +101,14 @@ class Table:
             quality[:, cols] |= np.uint8(Quality.RESET) * back.astype(np.uint8)
         return quality
 
-    def latest(self, newest: float) -> dict[str, NDArray[np.float64]]:
+    def fresh(self, now: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which values are not stale, ``now`` (sources,) being the time in each source's clock."""
+        return np.asarray(now[self.source] - self.ts <= self.life)
+
+    def latest(self, fresh: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
         """Current values; rates for counters; NaN for what is stale."""
         out: dict[str, NDArray[np.float64]] = {}
         seen = np.isfinite(self.ts).any(axis=0)
-        fresh = newest - self.ts <= self.life
         for i in np.flatnonzero(seen):
             name, source, scale = self.metrics[i], self.value[:, i], 1.0
             if self._counter[i]:
@@ -113,10 +119,10 @@ class Table:
             out[name] = np.where(np.isnan(shown), out[name], shown) if name in out else shown
         return out
 
-    def marks(self, newest: float) -> dict[str, NDArray[np.uint8]]:
+    def marks(self, fresh: NDArray[np.bool_]) -> dict[str, NDArray[np.uint8]]:
         """Quality of every metric that was seen, with what is stale marked."""
         seen = np.isfinite(self.ts).any(axis=0)
-        stale = (newest - self.ts > self.life) & np.isfinite(self.ts)
+        stale = ~fresh & np.isfinite(self.ts)
         quality = self.quality | np.uint8(Quality.STALE) * stale.astype(np.uint8)
         return {self.metrics[i]: quality[:, i].copy() for i in np.flatnonzero(seen)}
 
