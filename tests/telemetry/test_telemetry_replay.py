@@ -304,6 +304,12 @@ def test_a_loop_goes_on_in_time(tmp_path):
     assert np.diff([b.ts_s for b in batches]) == pytest.approx(1.0)
 
 
+def test_slow_motion_says_how_often_batches_come(tmp_path):
+    path = write(tmp_path / "p.csv", "node,time_ms,power_w\na,0,1\na,20,2\n")
+    batches = collect(open_source(f"replay:{path}@0.5"), 99)
+    assert [b.period_s for b in batches] == [pytest.approx(0.04)] * 2
+
+
 def test_speed_paces(tmp_path):
     path = write(tmp_path / "p.csv", "node,time_ms,power_w\na,0,1\na,1000,2\na,2000,3\n")
     begin = time.monotonic()

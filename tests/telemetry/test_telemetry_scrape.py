@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qcluster.errors import FormatError, InputError, NotReady
-from qcluster.telemetry import Quality, Ring, open_source
+from qcluster.telemetry import Batch, Quality, Ring, open_source
 from qcluster.telemetry.sources.dcgm import dcgm_rules
 from qcluster.telemetry.sources.endpoint import Endpoint
 from qcluster.telemetry.sources.prometheus import Scraper, general
@@ -116,6 +116,23 @@ def test_samples_with_old_time_stamps_are_marked_stale():
     (block,) = endpoint().blocks(text, NOW)
     assert cells(block)["n1/0", "power_w"][1] == Quality.STALE
     assert cells(block)["n1/0", "temperature_c"][1] == 0
+
+
+def test_counters_of_another_device_in_the_same_place_begin_anew():
+    one, ring = endpoint(), Ring()
+    field = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+
+    def scrape(ts, uuid, value):
+        text = f'{field}{{gpu="0",UUID="{uuid}",Hostname="n"}} {value}\n'
+        blocks = one.blocks(text, NOW)
+        ring.add(Batch(source="dcgm", ts_s=ts, blocks=blocks))
+        return int(blocks[0].quality[0, 0])
+
+    assert scrape(1.0, "GPU-a", 1_000) == 0
+    assert scrape(2.0, "GPU-b", 9e12) == Quality.RESET
+    assert np.isnan(ring.snapshot().gpu["energy_w"][0]), "not nine billion joules in a second"
+    assert scrape(3.0, "GPU-b", 9e12 + 500_000) == 0
+    assert ring.snapshot().gpu["energy_w"][0] == 500
 
 
 def test_a_changed_list_of_series_is_laid_out_anew():

@@ -30,7 +30,8 @@ def dcgm_rules(series: Series, host: str) -> Target | None:
     if subject is None:
         return None
     part = _part(labels.get("GPU_I_PROFILE", "")) if labels.get("GPU_I_ID") else 1.0
-    return Target("gpu", subject, metric.name, metric.scale, part, labels.get("modelName", ""))
+    model, device = labels.get("modelName", ""), labels.get("UUID", "")
+    return Target("gpu", subject, metric.name, metric.scale, part, model, device)
 
 
 def _part(profile: str) -> float:

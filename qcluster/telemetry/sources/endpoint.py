@@ -24,8 +24,8 @@ STALE_PERIODS = 3.0
 class Target:
     """Where one series goes: value times ``scale`` into ``metric`` of ``id``.
 
-    ``part`` is the share of the device that a slice (MIG) is, 1 for the whole device; ``model`` is
-    the device's name where the exporter tells it.
+    ``part`` is the share of the device that a slice (MIG) is, 1 for the whole device; ``model`` and
+    ``device`` are the device's name and serial (UUID) where the exporter tells them.
     """
 
     entity: Entity
@@ -34,6 +34,7 @@ class Target:
     scale: float = 1.0
     part: float = 1.0
     model: str = ""
+    device: str = ""
 
 
 Rules = Callable[[Series, str], Target | None]
@@ -63,6 +64,7 @@ class _Layout:
     counter: dict[Entity, NDArray[np.bool_]] = field(default_factory=dict)
     marks: dict[Entity, NDArray[np.uint8]] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
+    devices: dict[str, str] = field(default_factory=dict)
 
 
 class Endpoint:
@@ -78,9 +80,16 @@ class Endpoint:
         Raises FormatError naming the row that is no sample.
         """
         scrape = self._reader.parse(text)
+        swapped: set[str] = set()
         if scrape.series != self._layout.series:
+            before = self._layout.devices
             self._layout = _lay_out(scrape.series, self._rules, self.host)
-        return tuple(self._block(entity, scrape, now) for entity in self._layout.take)
+            after = self._layout.devices
+            swapped = {one for one in after if before.get(one, after[one]) != after[one]}
+        blocks = tuple(self._block(entity, scrape, now) for entity in self._layout.take)
+        for block in blocks if swapped else ():
+            _mark_swapped(block, swapped)
+        return blocks
 
     def nodes(self) -> tuple[Node, ...]:
         """The nodes and the numbers of their GPUs, as seen in the last scrape."""
@@ -133,7 +142,15 @@ def _lay_out(series: list[Series], rules: Rules, host: str) -> _Layout:
         layout.counter[entity] = np.array([METRICS[t.metric].kind == "counter" for _, t in found])
         layout.marks[entity] = _marks(cells, [t for _, t in found], len(ids) * len(metrics))
         layout.models |= {t.id: t.model for _, t in found if t.model}
+        layout.devices |= {t.id: t.device for _, t in found if t.device}
     return layout
+
+
+def _mark_swapped(block: Block, swapped: set[str]) -> None:
+    """Counters of a place where another device now answers have nothing to do with before."""
+    rows = [i for i, name in enumerate(block.ids) if name in swapped]
+    columns = [i for i, name in enumerate(block.metrics) if METRICS[name].kind == "counter"]
+    block.quality[np.ix_(rows, columns)] |= np.uint8(Quality.RESET)
 
 
 def _weight(target: Target) -> float:

@@ -41,7 +41,8 @@ def ray_rules(series: Series, host: str) -> Target | None:
         metric, scale = _GPU[series.name]
         subject = gpu_id(node, labels.get("GpuIndex", ""))
         if subject is not None:
-            return Target("gpu", subject, metric, scale, model=labels.get("GpuDeviceName", ""))
+            model, device = labels.get("GpuDeviceName", ""), labels.get("GpuUuid", "")
+            return Target("gpu", subject, metric, scale, model=model, device=device)
     return None
 
 

@@ -100,7 +100,9 @@ class Replay:
             for batch in batches:
                 ts_s = batch.ts_s + shift
                 await asyncio.sleep(max(0.0, clock + (ts_s - begin) / speed - time.monotonic()))
-                yield dataclasses.replace(batch, ts_s=ts_s, source=self.name)
+                # In slow motion batches come further apart than their time stamps say.
+                period_s = batch.period_s / min(1.0, speed)
+                yield dataclasses.replace(batch, ts_s=ts_s, period_s=period_s, source=self.name)
             if not self.recording.loop:
                 return
             shift += last - first + batches[-1].period_s
