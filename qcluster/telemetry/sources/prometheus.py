@@ -8,8 +8,9 @@ limits, clock skew, duplicates, slices of a GPU, and a cluster that grows as nod
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
@@ -24,6 +25,8 @@ from qcluster.telemetry.topology import Node, Topology
 __all__ = ["Scraper", "general", "prometheus"]
 
 MAX_BYTES = 64 << 20
+# Longest a whole answer may take: each read has its own limit, but drops of water never end.
+ANSWER_S = 10.0
 
 
 def general(series: Series, host: str) -> Target | None:
@@ -49,32 +52,69 @@ class Scraper:
     One request at a time for each exporter: a slow one skips periods, it never queues them. An
     exporter that does not answer, or not in the format, gives one ``alarm`` event, and one
     ``clear`` when it is back.
+
+    Parameters
+    ----------
+    kind, argument: the two parts of the spec.
+    rules: where series go.
+    discover: gives the URLs when the spec names none; may block; asked again every
+        ``discover_s`` seconds, so that nodes may join and leave.
     """
 
-    def __init__(self, kind: str, argument: str, rules: Rules) -> None:
-        self.name = f"{kind}:{argument}"
-        self.urls, self.period_s = _urls(kind, argument)
-        self._endpoints = {
-            url: Endpoint(urlsplit(url).hostname or url, rules, self.period_s) for url in self.urls
-        }
+    discover_s = 10.0
+
+    def __init__(
+        self,
+        kind: str,
+        argument: str,
+        rules: Rules,
+        discover: Callable[[], Iterable[str]] | None = None,
+    ) -> None:
+        self.name = f"{kind}:{argument}" if argument else kind
+        self.urls, self.period_s = _urls(kind, argument, needed=discover is None)
+        self._rules, self._discover = rules, None if self.urls else discover
+        self._endpoints: dict[str, Endpoint] = {}
         self._topology = Topology()
         self._failing: dict[str, str] = {}
 
     async def batches(self) -> AsyncIterator[Batch]:
-        """One batch an exporter and period, without end."""
+        """One batch an exporter and period, without end.
+
+        Raises what ``discover`` raises when it is first asked.
+        """
         import httpx
 
-        queue: asyncio.Queue[Batch] = asyncio.Queue(maxsize=2 * len(self.urls))
+        if self._discover:
+            self.urls = tuple(await asyncio.to_thread(self._discover))
+        queue: asyncio.Queue[Batch] = asyncio.Queue(maxsize=2 * max(1, len(self.urls)))
+        # Exporters are neighbours: a proxy from the environment has no business between.
         timeout = max(self.period_s, 1.0)
-        async with httpx.AsyncClient(timeout=timeout, follow_redirects=False) as client:
-            tasks = [asyncio.create_task(self._follow(client, url, queue)) for url in self.urls]
+        async with httpx.AsyncClient(timeout=timeout, trust_env=False) as client:
+            running = asyncio.create_task(self._run(client, queue))
             try:
                 while True:
                     yield await queue.get()
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+    async def _run(self, client: object, queue: asyncio.Queue[Batch]) -> None:
+        tasks: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                for url in tasks.keys() - set(self.urls):
+                    tasks.pop(url).cancel()
+                for url in self.urls:
+                    if url not in tasks:
+                        tasks[url] = asyncio.create_task(self._follow(client, url, queue))
+                await asyncio.sleep(self.discover_s)
+                if self._discover:
+                    with contextlib.suppress(Exception):  # what was known goes on
+                        self.urls = tuple(await asyncio.to_thread(self._discover))
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
 
     async def _follow(self, client: object, url: str, queue: asyncio.Queue[Batch]) -> None:
         due = time.monotonic()
@@ -88,7 +128,8 @@ class Scraper:
     async def _once(self, client: object, url: str) -> Batch | None:
         now = time.time()
         try:
-            text, date = await _fetch(client, url)
+            async with asyncio.timeout(max(self.period_s, ANSWER_S)):
+                text, date = await _fetch(client, url)
             return self.take(url, text, now, date)
         except Exception as error:  # whatever a network does is an answer of the exporter
             reason = f"{type(error).__name__}: {error}"[:200]
@@ -103,7 +144,10 @@ class Scraper:
 
         Raises FormatError when the text is not in the exposition format.
         """
-        endpoint = self._endpoints[url]
+        endpoint = self._endpoints.get(url)
+        if endpoint is None:
+            host = urlsplit(url).hostname or url
+            endpoint = self._endpoints[url] = Endpoint(host, self._rules, self.period_s)
         blocks = endpoint.blocks(text, now)
         if not blocks:
             raise FormatError("has no series that telemetry knows", file=url)
@@ -158,7 +202,7 @@ def _seconds(date: str, otherwise: float) -> float:
         return otherwise
 
 
-def _urls(kind: str, argument: str) -> tuple[tuple[str, ...], float]:
+def _urls(kind: str, argument: str, *, needed: bool) -> tuple[tuple[str, ...], float]:
     urls, period = [], 1.0
     for part in filter(None, (p.strip() for p in argument.split(","))):
         if part.startswith("period="):
@@ -178,7 +222,7 @@ def _urls(kind: str, argument: str) -> tuple[tuple[str, ...], float]:
         if bad:
             raise InputError(f"wants http://HOST:PORT/PATH, got '{part[:80]}'", field=kind)
         urls.append(url if pieces.path not in ("", "/") else f"{url.rstrip('/')}/metrics")
-    if not urls:
+    if needed and not urls:
         raise InputError(f"wants {kind}:URL[,URL...][,period=S]", field=kind)
     return tuple(dict.fromkeys(urls)), period
 

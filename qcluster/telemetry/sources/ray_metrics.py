@@ -1,13 +1,13 @@
-"""Ray's own metrics of its nodes: ``ray:URL[,URL...][,period=S]``.
+"""Ray's own metrics of its nodes: ``ray[:URL[,URL...]][,period=S]``.
 
 Every Ray node's agent serves Prometheus text on its metrics export port. This module knows the
-names, not Ray: whoever runs beside Ray asks it for its nodes and passes them to ``ray_spec``.
-Nodes are named by their address, as Ray's ``ip`` label has it.
+names, not Ray: whoever runs beside Ray hands it ``ray.nodes``, and the source follows nodes that
+join and leave. Nodes are named by their address, as Ray's ``ip`` label has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from qcluster.errors import NotReady
@@ -15,7 +15,7 @@ from qcluster.telemetry.sources.endpoint import Target, gpu_id, labels_of
 from qcluster.telemetry.sources.exposition import Series
 from qcluster.telemetry.sources.prometheus import Scraper
 
-__all__ = ["ray", "ray_rules", "ray_spec"]
+__all__ = ["ray", "ray_rules", "ray_urls"]
 
 _NODE = {
     "ray_node_cpu_utilization": ("node_cpu", 0.01),
@@ -46,8 +46,8 @@ def ray_rules(series: Series, host: str) -> Target | None:
     return None
 
 
-def ray_spec(nodes: Iterable[Mapping[str, Any]]) -> str:
-    """The spec of this source for a cluster, from what ``ray.nodes()`` returns.
+def ray_urls(nodes: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Where the living nodes serve their metrics, from what ``ray.nodes()`` returns.
 
     Raises NotReady while no living node has a metrics port.
     """
@@ -59,9 +59,18 @@ def ray_spec(nodes: Iterable[Mapping[str, Any]]) -> str:
             urls.append(f"http://{host}:{port}/metrics")
     if not urls:
         raise NotReady("no living Ray node has a metrics port")
-    return f"ray:{','.join(sorted(urls))}"
+    return tuple(sorted(urls))
 
 
-def ray(argument: str) -> Scraper:
-    """The source ``ray``."""
-    return Scraper("ray", argument, ray_rules)
+def ray(argument: str, nodes: Callable[[], Iterable[Mapping[str, Any]]] | None = None) -> Scraper:
+    """The source ``ray``. ``nodes`` is ``ray.nodes`` where Ray is; it may block.
+
+    Without URLs and without ``nodes`` it raises NotReady when it is read.
+    """
+
+    def discover() -> tuple[str, ...]:
+        if nodes is None:
+            raise NotReady("the source 'ray' needs a Ray cluster around it, or URLs")
+        return ray_urls(nodes())
+
+    return Scraper("ray", argument, ray_rules, discover)
