@@ -328,10 +328,6 @@ def test_a_slow_reader_makes_periods_fall_out_and_nothing_pile_up(exporter):
 def ray_node(server, alive=True):
     address = {"NodeManagerAddress": "127.0.0.1", "MetricsExportPort": server.server_port}
     return {"Alive": alive, **address}
-        "Alive": alive,
-        "NodeManagerAddress": "127.0.0.1",
-        "MetricsExportPort": server.server_port,
-    }
 
 
 def test_ray_nodes_that_join_and_leave_are_followed(exporter):
