@@ -1,8 +1,8 @@
 """From batches to snapshots: a bounded memory of the latest values and a window of history.
 
 The ring is what the hub holds. Memory is bounded by the topology and the window lengths, whatever
-comes in. It takes batches from several sources and joins their topologies: of a node, link or
-accelerator that two of them describe, the first source's word counts. Entities that stay keep
+comes in. It takes batches from several sources and joins what they say of the cluster: of a node,
+link, accelerator or job that two of them describe, the first source's word counts. Entities that stay keep
 their values when the topology changes. A source that reports on nodes and never
 describes any has them taken in as they appear, up to a limit.
 """
@@ -67,6 +67,7 @@ class Ring:
         self._adopted: dict[str, dict[str, int]] = {}
         self._loads: deque[NDArray[np.float64]] = deque(maxlen=windows)
         self._power: deque[tuple[float, NDArray[np.float64]]] = deque(maxlen=history)
+        self._jobs_of: dict[str, tuple[Job, ...]] = {}
         self._jobs: tuple[Job, ...] = ()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._topology, self._tables = Topology(), _tables(Topology())
@@ -85,7 +86,9 @@ class Ring:
             self._described[batch.source] = batch.topology
             self._set_topology(join(self._described.values()))
         if batch.jobs is not None:
-            self._jobs = batch.jobs
+            self._jobs_of[batch.source] = batch.jobs
+            every = [job for jobs in self._jobs_of.values() for job in jobs]
+            self._jobs = tuple({job.id: job for job in (*every, *reversed(every))}.values())
         for block in batch.blocks:
             when = (batch.ts_s, STALE_PERIODS * batch.period_s, feed.number)
             unknown = self._tables[block.entity].take(block, *when)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcluster.telemetry import Batch, Block, Event, Link, Node, Quality, Ring, Topology
+from qcluster.telemetry import Batch, Block, Event, Job, Link, Node, Quality, Ring, Topology
 from qcluster.telemetry.ring import describe
 
 TWO = Topology(nodes=(Node(id="a", gpus=2), Node(id="b", gpus=1)))
@@ -175,6 +175,19 @@ def test_sources_join_their_topologies_and_keep_each_others_values():
     assert ring.topology.nodes[0].model == "H100"
     assert [link.id for link in ring.topology.links] == ["a/0->s"]
     np.testing.assert_array_equal(ring.snapshot().gpu["power_w"], [50, 70])
+
+
+def test_sources_join_their_jobs_and_the_first_word_counts():
+    def jobs(*sizes):
+        return tuple(Job(id=name, gpus=gpus) for name, gpus in sizes)
+
+    ring = ring_with(
+        batch(0.0, jobs=jobs(("a", 1), ("b", 2)), source="file"),
+        batch(1.0, jobs=jobs(("c", 3), ("a", 9)), source="simulate"),
+    )
+    assert [(job.id, job.gpus) for job in ring.snapshot().jobs] == [("a", 1), ("b", 2), ("c", 3)]
+    ring.add(batch(2.0, jobs=(), source="file"))
+    assert [(job.id, job.gpus) for job in ring.snapshot().jobs] == [("c", 3), ("a", 9)]
 
 
 def test_power_history_survives_a_node_that_joins():
