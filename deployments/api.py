@@ -50,6 +50,7 @@ def create_api(services: Services) -> FastAPI:
         title="qcluster",
         version=__version__,
         summary="Live telemetry in, certified plans out.",
+        docs_url=None,  # FastAPI's own loads its scripts from elsewhere
         redoc_url=None,
     )
     problems.install(app)
@@ -71,7 +72,7 @@ async def _security_headers(
 ) -> Response:
     response = await call_next(request)
     response.headers["X-Content-Type-Options"] = "nosniff"
-    if request.url.path == "/" or request.url.path.startswith("/ui/"):
+    if request.url.path in ("/", "/docs") or request.url.path.startswith("/ui/"):
         response.headers["Content-Security-Policy"] = CSP
         response.headers["Referrer-Policy"] = "no-referrer"
         response.headers["Cache-Control"] = "no-cache"
@@ -84,6 +85,10 @@ def _page_routes(services: Services) -> APIRouter:
     @router.get("/", include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(UI / "index.html")
+
+    @router.get("/docs", include_in_schema=False)
+    def docs() -> FileResponse:
+        return FileResponse(UI / "api.html")
 
     @router.get("/healthz")
     def healthz() -> dict[str, str]:
