@@ -14,21 +14,23 @@ B = NDArray[np.bool_]
 
 
 @njit(cache=True)
-def cover_layer(picks: I, on: B, speed: F, weight: float, load: F, out: I) -> int:
+def cover_layer(picks: I, on: B, speed: F, weight: float, slack: float, load: F, out: I) -> int:
     """GPU of each pick (tokens, k): a token's picks go to few GPUs, those with load to spare.
 
-    Greedy cover: the GPU that holds most of what is left, each counted
-    1 - weight x (load / mean - 1) where it is fuller than the mean so far. ``load`` (gpus,) is
+    Greedy cover: the GPU that holds most of what is left, each pick counted 1 - weight x (lead -
+    slack) where the GPU's time leads the mean by more than ``slack`` of what the mean will be in
+    the end. ``load`` (gpus,) is
     added to. Returns the number of distinct GPUs, summed over tokens.
     """
     tokens, k = picks.shape
     gpus = speed.size
     visits, total, rate = 0, load.sum(), speed.sum()
+    final = (total + tokens * k) / rate
     for i in range(tokens):
         for j in range(k):
             out[i, j] = -1
         left = k
-        mean = (total + 1.0) / rate
+        mean = total / rate
         while left > 0:
             best, at = -np.inf, -1
             for g in range(gpus):
@@ -38,9 +40,9 @@ def cover_layer(picks: I, on: B, speed: F, weight: float, load: F, out: I) -> in
                         held += 1
                 if held == 0:
                     continue
-                over = load[g] / speed[g] / mean - 1.0
+                lead = (load[g] / speed[g] - mean) / final
                 # Of equals, the emptier one.
-                value = held * (1.0 - weight * over) if over > 0.0 else held - 1e-3 * over
+                value = held * (1.0 - weight * max(0.0, lead - slack)) - 1e-3 * lead
                 if value > best:
                     best, at = value, g
             visits += 1

@@ -23,9 +23,12 @@ __all__ = ["dispatch", "fan_out", "place_by_traffic"]
 
 Ints = NDArray[np.int64]
 
+LOAD_SLACK = 0.02
+"""How far a GPU may lead the others, as a share of the final mean, before picks turn away."""
 LOAD_WEIGHT = 60.0
-"""How strongly a pick turns away from a GPU that is ahead: at 1/60 above the mean, wholly."""
-_PLAN_WEIGHT, _FIT_TOKENS, _ANNEAL_STEPS, _CAP = 20.0, 4096, 200_000, 1.05
+"""How strongly they then turn away: 1/60 further, wholly."""
+_PLAN_WEIGHT, _PLAN_SLACK = 20.0, 0.03
+_FIT_TOKENS, _ANNEAL_STEPS, _CAP = 4096, 200_000, 1.05
 
 
 def dispatch(placement: Placement, expert_ids: ArrayLike) -> Ints:
@@ -47,7 +50,7 @@ def dispatch(placement: Placement, expert_ids: ArrayLike) -> Ints:
         chosen = np.empty((picks.shape[0], picks.shape[2]), dtype=np.int64)
         row = np.ascontiguousarray(picks[:, x])
         load = np.zeros(len(live))
-        cover_layer(row, on, placement.speed[live], LOAD_WEIGHT, load, chosen)
+        cover_layer(row, on, placement.speed[live], LOAD_WEIGHT, LOAD_SLACK, load, chosen)
         out[:, x] = live[chosen]
     return out
 
@@ -97,7 +100,7 @@ def _place_layer(
     gain, served = np.empty((experts, gpus)), np.empty_like(picks)
     for _ in range(int(room.sum()) - experts):
         carried = np.zeros(gpus)
-        cover_layer(picks, on, speed, _PLAN_WEIGHT, carried, served)
+        cover_layer(picks, on, speed, _PLAN_WEIGHT, _PLAN_SLACK, carried, served)
         extra_gain(picks, served, on, gain)
         ahead = carried / speed * (speed.sum() / carried.sum()) - 1
         worth = (gain + 1e-3) * np.maximum(0.05, 1 - 5 * ahead)[None, :]

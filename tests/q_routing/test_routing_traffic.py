@@ -138,7 +138,7 @@ def test_extra_gain_counts_visits_that_a_copy_saves():
     on = np.array([[True, False], [True, False], [False, True]])
     picks = np.array([[0, 1, 2], [0, 2, 1]])
     served, load = np.empty_like(picks), np.zeros(2)
-    visits = cover_layer(picks, on, np.ones(2), 0.0, load, served)
+    visits = cover_layer(picks, on, np.ones(2), 0.0, 0.0, load, served)
     assert visits == 4
     assert load.tolist() == [4, 2]
     gain = np.empty((3, 2))
