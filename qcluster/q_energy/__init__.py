@@ -5,6 +5,7 @@ from __future__ import annotations
 from qcluster.q_energy.budget import allocate_budget
 from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.energy_plan import EnergyPlan, plan_energy
+from qcluster.q_energy.forecast import Forecaster, fit_forecaster, forecast_power
 from qcluster.q_energy.formats import read_trace
 from qcluster.q_energy.frontier import Frontier, FrontierPoint, Op, one_f_one_b, pipeline_frontier
 from qcluster.q_energy.levelling import level_peak
@@ -21,6 +22,7 @@ __all__ = [
     "EnergyConfig",
     "EnergyPlan",
     "EnergyPlanner",
+    "Forecaster",
     "Frontier",
     "FrontierPoint",
     "Op",
@@ -29,6 +31,8 @@ __all__ = [
     "Task",
     "allocate_budget",
     "critical_path",
+    "fit_forecaster",
+    "forecast_power",
     "level_peak",
     "one_f_one_b",
     "pipeline_frontier",
