@@ -9,6 +9,7 @@ from qcluster.q_energy.forecast import Forecaster, fit_forecaster, forecast_powe
 from qcluster.q_energy.formats import read_trace
 from qcluster.q_energy.frontier import Frontier, FrontierPoint, Op, one_f_one_b, pipeline_frontier
 from qcluster.q_energy.levelling import level_peak
+from qcluster.q_energy.nodes import NodeSelection, select_nodes
 from qcluster.q_energy.planner import EnergyPlanner
 from qcluster.q_energy.problem import Allocation, Curve, Schedule, Task
 from qcluster.q_energy.psplib import read_psplib
@@ -25,6 +26,7 @@ __all__ = [
     "Forecaster",
     "Frontier",
     "FrontierPoint",
+    "NodeSelection",
     "Op",
     "PowerTrace",
     "Schedule",
@@ -40,4 +42,5 @@ __all__ = [
     "read_psplib",
     "read_trace",
     "recommend",
+    "select_nodes",
 ]

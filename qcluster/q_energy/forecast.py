@@ -62,7 +62,7 @@ class Forecaster:
         full = _rows(features(run, step, self.library, rich=True))
         weight = self.blend[at]
         value = weight * self.rich[at].predict(full) + (1 - weight) * self.plain[at].predict(simple)
-        return np.clip(value.reshape(run.shape), 0.0, None)
+        return np.asarray(np.clip(value.reshape(run.shape), 0.0, None))
 
     def save(self, path: str | Path) -> None:
         """Write ``path`` (safetensors) and ``path`` with .json beside it."""
