@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
@@ -19,8 +18,9 @@ from starlette.staticfiles import StaticFiles
 
 from deployments import problems
 from deployments.limits import BodyLimits, BodyMiddleware, check_depth
+from deployments.page import CSP, UI
 from deployments.questions import REQUESTS, SolverPool
-from deployments.views import metrics_text, snapshot_view
+from deployments.views import metrics_text, power_history, snapshot_view
 from qcluster import __version__
 from qcluster.errors import InputError, NotFound, NotReady, QClusterError
 from qcluster.explain import explain
@@ -30,13 +30,7 @@ from qcluster.request import parse_request
 
 __all__ = ["Services", "create_api"]
 
-UI = Path(__file__).resolve().parent / "ui"
 PLANNERS = ("routing", "energy", "nvlink")
-CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
 MAX_BATCH = 256
 
 
@@ -56,6 +50,7 @@ def create_api(services: Services) -> FastAPI:
         title="qcluster",
         version=__version__,
         summary="Live telemetry in, certified plans out.",
+        docs_url=None,  # FastAPI's own loads its scripts from elsewhere
         redoc_url=None,
     )
     problems.install(app)
@@ -77,7 +72,7 @@ async def _security_headers(
 ) -> Response:
     response = await call_next(request)
     response.headers["X-Content-Type-Options"] = "nosniff"
-    if request.url.path == "/" or request.url.path.startswith("/ui/"):
+    if request.url.path in ("/", "/docs") or request.url.path.startswith("/ui/"):
         response.headers["Content-Security-Policy"] = CSP
         response.headers["Referrer-Policy"] = "no-referrer"
         response.headers["Cache-Control"] = "no-cache"
@@ -90,6 +85,10 @@ def _page_routes(services: Services) -> APIRouter:
     @router.get("/", include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(UI / "index.html")
+
+    @router.get("/docs", include_in_schema=False)
+    def docs() -> FileResponse:
+        return FileResponse(UI / "api.html")
 
     @router.get("/healthz")
     def healthz() -> dict[str, str]:
@@ -164,7 +163,11 @@ def _telemetry_routes(services: Services) -> APIRouter:
         snapshot = services.hub.latest()
         if snapshot is None:
             raise NotReady("no telemetry has arrived yet")
-        return {"snapshot": snapshot_view(snapshot), "health": services.hub.health()}
+        return {
+            "snapshot": snapshot_view(snapshot),
+            "power_history": power_history(snapshot),
+            "health": services.hub.health(),
+        }
 
     @router.post("", responses=problems.responses(408, 413), openapi_extra=_samples_body())
     async def push(request: Request) -> dict[str, int]:

@@ -35,6 +35,8 @@ def serve(
         ["auto"],
         help="Source, may be repeated: auto, simulate[:RACK], replay:FILE[@SPEED], ray, push.",
     ),
+    topology: Path | None = typer.Option(None, help="Cluster topology file, YAML or JSON."),
+    jobs: Path | None = typer.Option(None, help="Job profiles file, YAML or JSON."),
     address: str = typer.Option("local", help="local starts a Ray; auto or HOST:PORT joins one."),
     host: str = typer.Option("127.0.0.1", help="Address to listen on."),
     port: int = typer.Option(8000, min=1, max=65535, help="Port to listen on."),
@@ -43,10 +45,12 @@ def serve(
     replicas: int = typer.Option(2, min=1, max=64, help="Copies of the HTTP API."),
 ) -> None:
     """Take telemetry in, give plans out, over HTTP and on a page, until Ctrl-C."""
-    specs = _sources(telemetry)
+    described = (("topology", topology), ("jobs", jobs))
+    specs = _sources([*(f"{kind}:{path}" for kind, path in described if path), *telemetry])
     _check_listen(host, port)
     url = f"http://{host}:{port}"
-    stopped = _stop_on_signals()
+    stopped = threading.Event()
+    _stop_on_signals(stopped)
     state_dir = state_dir.absolute()
     with lock_state(state_dir, {"url": url}):
         os.environ["PYTHONPATH"] = os.pathsep.join(_import_path())
@@ -68,6 +72,7 @@ def _run(
     started = time.monotonic()
     note(f"starting Ray ({address}) ...")
     with running_ray(address, state_dir):
+        _stop_on_signals(stopped)  # again: ray.init puts a handler of its own on SIGTERM
         from actors.cluster import STORE, connect, start_cluster, stop_cluster
         from deployments.app import ApiOptions, deploy, withdraw
 
@@ -136,7 +141,8 @@ def _sources(specs: list[str]) -> list[str]:
 def _absolute(spec: str) -> str:
     # Actors run in other directories: a replayed file must be named from the root.
     name, _, argument = spec.partition(":")
-    return f"replay:{Path(argument).absolute()}" if name == "replay" else spec
+    files = ("replay", "topology", "jobs")
+    return f"{name}:{Path(argument).absolute()}" if name in files else spec
 
 
 def _check_listen(host: str, port: int) -> None:
@@ -151,17 +157,10 @@ def _check_listen(host: str, port: int) -> None:
             raise InputError(f"cannot listen on {host}:{port}: {reason}", field="--port") from None
 
 
-def _stop_on_signals() -> threading.Event:
-    stopped = threading.Event()
-
-    def stop(*_: object) -> None:
-        if stopped.is_set():
-            return  # already stopping: a second Ctrl-C must not leave processes behind
-        stopped.set()
-
+def _stop_on_signals(stopped: threading.Event) -> None:
+    # Setting an event twice does nothing: a second Ctrl-C must not leave processes behind.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    return stopped
+        signal.signal(number, lambda *_: stopped.set())
 
 
 def _import_path() -> list[str]:

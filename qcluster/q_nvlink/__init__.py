@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qcluster.q_nvlink.alltoall import Schedule, schedule_all_to_all
 from qcluster.q_nvlink.coloring import Coloring, color_groups
 from qcluster.q_nvlink.config import NVLinkConfig
 from qcluster.q_nvlink.fabric import Fabric, FabricLink, FabricNode
@@ -19,6 +20,7 @@ __all__ = [
     "NVLinkConfig",
     "NVLinkPlan",
     "NVLinkPlanner",
+    "Schedule",
     "Selection",
     "color_groups",
     "cut_bandwidth",
@@ -27,5 +29,6 @@ __all__ = [
     "parse_node_link",
     "plan_fabric",
     "recommend",
+    "schedule_all_to_all",
     "select_gpus",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["best_cut", "max_flow", "route_loads"]
+__all__ = ["best_cut", "max_flow", "rank_sets", "route_loads"]
 
 
 @njit(cache=True)
@@ -46,6 +46,44 @@ def best_cut(cap: NDArray[np.int64], gpus: int) -> tuple[Any, Any, Any]:
         if best_num < 0 or cut * best_den < best_num * size:
             best_num, best_den = cut, np.int64(size)
     return best_num, best_den, least
+
+
+@njit(cache=True)
+def rank_sets(
+    fast: NDArray[np.int64],
+    cap: NDArray[np.int64],
+    switches: NDArray[np.int64],
+    sets: NDArray[np.int64],
+    order: NDArray[np.int64],
+    ceiling: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """k times the sparsest cut of each set (sets, k), over fast links if these join it.
+
+    Sets are taken in ``order``, which must descend by ``ceiling`` (sets,), an upper bound in the
+    units of ``cap``; once it falls below the best value the rest cannot win and stays at -1.
+    """
+    k = sets.shape[1]
+    m = k + len(switches)
+    nodes = np.empty(m, dtype=np.int64)
+    nodes[k:] = switches
+    value = np.full(len(sets), -1.0)
+    best = 0.0
+    for position in order:
+        if ceiling[position] < best * (1.0 - 1e-12):
+            break
+        nodes[:k] = sets[position]
+        local = np.empty((m, m), dtype=np.int64)
+        for layer in range(2):
+            source = fast if layer == 0 else cap
+            for i in range(m):
+                for j in range(m):
+                    local[i, j] = source[nodes[i], nodes[j]]
+            num, den, least = best_cut(local, k)
+            value[position] = k * num / den
+            if least > 0:
+                break
+        best = max(best, value[position])
+    return value
 
 
 @njit(cache=True)

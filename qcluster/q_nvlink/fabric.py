@@ -183,6 +183,18 @@ class Fabric(Record):
             [i for i, n in enumerate(self.nodes) if n.kind not in kinds], dtype=np.int64
         )
 
+    @functools.cached_property
+    def components(self) -> list[list[int]]:
+        """Positions of the GPUs that links join both ways, each group in order, largest first."""
+        from scipy.sparse import csr_matrix
+        from scipy.sparse.csgraph import connected_components
+
+        _, label = connected_components(csr_matrix(self.nominal > 0), connection="strong")
+        groups: dict[int, list[int]] = {}
+        for i in self.gpu_index.tolist():
+            groups.setdefault(int(label[i]), []).append(i)
+        return sorted(groups.values(), key=lambda group: -len(group))
+
     def degraded(
         self,
         *,

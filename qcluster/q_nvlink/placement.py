@@ -61,7 +61,8 @@ def _fill(problem: PlacementProblem, choose: Choose, *, keep: bool) -> Placement
         if job.id in placement:
             continue
         pinned = problem.pinned[job.id]
-        open_now = [u for u in free if u not in reserved]
+        home = set(problem.fabric.components[problem.home[job.id]])
+        open_now = [u for u in free if u not in reserved and u in home]
         chosen = pinned + choose(problem, job.gpus - len(pinned), open_now)
         if len(chosen) < job.gpus:
             raise Infeasible(f"needs {job.gpus} GPUs", field=f"jobs[{job.id}]")
@@ -136,6 +137,8 @@ def _first_improvement(
         target = there if other is None else new[other][there]
         across = other != job
         if across and (here in fixed or target in fixed):
+            continue
+        if not problem.same_group(here, target):
             continue
         new[job][rank] = target
         if other is not None:

@@ -17,7 +17,7 @@ from qcluster.plan import Plan, TelemetryRef, merge_warnings
 from qcluster.q_nvlink.config import NVLinkConfig
 from qcluster.q_nvlink.fabric import Fabric, NodeId
 from qcluster.q_nvlink.placement import run_best_subsets, run_first_fit, verify_placement
-from qcluster.q_nvlink.problem import Placement, PlacementProblem, admit
+from qcluster.q_nvlink.problem import Admission, Placement, PlacementProblem, admit
 from qcluster.q_nvlink.rounds import Transfer, plan_rounds
 from qcluster.q_nvlink.routes import Route, list_routes
 from qcluster.q_nvlink.select import cut_bandwidth
@@ -71,6 +71,7 @@ def plan_fabric(
     seed: int | None = None,
     previous: NVLinkPlan | None = None,
     telemetry: TelemetryRef | None = None,
+    strict: bool = True,
 ) -> NVLinkPlan:
     """Place jobs on a fabric so that a step of all of them is as short as can be.
 
@@ -83,7 +84,8 @@ def plan_fabric(
     Raises
     ------
     InputError: a job or the configuration makes no sense.
-    Infeasible: two GPUs of a job are not joined by anything, naming them.
+    Infeasible: a job needs GPUs that nothing joins, naming two; unless ``strict`` is false, then
+        the job is listed under ``unplaced``.
     """
     settings = NVLinkConfig.read(config)
     deadline = Deadline.after(settings.deadline_s if deadline_s is None else deadline_s)
@@ -91,8 +93,8 @@ def plan_fabric(
     if not isinstance(fabric, Fabric):
         raise InputError(f"wants a Fabric, got {type(fabric).__name__}", field="fabric")
     profiles = _profiles(jobs)
-    admitted, unplaced, warnings = admit(fabric, profiles)
-    problem = _problem(fabric, admitted, previous, settings)
+    admission = admit(fabric, profiles, strict=strict)
+    problem = _problem(fabric, admission, previous, settings)
     answer = certified(
         problem,
         stages=[Stage("best-subsets", run_best_subsets)],
@@ -104,7 +106,7 @@ def plan_fabric(
         breaker=_BREAKER,
     )
     return _assemble(
-        problem, answer, settings, deadline, seed, unplaced, warnings, telemetry or TelemetryRef()
+        problem, answer, settings, deadline, seed, admission, telemetry or TelemetryRef()
     )
 
 
@@ -118,25 +120,28 @@ def _profiles(jobs: Sequence[Job | Mapping[str, Any]]) -> tuple[Job, ...]:
 
 def _problem(
     fabric: Fabric,
-    admitted: tuple[Job, ...],
+    admission: Admission,
     previous: NVLinkPlan | None,
     settings: NVLinkConfig,
 ) -> PlacementProblem:
     """The problem with what is left of the plan in force as its reference."""
     reference: dict[str, tuple[int, ...]] = {}
-    taken: set[NodeId] = {gpu for job in admitted for gpu in job.pinned}
-    for job in admitted:
+    taken: set[NodeId] = {gpu for job in admission.jobs for gpu in job.pinned}
+    for job in admission.jobs:
         gpus = previous.assignment.get(job.id) if previous is not None else None
         if gpus is None or len(gpus) != job.gpus or not all(gpu in fabric.index for gpu in gpus):
             continue
-        if set(job.pinned) <= set(gpus) and not (set(gpus) - set(job.pinned)) & taken:
+        home = set(fabric.components[admission.home[job.id]])
+        kept = set(gpus)
+        joined = {fabric.index[gpu] for gpu in gpus} <= home
+        if joined and set(job.pinned) <= kept and not (kept - set(job.pinned)) & taken:
             reference[job.id] = tuple(fabric.index[gpu] for gpu in gpus)
             taken.update(gpus)
     limit = None
     if settings.max_moved is not None and reference:
         flat = np.array([gpu for gpus in reference.values() for gpu in gpus])
         limit = MoveBudget.of(flat, settings.max_moved).limit
-    return PlacementProblem(fabric, admitted, reference, limit)
+    return PlacementProblem(fabric, admission.jobs, admission.home, reference, limit)
 
 
 def _assemble(
@@ -145,11 +150,11 @@ def _assemble(
     settings: NVLinkConfig,
     deadline: Deadline,
     seed: int,
-    unplaced: dict[str, str],
-    warnings: list[str],
+    admission: Admission,
     telemetry: TelemetryRef,
 ) -> NVLinkPlan:
     fabric, placement = problem.fabric, answer.value
+    warnings = list(admission.warnings)
     loads, relayed = problem.loads(placement)
     if relayed:
         warnings.append(f"{relayed} jobs pass traffic through GPUs of others: no path of their own")
@@ -177,7 +182,7 @@ def _assemble(
         routes=list_routes(problem, placement, max_paths=settings.max_paths),
         rounds=rounds.rounds,
         rounds_lower_bound=rounds.lower_bound,
-        unplaced=unplaced,
+        unplaced=admission.left_out,
         moves=problem.moved(placement),
         params={**answer.notes, "rounds_solver": rounds.solver, "relayed_jobs": relayed},
     )

@@ -56,6 +56,7 @@ class NVLinkPlanner:
             jobs,
             config=self.config,
             deadline_s=min(deadline.remaining() * 0.8, self.config.deadline_s),
+            strict=False,
             previous=previous if isinstance(previous, NVLinkPlan) else None,
             telemetry=TelemetryRef(
                 snapshot_hash=snapshot.hash,
@@ -113,12 +114,12 @@ class NVLinkPlanner:
         return Fabric.from_snapshot(snapshot)
 
     def _verify_objective(self, plan: NVLinkPlan, fabric: Fabric, jobs: tuple[Job, ...]) -> None:
-        admitted, _, _ = admit(fabric, jobs)
-        problem = PlacementProblem(fabric, admitted, {})
+        admission = admit(fabric, jobs, strict=False)
+        problem = PlacementProblem(fabric, admission.jobs, admission.home, {})
         placement = {
             job: [fabric.index[gpu] for gpu in gpus] for job, gpus in plan.assignment.items()
         }
-        if set(placement) != {job.id for job in admitted}:
+        if set(placement) != {job.id for job in admission.jobs}:
             raise SolverFailed("the plan's jobs are not those that fit")
         cost = problem.cost(placement)
         if not np.isclose(cost, plan.objective, rtol=1e-6):

@@ -20,7 +20,7 @@ from qcluster.q_nvlink._kernels import route_loads
 from qcluster.q_nvlink.fabric import Fabric, NodeId
 from qcluster.telemetry import Job
 
-__all__ = ["PlacementProblem", "admit"]
+__all__ = ["Admission", "Placement", "PlacementProblem", "admit"]
 
 Placement = dict[str, list[int]]
 """Job id to the positions (in ``fabric.nodes``) of its ranks' GPUs, in order of ranks."""
@@ -32,11 +32,13 @@ _DEFAULT_BYTES = 1e9  # of a job whose traffic is unknown: only proportions matt
 class PlacementProblem:
     """Admitted jobs on a fabric; ``reference`` is the placement in force, as far as it holds.
 
-    ``limit`` is how many ranks of ``reference`` may move, None for no limit.
+    ``home`` is the group of joined GPUs that a job stays in. ``limit`` is how many ranks of
+    ``reference`` may move, None for no limit.
     """
 
     fabric: Fabric
     jobs: tuple[Job, ...]
+    home: Mapping[str, int]
     reference: Mapping[str, tuple[int, ...]]
     limit: int | None = None
 
@@ -83,6 +85,14 @@ class PlacementProblem:
         own[list(gpus)] = True
         return own
 
+    @functools.cached_property
+    def _group(self) -> dict[int, int]:
+        return {i: c for c, group in enumerate(self.fabric.components) for i in group}
+
+    def same_group(self, a: int, b: int) -> bool:
+        """Whether links join the GPUs at two positions."""
+        return self._group[a] == self._group[b]
+
     def seconds(self, loads: NDArray[np.float64]) -> NDArray[np.float64]:
         """Seconds that each link needs for its bytes, (nodes, nodes)."""
         cap = self.fabric.effective
@@ -120,19 +130,34 @@ class PlacementProblem:
         )
 
 
-def admit(fabric: Fabric, jobs: Sequence[Job]) -> tuple[tuple[Job, ...], dict[str, str], list[str]]:
-    """The jobs that run now, those that do not with the reason, and warnings.
+@dataclass(frozen=True)
+class Admission:
+    """Who runs: ``home`` is the group of joined GPUs (index into ``fabric.components``) by job.
 
-    Gangs are atomic: a job gets all its GPUs or none. Jobs are admitted in the order given, as
-    long as they fit; a job that waits for another one in the list does not run beside it.
-
-    Raises InputError for a repeated id and for pinned GPUs that do not exist, are too many or are
-    claimed twice.
+    ``left_out`` holds why a job does not run now.
     """
-    free = len(fabric.gpus)
+
+    jobs: tuple[Job, ...]
+    home: dict[str, int]
+    left_out: dict[str, str]
+    warnings: list[str]
+
+
+def admit(fabric: Fabric, jobs: Sequence[Job], *, strict: bool = True) -> Admission:
+    """Decide which jobs run now.
+
+    Gangs are atomic: a job gets all its GPUs or none, and all within a group that links join. Jobs
+    are admitted in the order given, each to the smallest group that holds it; a job that waits for
+    another one in the list does not run beside it.
+
+    Raises InputError for a repeated id and for pinned GPUs that do not exist or are too many, and
+    when ``strict``, Infeasible for a job that fits the fabric but no group of it, naming a pair of
+    GPUs that nothing joins.
+    """
+    free = [len(group) for group in fabric.components]
+    component = {i: c for c, group in enumerate(fabric.components) for i in group}
+    found = Admission((), {}, {}, [])
     admitted: list[Job] = []
-    left_out: dict[str, str] = {}
-    warnings: list[str] = []
     claimed: set[NodeId] = set()
     seen: set[str] = set()
     for index, job in enumerate(jobs):
@@ -141,21 +166,58 @@ def admit(fabric: Fabric, jobs: Sequence[Job]) -> tuple[tuple[Job, ...], dict[st
             raise InputError(f"'{job.id}' stands twice", field=f"{place}.id")
         seen.add(job.id)
         _check_pins(fabric, job, place)
-        if waits := [other for other in job.after if other != job.id]:
-            left_out[job.id] = f"waits for {', '.join(waits)}"
-        elif job.gpus > free:
-            left_out[job.id] = f"needs {job.gpus} GPUs, {free} are left"
-        elif clash := claimed.intersection(job.pinned):
-            left_out[job.id] = f"pinned to {min(map(str, clash))}, which another job has"
+        pins = {component[fabric.index[gpu]] for gpu in job.pinned}
+        if strict and (len(pins) > 1 or len(fabric.components[0]) < job.gpus <= len(fabric.gpus)):
+            raise Infeasible(_unjoined(fabric, job), field=place)
+        homes = [c for c in pins or range(len(free)) if free[c] >= job.gpus]
+        reason = _reason(fabric, job, claimed, sum(free), homes, pins)
+        if reason:
+            found.left_out[job.id] = reason
+            continue
+        if job.gpus > 1 and not job.traffic().any():
+            found.warnings.append(f"{job.id}: traffic unknown, 1 GB a rank and step assumed")
+            admitted.append(replace(job, bytes=_DEFAULT_BYTES, kind=_kind(job), matrix=None))
         else:
-            if job.gpus > 1 and not job.traffic().any():
-                warnings.append(f"{job.id}: traffic unknown, 1 GB a rank and step assumed")
-                admitted.append(replace(job, bytes=_DEFAULT_BYTES, matrix=None))
-            else:
-                admitted.append(job)
-            claimed.update(job.pinned)
-            free -= job.gpus
-    return tuple(admitted), left_out, warnings
+            admitted.append(job)
+        home = min(homes, key=lambda c: free[c])
+        found.home[job.id] = home
+        claimed.update(job.pinned)
+        free[home] -= job.gpus
+    return replace(found, jobs=tuple(admitted))
+
+
+def _kind(job: Job) -> str:
+    return "allreduce" if job.matrix is not None else job.kind
+
+
+def _reason(
+    fabric: Fabric,
+    job: Job,
+    claimed: set[NodeId],
+    free: int,
+    homes: list[int],
+    pins: set[int],
+) -> str:
+    """Why a job does not run now; empty when it does."""
+    if waits := [other for other in job.after if other != job.id]:
+        return f"waits for {', '.join(waits)}"
+    if clash := claimed.intersection(job.pinned):
+        return f"pinned to {min(map(str, clash))}, which another job has"
+    if len(pins) > 1:
+        return _unjoined(fabric, job)
+    if job.gpus > free:
+        return f"needs {job.gpus} GPUs, {free} are left"
+    return "" if homes else f"needs {job.gpus} GPUs that links join, {free} are left in pieces"
+
+
+def _unjoined(fabric: Fabric, job: Job) -> str:
+    """Names two GPUs that the job would need and nothing joins."""
+    component = {i: c for c, group in enumerate(fabric.components) for i in group}
+    wanted = [fabric.index[gpu] for gpu in job.pinned] or [g[0] for g in fabric.components]
+    first = wanted[0]
+    other = next(i for i in wanted if component[i] != component[first])
+    a, b = fabric.nodes[first].id, fabric.nodes[other].id
+    return f"nothing joins {a} and {b}, and {job.id} needs {job.gpus} GPUs"
 
 
 def _check_pins(fabric: Fabric, job: Job, place: str) -> None:

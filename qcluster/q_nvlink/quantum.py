@@ -115,12 +115,14 @@ def _quantum_step(
     deadline: Deadline,
 ) -> NDArray[np.int64]:
     """The colouring with the core recoloured, or as it was when that is no better."""
-    from qcluster.quantum import solve
+    from qcluster.quantum import ising_stage
 
     ising = core_ising(problem, color, k, core)
     budget = min(1.0, max(0.02, deadline.remaining() / 4))
-    solution = solve(ising, solver="qaoa", deadline_s=budget, seed=seed)
-    spins = solution.z.reshape(len(core), k)
+    found = ising_stage("qaoa").run(
+        ising, deadline=Deadline.after(budget), seed=seed, incumbent=None
+    )
+    spins = found.value.reshape(len(core), k)
     changed = color.copy()
     changed[core] = spins.argmax(axis=1)
     before = conflicts(problem.indptr, problem.indices, color)

@@ -16,20 +16,21 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import Infeasible, InputError
-from qcluster.q_nvlink._kernels import best_cut, max_flow
+from qcluster.q_nvlink._kernels import rank_sets
+from qcluster.q_nvlink.cuts import ENUMERATED, UNIT, integer, sparsest_cut, twins
 from qcluster.q_nvlink.fabric import Fabric, NodeId
 from qcluster.record import Record
 
 __all__ = ["Selection", "cut_bandwidth", "select_gpus"]
 
 _MOST_SETS = 20_000  # sets that are tried one by one; beyond, local search with a bound
-_ENUMERATED = 12  # GPUs up to which cuts are enumerated rather than found by flow
-_UNIT = 1000.0  # integers are MB/s
+_MOST_VALUES = 100_000  # sets remembered a fabric
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +62,7 @@ class _Problem:
     switches: list[int]
     hosts: list[str]
     classes: list[list[int]]
+    values: dict[tuple[int, ...], tuple[float, float, bool]]
 
 
 def select_gpus(fabric: Fabric, k: int, *, busy: Iterable[NodeId] = ()) -> Selection:
@@ -117,48 +119,43 @@ def cut_bandwidth(fabric: Fabric, gpus: Sequence[NodeId], *, effective: bool = F
     return _effective(fabric, problem, chosen) if effective else _value(problem, chosen)[0]
 
 
-def _integer(matrix: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.rint(matrix * _UNIT).astype(np.int64)
-
-
 def _state(fabric: Fabric, busy: Iterable[NodeId]) -> _Problem:
     taken = set(busy)
     for gpu in taken:
         if gpu not in fabric.index:
             raise InputError(f"there is no GPU '{gpu}'", field="busy")
-    cap = _integer(fabric.nominal)
+    memory = _memory(fabric)
+    cap = memory.cap
     free = [int(i) for i in fabric.gpu_index if fabric.nodes[i].id not in taken]
     switches = [int(i) for i in fabric.transit_index]
     return _Problem(
         cap=cap,
-        fast=np.where(fabric.fast, cap, 0),
+        fast=memory.fast,
         free=free,
         switches=switches,
         hosts=[node.host or node.domain for node in fabric.nodes],
-        classes=_twins(cap, free, switches),
+        classes=twins(cap, free, switches),
+        values=memory.values,
     )
 
 
-def _twins(cap: NDArray[np.int64], free: list[int], switches: list[int]) -> list[list[int]]:
-    """Classes of interchangeable GPUs: swapping two of a class changes nothing."""
-    nodes = np.array(free + switches, dtype=np.int64)
-    classes: list[list[int]] = []
-    for v in free:
-        for members in classes:
-            u = members[0]
-            other = nodes[(nodes != u) & (nodes != v)]
-            if (
-                cap[u, v] == cap[v, u]
-                and (cap[u, other] == cap[v, other]).all()
-                and (cap[other, u] == cap[other, v]).all()
-                # With a third member the links inside the class must be alike as well.
-                and (len(members) < 2 or cap[u, v] == cap[members[0], members[1]])
-            ):
-                members.append(v)
-                break
-        else:
-            classes.append([v])
-    return classes
+class _Memory:
+    """What stays the same between two choices on a fabric: capacities and sets' bandwidths."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.cap = integer(fabric.nominal)
+        self.fast = np.where(fabric.fast, self.cap, 0)
+        self.values: dict[tuple[int, ...], tuple[float, float, bool]] = {}
+
+
+_MEMORIES: WeakKeyDictionary[Fabric, _Memory] = WeakKeyDictionary()
+
+
+def _memory(fabric: Fabric) -> _Memory:
+    found = _MEMORIES.get(fabric)
+    if found is None:
+        found = _MEMORIES.setdefault(fabric, _Memory(fabric))
+    return found
 
 
 def _count_sets(sizes: Sequence[int], k: int) -> int:
@@ -168,7 +165,7 @@ def _count_sets(sizes: Sequence[int], k: int) -> int:
     return ways[k]
 
 
-def _sets(classes: list[list[int]], k: int) -> Iterator[list[int]]:
+def _sets(classes: list[list[int]], k: int, hosts: list[str]) -> Iterator[list[int]]:
     """One set for every way to split ``k`` over the classes."""
     if not classes:
         if k == 0:
@@ -180,42 +177,80 @@ def _sets(classes: list[list[int]], k: int) -> Iterator[list[int]]:
         return
     rest = sum(len(members) for members in classes[1:])
     for take in range(min(k, len(classes[0])), max(0, k - rest) - 1, -1):
-        for tail in _sets(classes[1:], k - take):
-            yield classes[0][:take] + tail
+        head = _pack(classes[0], take, hosts)
+        for tail in _sets(classes[1:], k - take, hosts):
+            yield head + tail
+
+
+def _pack(members: list[int], take: int, hosts: list[str]) -> list[int]:
+    """``take`` of interchangeable GPUs from few hosts, keeping others whole: best fit.
+
+    The fullest host that holds all the rest, else the host with most free, until done.
+    """
+    by_host: dict[str, list[int]] = {}
+    for u in members:
+        by_host.setdefault(hosts[u], []).append(u)
+    chosen: list[int] = []
+    while len(chosen) < take:
+        rest = take - len(chosen)
+        fits = [name for name, free in by_host.items() if len(free) >= rest]
+        if fits:
+            name = min(fits, key=lambda name: len(by_host[name]))
+        else:
+            name = max(by_host, key=lambda name: len(by_host[name]))
+        chosen += by_host.pop(name)[:rest]
+    return chosen
 
 
 def _ranked(problem: _Problem, k: int) -> list[int] | None:
     """The best of all sets, or None when there are too many to try."""
     if _count_sets([len(c) for c in problem.classes], k) > _MOST_SETS:
         return None
-    sets = list(_sets(problem.classes, k))
-    ceiling = [_set_ceiling(problem, chosen) for chosen in sets]
-    best: tuple[float, float, float] | None = None
-    winner: list[int] = []
-    # Descending by a cheap upper bound: the rest cannot win once it falls below the best.
-    for position in sorted(range(len(sets)), key=lambda i: (-ceiling[i], i)):
-        if best is not None and ceiling[position] < best[0] - 1e-9:
+    sets = np.array(list(_sets(problem.classes, k, problem.hosts)), dtype=np.int64)
+    value = _values(problem, sets)
+    best = value.max()
+    # Equal up to rounding of the division; the rest is decided by what stays free.
+    ties = np.flatnonzero(value >= best * (1 - 1e-12))
+    winner = max(ties.tolist(), key=lambda i: (_residual(problem, sets[i].tolist()), -i))
+    return [int(u) for u in sets[winner]]
+
+
+def _values(problem: _Problem, sets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Bandwidth of each set (sets, k) in units of capacity, or -1 where it cannot be the best."""
+    k = sets.shape[1]
+    if k == 1 or len(sets) == 1:
+        return np.zeros(len(sets))
+    ceiling = _ceilings(problem, sets)
+    order = np.argsort(-ceiling, kind="stable")
+    useful = np.array([w for w in problem.switches if problem.cap[w].any()], dtype=np.int64)
+    if k <= ENUMERATED and not problem.cap[np.ix_(useful, useful)].any():
+        found: NDArray[np.float64] = rank_sets(
+            problem.fast, problem.cap, useful, sets, order, ceiling
+        )
+        return found
+    value, best = np.full(len(sets), -1.0), 0.0
+    for position in order:
+        if ceiling[position] < best * (1 - 1e-12):
             break
-        chosen = sets[position]
-        key = (_value(problem, chosen)[0], *_residual(problem, chosen))
-        if best is None or key > best:
-            best, winner = key, chosen
-    return winner
+        value[position] = _value(problem, sets[position].tolist())[0] * UNIT
+        best = max(best, value[position])
+    return value
 
 
-def _set_ceiling(problem: _Problem, chosen: list[int]) -> float:
-    """What enters the set's worst GPU, times k / (k - 1): no bandwidth is above it."""
-    k = len(chosen)
-    nodes = chosen + problem.switches
-    inflow = problem.cap[np.ix_(nodes, chosen)].sum(axis=0)
-    return float(inflow.min()) * (k / (k - 1) if k > 1 else 1.0) / _UNIT
+def _ceilings(problem: _Problem, sets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What enters a set's worst GPU, times k / (k - 1): no bandwidth is above it."""
+    k = sets.shape[1]
+    ports = problem.cap[problem.switches].sum(axis=0)[sets]
+    direct = problem.cap[sets[:, :, None], sets[:, None, :]].sum(axis=1)
+    inflow: NDArray[np.float64] = (ports + direct).min(axis=1) * (k / (k - 1))
+    return inflow
 
 
 def _port_bound(problem: _Problem, k: int) -> float:
     """Upper bound for any set: its worst port is at most the k-th best port of all."""
     nodes = problem.free + problem.switches
     inflow = np.sort(problem.cap[np.ix_(nodes, problem.free)].sum(axis=0))[::-1]
-    return float(inflow[k - 1]) * (k / (k - 1) if k > 1 else 1.0) / _UNIT
+    return float(inflow[k - 1]) * (k / (k - 1) if k > 1 else 1.0) / UNIT
 
 
 def _residual(problem: _Problem, chosen: list[int]) -> tuple[float, float]:
@@ -231,70 +266,23 @@ def _residual(problem: _Problem, chosen: list[int]) -> tuple[float, float]:
 
 def _value(problem: _Problem, chosen: Sequence[int]) -> tuple[float, float, bool]:
     """(bandwidth, least cut, over NVLink alone) of a set, GB/s."""
-    fast = _cut(problem.fast, chosen, problem.switches)
-    if fast[1] > 0:
-        return (*fast, True)
-    return (*_cut(problem.cap, chosen, problem.switches), False)
+    key = tuple(sorted(chosen))
+    known = problem.values.get(key)
+    if known is not None:
+        return known
+    fast = sparsest_cut(problem.fast, key, problem.switches)
+    value = (
+        (*fast, True) if fast[1] > 0 else (*sparsest_cut(problem.cap, key, problem.switches), False)
+    )
+    if len(problem.values) < _MOST_VALUES:
+        problem.values[key] = value
+    return value
 
 
 def _effective(fabric: Fabric, problem: _Problem, chosen: Sequence[int]) -> float:
-    cap = _integer(fabric.effective)
-    fast = _cut(np.where(fabric.fast, cap, 0), chosen, problem.switches)
-    return fast[0] if fast[1] > 0 else _cut(cap, chosen, problem.switches)[0]
-
-
-def _cut(
-    cap: NDArray[np.int64], chosen: Sequence[int], switches: Sequence[int]
-) -> tuple[float, float]:
-    """(all-gather bandwidth, least cut) among ``chosen`` with the help of ``switches``."""
-    k = len(chosen)
-    useful = [w for w in switches if cap[w].any()]
-    nodes = np.array([*chosen, *useful], dtype=np.int64)
-    local = np.ascontiguousarray(cap[np.ix_(nodes, nodes)])
-    if k == 1:
-        return 0.0, 0.0
-    if k <= _ENUMERATED and not local[k:, k:].any():
-        cut, size, least = best_cut(local, k)
-        return k * int(cut) / int(size) / _UNIT, int(least) / _UNIT
-    return _cut_by_flow(local, k)
-
-
-def _cut_by_flow(local: NDArray[np.int64], k: int) -> tuple[float, float]:
-    """The same by max-flow and Newton's method on the ratio (Dinkelbach, 1967), exact.
-
-    A source feeds x into every GPU; x is attainable when each GPU can draw k x. A violated draw
-    gives a cut with a smaller ratio, which is the next x. One GPU of each class of twins suffices.
-    """
-    classes = _twins(local, list(range(k)), list(range(k, len(local))))
-    targets = [members[0] for members in classes]
-    # Any cut separates the first GPU from some other one; twins of that one cut alike.
-    ends = targets[1:] + classes[0][1:2]
-    least = min(min(int(max_flow(local, 0, v)[0]), int(max_flow(local, v, 0)[0])) for v in ends)
-    num, den = int(local[:, targets[0]].sum()), k - 1
-    for target in targets:
-        while True:
-            flow, side = _draw(local, k, target, num, den)
-            if flow >= k * num:
-                break
-            inside = [v for v in range(len(local)) if side[v]]
-            outside = [v for v in range(len(local)) if not side[v]]
-            num = int(local[np.ix_(inside, outside)].sum())
-            den = sum(1 for v in inside if v < k)
-            if num == 0:
-                return 0.0, 0.0
-    return k * num / den / _UNIT, least / _UNIT
-
-
-def _draw(
-    local: NDArray[np.int64], k: int, target: int, num: int, den: int
-) -> tuple[int, NDArray[np.bool_]]:
-    """Flow into ``target`` when every GPU is fed num, link capacities times den."""
-    m = len(local)
-    graph = np.zeros((m + 1, m + 1), dtype=np.int64)
-    graph[:m, :m] = local * den
-    graph[m, :k] = num
-    flow, side = max_flow(graph, m, target)
-    return int(flow), side[:m]
+    cap = integer(fabric.effective)
+    fast = sparsest_cut(np.where(fabric.fast, cap, 0), chosen, problem.switches)
+    return fast[0] if fast[1] > 0 else sparsest_cut(cap, chosen, problem.switches)[0]
 
 
 def _search(problem: _Problem, k: int) -> list[int]:

@@ -10,10 +10,35 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["gpu_load_layer", "pack_layer", "place_layers", "replicate", "swap_layer"]
+__all__ = [
+    "bound_layers",
+    "gpu_load_layer",
+    "pack_layer",
+    "place_layers",
+    "replicate",
+    "swap_layer",
+    "weigh_layers",
+]
 
 F = NDArray[np.float64]
 I = NDArray[np.int64]  # noqa: E741 - the field's letter for an index array
+
+
+@njit(cache=True)
+def _sift(heap: I, key: F, i: int, size: int) -> None:
+    """Let the entry at ``i`` of a max-heap sink to its place."""
+    e, value = heap[i], key[i]
+    while True:
+        child = 2 * i + 1
+        if child >= size:
+            break
+        if child + 1 < size and key[child + 1] > key[child]:
+            child += 1
+        if key[child] <= value:
+            break
+        key[i], heap[i] = key[child], heap[child]
+        i = child
+    key[i], heap[i] = value, e
 
 
 @njit(cache=True)
@@ -25,30 +50,22 @@ def replicate(w: F, extra: int, cap: int) -> I:
     """
     n = w.size
     count = np.ones(n, dtype=np.int64)
-    heap = np.argsort(-w, kind="mergesort")
-    key = w[heap].copy()
+    if extra <= 0 or cap < 2:
+        return count
+    heap, key = np.arange(n), w.copy()
+    for i in range(n // 2 - 1, -1, -1):
+        _sift(heap, key, i, n)
     size = n
     for _ in range(extra):
-        if size == 0 or cap < 2:
+        if size == 0:
             break
         e = heap[0]
         count[e] += 1
-        value = w[e] / count[e]
+        key[0] = w[e] / count[e]
         if count[e] >= cap:
             size -= 1
-            e, value = heap[size], key[size]
-        i = 0
-        while True:
-            child = 2 * i + 1
-            if child >= size:
-                break
-            if child + 1 < size and key[child + 1] > key[child]:
-                child += 1
-            if key[child] <= value:
-                break
-            key[i], heap[i] = key[child], heap[child]
-            i = child
-        key[i], heap[i] = value, e
+            heap[0], key[0] = heap[size], key[size]
+        _sift(heap, key, 0, size)
     return count
 
 
@@ -59,25 +76,25 @@ def pack_layer(
     """Longest processing time first: each copy to the GPU that would finish first.
 
     Never two copies of an expert on a GPU; a copy that fits nowhere is dropped, and slots left
-    free take the largest share that their GPU does not hold. Writes ``slots``, ``on``, ``load``
-    and the counts that came out.
+    free take the largest share that their GPU does not hold. Writes ``slots``, ``load``, ``on``
+    (experts, gpus) and the counts that came out.
     """
     gpus, experts = speed.size, w.size
     used = np.zeros(gpus, dtype=np.int64)
-    share = w / count
-    for e in np.argsort(-share, kind="mergesort"):
+    share, pace = w / count, 1.0 / speed
+    for e in np.argsort(-share):
         placed = 0
         for _ in range(count[e]):
             best, best_time = -1, np.inf
             for g in range(gpus):
-                if used[g] < start[g + 1] - start[g] and not on[g, e]:
-                    time = (load[g] + share[e]) / speed[g]
+                if used[g] < start[g + 1] - start[g] and not on[e, g]:
+                    time = (load[g] + share[e]) * pace[g]
                     if time < best_time:
                         best, best_time = g, time
             if best < 0:
                 break
             slots[start[best] + used[best]] = e
-            on[best, e] = True
+            on[e, best] = True
             used[best] += 1
             load[best] += share[e]
             placed += 1
@@ -86,13 +103,13 @@ def pack_layer(
         while used[g] < start[g + 1] - start[g]:
             best = -1
             for e in range(experts):
-                if not on[g, e] and (best < 0 or w[e] * count[best] > w[best] * count[e]):
+                if not on[e, g] and (best < 0 or w[e] * count[best] > w[best] * count[e]):
                     best = e
             if best < 0:
                 break
             count[best] += 1
             slots[start[g] + used[g]] = best
-            on[g, best] = True
+            on[best, g] = True
             used[g] += 1
     gpu_load_layer(w, count, start, slots, load)
 
@@ -109,6 +126,30 @@ def gpu_load_layer(w: F, count: I, start: I, slots: I, load: F) -> None:
 
 
 @njit(cache=True)
+def _best_swap(
+    a: int, b: int, share: F, start: I, pace: F, slots: I, on: NDArray[np.bool_], load: F, best: F
+) -> tuple[int, int]:
+    """The slots of ``a`` and ``b`` whose exchange finishes earliest, if before ``best[0]``, which
+    it lowers; (-1, -1) if none. ``pace`` is 1 / speed.
+    """
+    at_i, at_j = -1, -1
+    for i in range(start[a], start[a + 1]):
+        e = slots[i]
+        if e < 0 or on[e, b]:
+            continue
+        big = share[e]
+        for j in range(start[b], start[b + 1]):
+            f = slots[j]
+            moved = big - (share[f] if f >= 0 else 0.0)
+            if moved <= 0.0:
+                continue
+            after = max((load[a] - moved) * pace[a], (load[b] + moved) * pace[b])
+            if after < best[0] and (f < 0 or not on[f, a]):
+                best[0], at_i, at_j = after, i, j
+    return at_i, at_j
+
+
+@njit(cache=True)
 def swap_layer(
     share: F, start: I, speed: F, slots: I, on: NDArray[np.bool_], load: F, goal: float, steps: int
 ) -> None:
@@ -118,62 +159,96 @@ def swap_layer(
     that is earlier than before, so the sorted vector of finish times falls and the search ends.
     """
     gpus = speed.size
-    time = load / speed
+    pace = 1.0 / speed
+    time = load * pace
+    best = np.empty(1)
     for _ in range(steps):
-        a = 0
+        a, low = 0, 0
         for g in range(1, gpus):
             if time[g] > time[a]:
                 a = g
-        top = time[a]
-        if top <= goal:
+            if time[g] < time[low]:
+                low = g
+        if time[a] <= goal:
             return
-        best, best_i, best_j, best_b = top * (1.0 - 1e-12), -1, -1, -1
+        # The emptiest GPU first: its swap rules out most others by the bound below.
+        best[0] = time[a] * (1.0 - 1e-12)
+        best_b = low
+        best_i, best_j = _best_swap(a, low, share, start, pace, slots, on, load, best)
         for b in range(gpus):
-            # The pair cannot do better than to finish together.
-            if b == a or (load[a] + load[b]) / (speed[a] + speed[b]) >= best:
+            # A pair cannot do better than to finish together.
+            if b in (a, low) or (load[a] + load[b]) >= best[0] * (speed[a] + speed[b]):
                 continue
-            for i in range(start[a], start[a + 1]):
-                e = slots[i]
-                if e < 0 or on[b, e]:
-                    continue
-                for j in range(start[b], start[b + 1]):
-                    f = slots[j]
-                    moved = share[e] - (share[f] if f >= 0 else 0.0)
-                    if moved <= 0.0:
-                        continue
-                    after = max((load[a] - moved) / speed[a], (load[b] + moved) / speed[b])
-                    if after < best and (f < 0 or not on[a, f]):
-                        best, best_i, best_j, best_b = after, i, j, b
-        if best_b < 0:
+            i, j = _best_swap(a, b, share, start, pace, slots, on, load, best)
+            if i >= 0:
+                best_i, best_j, best_b = i, j, b
+        if best_i < 0:
             return
         e, f = slots[best_i], slots[best_j]
         slots[best_i], slots[best_j] = f, e
-        on[a, e], on[best_b, e] = False, True
+        on[e, a], on[e, best_b] = False, True
         moved = share[e]
         if f >= 0:
-            on[best_b, f], on[a, f] = False, True
+            on[f, best_b], on[f, a] = False, True
             moved -= share[f]
         load[a] -= moved
         load[best_b] += moved
-        time[a], time[best_b] = load[a] / speed[a], load[best_b] / speed[best_b]
+        time[a], time[best_b] = load[a] * pace[a], load[best_b] * pace[best_b]
+
+
+@njit(cache=True)
+def bound_layers(w: F, extra: int, cap: int) -> F:
+    """(layers,) the largest share that no counts with ``extra`` more copies can avoid."""
+    out = np.empty(w.shape[0])
+    for layer in range(w.shape[0]):
+        out[layer] = (w[layer] / replicate(w[layer], extra, cap)).max()
+    return out
+
+
+@njit(cache=True)
+def weigh_layers(w: F, slots: I, gpu: I, gpus: int) -> tuple[F, int]:
+    """Loads (windows, layers, gpus) under equal shares of w (windows, layers, experts), and the
+    first layer that holds an expert twice on a GPU or not at all, or -1.
+    """
+    windows, layers, experts = w.shape
+    load = np.zeros((windows, layers, gpus))
+    wrong = -1
+    for x in range(layers):
+        count = np.zeros(experts, dtype=np.int64)
+        on = np.zeros((experts, gpus), dtype=np.bool_)
+        for s in range(gpu.size):
+            e = slots[x, s]
+            if e >= 0:
+                if on[e, gpu[s]] and wrong < 0:
+                    wrong = x
+                on[e, gpu[s]] = True
+                count[e] += 1
+        if count.min() == 0 and wrong < 0:
+            wrong = x
+        for v in range(windows):
+            for s in range(gpu.size):
+                e = slots[x, s]
+                if e >= 0:
+                    load[v, x, gpu[s]] += w[v, x, e] / count[e]
+    return load, wrong
 
 
 @njit(cache=True)
 def place_layers(w: F, start: I, speed: F, tolerance: float, steps: int) -> tuple[I, F]:
-    """Slots (layers, slots) for loads (layers, experts), and a lower bound (layers,) on each
-    layer's latest finish time: the mean, or the largest share that the counts allow.
+    """Slots (layers, slots) for loads (layers, experts), and the largest share (layers,) that the
+    number of slots forces; swaps end ``tolerance`` from the mean or
+    the largest share, whichever is later.
     """
     layers, experts = w.shape
     gpus, size = speed.size, start[-1]
-    slots = np.full((layers, size), -1, dtype=np.int64)
-    bound = np.empty(layers)
+    slots, forced = np.full((layers, size), -1, dtype=np.int64), np.empty(layers)
     for layer in range(layers):
         count = replicate(w[layer], size - experts, gpus)
-        on = np.zeros((gpus, experts), dtype=np.bool_)
+        on = np.zeros((experts, gpus), dtype=np.bool_)
         load = np.zeros(gpus)
-        total, top = w[layer].sum() / speed.sum(), (w[layer] / count).max() / speed.max()
-        bound[layer] = max(total, top)
+        forced[layer] = (w[layer] / count).max()
+        total, top = w[layer].sum() / speed.sum(), forced[layer] / speed.max()
         pack_layer(w[layer], count, start, speed, slots[layer], on, load)
-        goal = bound[layer] * (1.0 + tolerance)
+        goal = max(total, top) * (1.0 + tolerance)
         swap_layer(w[layer] / count, start, speed, slots[layer], on, load, goal, steps)
-    return slots, bound
+    return slots, forced

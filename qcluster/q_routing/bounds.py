@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qcluster.q_routing._kernels import replicate
+from qcluster.q_routing._kernels import bound_layers
 
 __all__ = ["time_bound"]
 
@@ -28,6 +28,5 @@ def time_bound(
     alive = speed > 0
     slots = int(np.minimum(room, experts)[alive].sum())
     mean = load.sum(axis=1) / speed.sum()
-    cap = int(alive.sum())
-    largest = [(row / replicate(row, slots - experts, cap)).max() for row in load]
-    return np.asarray(np.maximum(mean, np.array(largest) / speed.max()), dtype=np.float64)
+    largest = bound_layers(np.ascontiguousarray(load), slots - experts, int(alive.sum()))
+    return np.asarray(np.maximum(mean, largest / speed.max()), dtype=np.float64)

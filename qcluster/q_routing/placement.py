@@ -9,28 +9,30 @@ that the number of slots forces.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qcluster.errors import InputError, SolverFailed
-from qcluster.q_routing._kernels import place_layers
+from qcluster.q_routing._kernels import place_layers, weigh_layers
 from qcluster.q_routing.groups import pair_groups
 from qcluster.q_routing.problem import (
     EMPTY,
     Placement,
     PlacementProblem,
     balancedness,
-    gpu_loads,
 )
-from qcluster.q_routing.sticky import moves_between, replan
+from qcluster.q_routing.sticky import improve, moves_between, replan
 
 __all__ = ["place_experts", "verify_placement"]
 
 # Swaps stop this close to the bound: further steps cost time and gain nothing out of sample.
 _TOLERANCE = 2e-4
 _MAX_SWAPS = 20_000
+# Further from its bound than this, a layer is worth the slower search.
+_FAR = 8e-3
 
 
 def place_experts(
@@ -77,8 +79,7 @@ def place_experts(
     )
     before = _previous(previous, problem)
     slots, bound = _solve(problem)
-    if len(problem.load) > 1:
-        slots = replan(problem, slots, None, slots)
+    slots = _polish(problem, slots, bound)
     if before is not None:
         slots = replan(problem, before, max_moved, slots)
     return _result(problem, slots, bound, before)
@@ -110,8 +111,11 @@ def _solve(problem: PlacementProblem) -> tuple[NDArray[np.int64], NDArray[np.flo
     gpus = np.arange(problem.num_gpus)
     everyone = np.arange(total.shape[1])
     if problem.mode == "global":
-        _fill(problem, total, slots, gpus, np.broadcast_to(everyone, total.shape))
-        return slots, _bounds(problem)
+        forced = _fill(problem, total, slots, gpus, np.broadcast_to(everyone, total.shape))
+        if len(problem.load) > 1:
+            return slots, _bounds(problem)
+        mean = total.sum(axis=1) / problem.speed.sum()
+        return slots, np.maximum(mean, forced / problem.speed.max())[None]
     bound = _bounds(problem)
     per_node = len(gpus) // problem.num_nodes
     groups = everyone.reshape(problem.num_groups, -1)
@@ -134,8 +138,10 @@ def _fill(
     slots: NDArray[np.int64],
     gpus: NDArray[np.int64],
     members: NDArray[np.int64],
-) -> None:
-    """Place ``members`` (layers, experts of this part) onto ``gpus``; writes their slots."""
+) -> NDArray[np.float64]:
+    """Place ``members`` (layers, experts of this part) onto ``gpus``; writes their slots and
+    returns the largest share (layers,) that the number of slots forces.
+    """
     gpus = gpus[problem.speed[gpus] > 0]
     first = problem.slot_start[gpus]
     room = np.minimum(problem.slot_start[gpus + 1] - first, members.shape[1])
@@ -148,10 +154,27 @@ def _fill(
     start = np.concatenate([[0], np.cumsum(room)]).astype(np.int64)
     where = np.concatenate([np.arange(f, f + r) for f, r in zip(first, room, strict=True)])
     load = np.ascontiguousarray(np.take_along_axis(total, members, axis=1))
-    local, _ = place_layers(load, start, problem.speed[gpus], _TOLERANCE, _MAX_SWAPS)
+    local, forced = place_layers(load, start, problem.speed[gpus], _TOLERANCE, _MAX_SWAPS)
     slots[:, where] = np.where(
         local >= 0, np.take_along_axis(members, np.maximum(local, 0), axis=1), EMPTY
     )
+    return np.asarray(forced, dtype=np.float64)
+
+
+def _polish(
+    problem: PlacementProblem, slots: NDArray[np.int64], bound: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Layers that are still far from their bound are searched on, number of copies included."""
+    loads, _ = weigh_layers(problem.load, slots, problem.gpu_of_slot, problem.num_gpus)
+    alive = problem.speed > 0
+    time = (loads[..., alive] / problem.speed[alive]).max(axis=2).sum(axis=0)
+    far = np.flatnonzero(time > bound.sum(axis=0) * (1 + _FAR))
+    if not len(far):
+        return slots
+    part = replace(problem, load=np.ascontiguousarray(problem.load[:, far]))
+    out = slots.copy()
+    out[far] = improve(part, slots[far])
+    return out
 
 
 def _bounds(problem: PlacementProblem) -> NDArray[np.float64]:
@@ -183,9 +206,10 @@ def _result(
     bound: NDArray[np.float64],
     before: NDArray[np.int64] | None,
 ) -> Placement:
-    verify_placement(problem, slots)
     owner = problem.gpu_of_slot
-    loads = gpu_loads(slots, owner, problem.load, problem.num_gpus)
+    loads, wrong = weigh_layers(problem.load, slots, owner, problem.num_gpus)
+    if wrong >= 0:
+        raise SolverFailed(f"layer {wrong}: an expert is missing or stands twice on a GPU")
     reached = balancedness(loads, problem.speed)
     mean, floor = problem.load.sum() / problem.speed.sum(), float(bound.sum())
     upper = min(1.0, float(mean) / floor) if floor > 0 else 1.0

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.deadline import Deadline
+from qcluster.quantum.annealing import energy_scale
 from qcluster.quantum.problem import IsingProblem
 from qcluster.quantum.simulator import QAOASimulator, bytes_needed, count
 from qcluster.quantum.solver import SOLVERS, Found
@@ -23,14 +24,6 @@ __all__ = ["QAOASolver", "optimise_angles", "ramp_angles"]
 Floats = NDArray[np.float64]
 
 MAX_AMPLITUDES = 2**20
-
-
-def energy_scale(problem: IsingProblem) -> float:
-    """Root mean square of the energy a spin sees, sqrt(mean_i(h_i^2 + sum_j J_ij^2)); 1 if 0."""
-    if not problem.n:
-        return 1.0
-    total = float(np.square(problem.h).sum() + 2 * np.square(problem.weights).sum())
-    return float(np.sqrt(total / problem.n)) or 1.0
 
 
 def ramp_angles(problem: IsingProblem, layers: int, step: float = 0.7) -> tuple[Floats, Floats]:

@@ -3,12 +3,12 @@
 The ring is what the hub holds. Memory is bounded by the topology and the window lengths, whatever
 comes in. It takes batches from several sources and joins their topologies: of a node, link or
 accelerator that two of them describe, the first source's word counts. Entities that stay keep
-their values when the topology changes.
+their values when the topology changes. A source that reports on nodes and never
+describes any has them taken in as they appear, up to a limit.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from qcluster.telemetry.jobs import Job
 from qcluster.telemetry.schema import METRICS, Batch, Block, Entity, Event, Quality
 from qcluster.telemetry.snapshot import Snapshot
-from qcluster.telemetry.topology import Topology
+from qcluster.telemetry.topology import Node, Topology
 
 __all__ = ["Ring", "describe", "join"]
 
@@ -26,6 +26,7 @@ __all__ = ["Ring", "describe", "join"]
 STALE_PERIODS = 3.0
 MAX_EVENTS = 64
 MAX_SOURCES = 4096
+MAX_ADOPTED = 16_384
 # How many lists of ids a table remembers the places of; sources send the same few again and again.
 MAX_PLACES = 256
 
@@ -40,7 +41,7 @@ class _Table:
         self._counter = np.array([METRICS[name].kind == "counter" for name in self.metrics])
         shape = (len(ids), len(self.metrics))
         self.value, self.rate = np.full(shape, np.nan), np.full(shape, np.nan)
-        self.ts = np.full(shape, -np.inf)
+        self.ts, self.life = np.full(shape, -np.inf), np.zeros(shape)
         self.quality = np.full(shape, int(Quality.MISSING), np.uint8)
         self._places: dict[tuple[tuple[str, ...], tuple[str, ...]], _Place] = {}
 
@@ -50,11 +51,14 @@ class _Table:
         if not both:
             return
         here, there = (np.array(side) for side in zip(*both, strict=True))
-        for name in ("value", "rate", "ts", "quality"):
+        for name in ("value", "rate", "ts", "life", "quality"):
             getattr(self, name)[here] = getattr(old, name)[there]
 
-    def take(self, block: Block, ts_s: float) -> int:
-        """Store a block; returns how many of its rows belong to no known entity."""
+    def take(self, block: Block, ts_s: float, life_s: float) -> int:
+        """Store a block, whose values go stale after ``life_s`` seconds.
+
+        Returns how many of its rows belong to no known entity.
+        """
         place = self._place(block)
         values, quality = block.values, block.quality
         if place.known is not None:
@@ -66,7 +70,8 @@ class _Table:
         if place.counters.size:
             quality = self._rates(place, values, quality, since, fresh)
         if fresh.all():
-            self.value[where], self.quality[where], self.ts[where] = values, quality, ts_s
+            self.value[where], self.quality[where] = values, quality
+            self.ts[where], self.life[where] = ts_s, life_s
         else:
             self.value[where] = np.where(fresh, values, self.value[where])
             self.quality[where] = np.where(fresh, quality, self.quality[where])
@@ -74,6 +79,7 @@ class _Table:
             twice = np.uint8(Quality.DUPLICATE) * (since == 0)
             self.quality[where] |= twice.astype(np.uint8)
             self.ts[where] = np.where(fresh, ts_s, ts)
+            self.life[where] = np.where(fresh, life_s, self.life[where])
         return place.unknown
 
     def _place(self, block: Block) -> _Place:
@@ -106,23 +112,25 @@ class _Table:
             quality[:, cols] |= np.uint8(Quality.RESET) * back.astype(np.uint8)
         return quality
 
-    def latest(self, newest: float, stale_s: float) -> dict[str, NDArray[np.float64]]:
+    def latest(self, newest: float) -> dict[str, NDArray[np.float64]]:
         """Current values; rates for counters; NaN for what is stale."""
         out: dict[str, NDArray[np.float64]] = {}
         seen = np.isfinite(self.ts).any(axis=0)
-        fresh = newest - self.ts <= stale_s
+        fresh = newest - self.ts <= self.life
         for i in np.flatnonzero(seen):
             name, source, scale = self.metrics[i], self.value[:, i], 1.0
             if self._counter[i]:
                 name, scale = _rate_name(name)
                 source = self.rate[:, i]
-            out[name] = np.where(fresh[:, i], source * scale, np.nan)
+            shown = np.where(fresh[:, i], source * scale, np.nan)
+            # Some sources count bytes, others report the rate: where both are there, either does.
+            out[name] = np.where(np.isnan(shown), out[name], shown) if name in out else shown
         return out
 
-    def marks(self, newest: float, stale_s: float) -> dict[str, NDArray[np.uint8]]:
+    def marks(self, newest: float) -> dict[str, NDArray[np.uint8]]:
         """Quality of every metric that was seen, with what is stale marked."""
         seen = np.isfinite(self.ts).any(axis=0)
-        stale = (newest - self.ts > stale_s) & np.isfinite(self.ts)
+        stale = (newest - self.ts > self.life) & np.isfinite(self.ts)
         quality = self.quality | np.uint8(Quality.STALE) * stale.astype(np.uint8)
         return {self.metrics[i]: quality[:, i].copy() for i in np.flatnonzero(seen)}
 
@@ -174,8 +182,9 @@ class Ring:
         self.seq = 0
         self.ts_s = 0.0
         self.unknown_rows = 0
-        self._sources: dict[str, tuple[bool, float]] = {}
+        self._sources: dict[str, bool] = {}
         self._described: dict[str, Topology] = {}
+        self._adopted: dict[str, dict[str, int]] = {}
         self._loads: deque[NDArray[np.float64]] = deque(maxlen=windows)
         self._power: deque[tuple[float, NDArray[np.float64]]] = deque(maxlen=history)
         self._jobs: tuple[Job, ...] = ()
@@ -191,14 +200,19 @@ class Ring:
     def add(self, batch: Batch) -> None:
         """Take in what a source delivered. Late batches fill in, they never overwrite newer."""
         if batch.topology is not None and batch.topology != self._described.get(batch.source):
+            self._adopted.pop(batch.source, None)
             self._described[batch.source] = batch.topology
             self._set_topology(join(self._described.values()))
         if batch.jobs is not None:
             self._jobs = batch.jobs
         if batch.source in self._sources or len(self._sources) < MAX_SOURCES:
-            self._sources[batch.source] = (batch.simulated, batch.period_s)
+            self._sources[batch.source] = batch.simulated
         for block in batch.blocks:
-            self.unknown_rows += self._tables[block.entity].take(block, batch.ts_s)
+            life_s = STALE_PERIODS * batch.period_s
+            unknown = self._tables[block.entity].take(block, batch.ts_s, life_s)
+            if unknown and self._adopt(batch.source, block):
+                unknown = self._tables[block.entity].take(block, batch.ts_s, life_s)
+            self.unknown_rows += unknown
         if batch.expert_load is not None:
             if self._loads and self._loads[-1].shape != batch.expert_load.shape:
                 self._loads.clear()
@@ -209,23 +223,21 @@ class Ring:
             self._remember_power(batch.ts_s)
         self.seq += 1
 
-    def snapshot(self, now: float | None = None) -> Snapshot:
-        """The picture now; values older than three periods are NaN."""
-        now = max(time.time() if now is None else now, self.ts_s)
-        period = max((period for _, period in self._sources.values()), default=1.0)
+    def snapshot(self) -> Snapshot:
+        """The picture now; values older than three periods of their source are NaN."""
         # Staleness is counted from the newest sample, so that a replayed trace is not all stale.
-        newest, stale_s = self.ts_s, STALE_PERIODS * period
+        newest = self.ts_s
         return Snapshot(
             seq=self.seq,
             ts_s=self.ts_s,
             topology=self._topology,
-            simulated=any(simulated for simulated, _ in self._sources.values()),
+            simulated=any(self._sources.values()),
             sources=tuple(sorted(self._sources)),
-            alive=self._alive(newest, stale_s),
-            gpu=self._tables["gpu"].latest(newest, stale_s),
-            gpu_quality=self._tables["gpu"].marks(newest, stale_s),
-            node=self._tables["node"].latest(newest, stale_s),
-            link=self._tables["link"].latest(newest, stale_s),
+            alive=self._alive(newest),
+            gpu=self._tables["gpu"].latest(newest),
+            gpu_quality=self._tables["gpu"].marks(newest),
+            node=self._tables["node"].latest(newest),
+            link=self._tables["link"].latest(newest),
             expert_load=np.stack(self._loads) if self._loads else None,
             power_ts_s=np.array([ts for ts, _ in self._power]),
             power_w=np.array([power for _, power in self._power]).reshape(
@@ -234,6 +246,25 @@ class Ring:
             jobs=self._jobs,
             events=tuple(self._events),
         )
+
+    def _adopt(self, source: str, block: Block) -> bool:
+        """Take in nodes that a source reports on; False if none could be."""
+        if block.entity == "link" or (source in self._described and source not in self._adopted):
+            return False
+        mine = dict(self._adopted.get(source, {}))
+        others = {node.id for node in self._topology.nodes} - mine.keys()
+        for name in block.ids:
+            node, _, index = name.rpartition("/") if block.entity == "gpu" else (name, "", "")
+            if node and node not in others and (index.isdigit() or block.entity == "node"):
+                mine[node] = max(mine.get(node, 0), int(index) + 1 if index else 0)
+        size = sum(max(gpus, 1) for gpus in mine.values())
+        if mine == self._adopted.get(source, {}) or size > MAX_ADOPTED:
+            return False
+        self._adopted[source] = mine
+        nodes = tuple(Node(id=node, gpus=gpus) for node, gpus in mine.items())
+        self._described[source] = Topology(nodes=nodes)
+        self._set_topology(join(self._described.values()))
+        return True
 
     def _set_topology(self, topology: Topology) -> None:
         nodes = tuple(node.id for node in topology.nodes)
@@ -246,12 +277,12 @@ class Ring:
         self._tables = tables
         self._node_of = np.array(list(topology.node_of().values()), dtype=np.int64)
 
-    def _alive(self, newest: float, stale_s: float) -> NDArray[np.bool_]:
+    def _alive(self, newest: float) -> NDArray[np.bool_]:
         table = self._tables["gpu"]
         up, ts = table.column("up"), table.ts.max(axis=1, initial=-np.inf)
-        known = np.isfinite(ts)
+        known, fresh = np.isfinite(ts), (newest - table.ts <= table.life).any(axis=1)
         # A GPU that never reported is taken for alive: the topology says that it is there.
-        return np.where(known, (newest - ts <= stale_s) & (np.nan_to_num(up, nan=1.0) > 0), True)
+        return np.where(known, fresh & (np.nan_to_num(up, nan=1.0) > 0), True)
 
     def _remember_power(self, ts_s: float) -> None:
         nodes = len(self._topology.nodes)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import json
+import subprocess
 from typing import Any
 
 import httpx
 import pytest
-from servers import Server, events
+from servers import ROOT, Server, events
 
 PLANNERS = ("routing", "energy", "nvlink")
 ENVELOPE = {
@@ -34,7 +35,8 @@ def test_every_planner_has_a_fresh_certified_plan(server: Server, planner: str) 
     if plan["lower_bound"] is None:
         assert plan["reasons"]["lower_bound"]
     else:
-        assert plan["lower_bound"] <= plan["objective"] * (1 + 1e-9) + 1e-9
+        assert plan["lower_bound"] <= plan["objective"]
+        assert 0 <= plan["gap"] < 0.5
 
 
 def test_plans_move_with_the_telemetry(server: Server) -> None:
@@ -71,6 +73,17 @@ def test_every_openapi_example_works_when_pasted(server: Server) -> None:
     assert tried >= 6
 
 
+def test_the_readme_commands_run_as_written(server: Server) -> None:
+    readme = (ROOT / "README.md").read_text().replace("\\\n", "")
+    commands = [line for line in readme.splitlines() if line.startswith("curl ")]
+    assert len(commands) >= 2
+    for command in commands:
+        real = command.replace("localhost:8000", f"127.0.0.1:{server.port}").split("  #")[0]
+        done = subprocess.run(["sh", "-c", real], capture_output=True, text=True, check=True)
+        answer = json.loads(done.stdout)
+        assert "objective" in answer or answer["plan"]["objective"]
+
+
 def test_a_plan_on_demand_carries_its_proof(server: Server) -> None:
     body = {
         "tokens": [{"id": str(i), "complexity": 1 + i % 3} for i in range(40)],
@@ -96,11 +109,12 @@ def test_a_batch_answers_each_problem_for_itself(server: Server) -> None:
 def test_pushed_samples_reach_the_snapshot(server: Server) -> None:
     shown = server.http.get("/v1/telemetry/latest").json()["snapshot"]
     node, _, index = shown["gpus"][0].rpartition("/")
-    sample = {"ts_s": time.time() + 5, "node": node, "gpu": int(index), "power_w": 123.25}
-    taken = server.http.post("/v1/telemetry", json=sample)
-    assert taken.json() == {"samples": 1}
+    sample = {"node": node, "gpu": int(index), "power_w": 123.25}
 
     def seen() -> bool:
+        # The simulator overwrites it within a second, so push and look in one breath.
+        taken = server.http.post("/v1/telemetry", json=sample)
+        assert taken.json() == {"samples": 1}
         snapshot = server.http.get("/v1/telemetry/latest").json()["snapshot"]
         return bool(snapshot["power_w"][0] == 123.25)
 

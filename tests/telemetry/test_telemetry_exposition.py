@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -116,6 +116,7 @@ def escape(text):
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(names, st.dictionaries(label_names, texts, max_size=3), st.floats()), max_size=6

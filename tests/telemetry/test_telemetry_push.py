@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcluster.errors import FormatError, InputError
@@ -97,7 +97,7 @@ def test_what_is_pushed_shows_in_a_snapshot():
         {"node": "a", "gpu": 0, "power_w": 7}
     ):
         ring.add(batch)
-    assert ring.snapshot(NOW).gpu["power_w"][0] == 7
+    assert ring.snapshot().gpu["power_w"][0] == 7
 
 
 def test_blanks_and_impossible_values_are_marked_not_refused():
@@ -214,6 +214,7 @@ fields = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.dictionaries(fields, json_values | st.dictionaries(fields, json_values), max_size=5))
 def test_whatever_comes_is_taken_or_refused_in_one_line(document):
     try:
@@ -223,6 +224,7 @@ def test_whatever_comes_is_taken_or_refused_in_one_line(document):
     assert "\n" not in outcome if isinstance(outcome, str) else isinstance(outcome[0], Batch)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from([m.name for m in METRICS.values() if m.entity == "gpu"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcluster.telemetry import Batch, Block, Event, Link, Node, Quality, Ring, Topology
@@ -67,6 +67,14 @@ def test_counters_become_rates_and_a_reset_is_marked_not_negative():
     assert ring.snapshot().gpu["energy_w"][1] == 100, "the rate is known again after the reset"
 
 
+def test_a_rate_may_be_counted_or_reported():
+    ring = ring_with(
+        batch(1.0, gpu(["a/0"], nvlink_tx_bytes=[0]), topology=TWO),
+        batch(2.0, gpu(["a/0"], nvlink_tx_bytes=[3e9]), gpu(["a/1"], nvlink_tx_gb_s=[7])),
+    )
+    np.testing.assert_allclose(ring.snapshot().gpu["nvlink_tx_gb_s"], [3, 7, np.nan])
+
+
 def test_values_go_stale_after_three_periods_of_the_newest_sample():
     ring = ring_with(
         batch(1.0, gpu(["a/0"], power_w=[50]), topology=TWO),
@@ -78,6 +86,13 @@ def test_values_go_stale_after_three_periods_of_the_newest_sample():
     assert np.isnan(snapshot.gpu["power_w"][0])
     assert snapshot.gpu_quality["power_w"][0] & Quality.STALE
     np.testing.assert_array_equal(snapshot.alive, [False, True, True])
+
+
+def test_each_source_has_its_own_period():
+    slow = batch(1.0, gpu(["a/0"], power_w=[50]), topology=TWO, source="slow", period_s=10.0)
+    ring = ring_with(slow, batch(1.0, gpu(["a/1"], power_w=[60])), batch(20.0, source="fast"))
+    assert ring.snapshot().alive.tolist() == [True, False, True]
+    np.testing.assert_array_equal(ring.snapshot().gpu["power_w"], [50, np.nan, np.nan])
 
 
 def test_a_gpu_that_says_it_is_down_is_not_alive():
@@ -151,6 +166,7 @@ def test_an_empty_ring_has_an_empty_snapshot():
     assert describe(snapshot)["gpus"] == 0
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 20), st.sampled_from(["a/0", "a/1", "b/0"]), st.integers(0, 999)),
@@ -168,6 +184,33 @@ def test_whatever_the_order_the_newest_first_reading_wins(samples):
     table = ring._tables["gpu"].column("power_w")
     for name, (_, value) in newest.items():
         assert table[ring._tables["gpu"].index[name]] == value
+
+
+def test_nodes_of_a_source_that_describes_none_are_taken_in_as_they_appear():
+    ring = ring_with(batch(1.0, gpu(["a/1"], power_w=[5])), batch(2.0, gpu(["b/0"], power_w=[7])))
+    snapshot = ring.snapshot()
+    assert snapshot.topology.gpu_ids == ("a/0", "a/1", "b/0")
+    np.testing.assert_array_equal(snapshot.gpu["power_w"], [np.nan, 5, 7])
+    assert ring.unknown_rows == 0
+
+
+def test_a_source_that_describes_its_cluster_is_held_to_it():
+    ring = ring_with(batch(1.0, gpu(["c/0"], power_w=[5]), topology=TWO))
+    assert ring.topology == TWO
+    ring.add(batch(1.0, gpu(["a/7", "c/0"], power_w=[1, 2]), source="other"))
+    assert ring.topology.gpu_ids == ("a/0", "a/1", "b/0", "c/0"), "c is new, a belongs to another"
+    assert ring.unknown_rows == 2
+    ring.add(batch(2.0, topology=Topology(), source="other"))
+    assert ring.topology == TWO, "what it says itself counts from then on"
+
+
+def test_taking_in_has_a_limit():
+    ring = Ring()
+    for i in range(5):
+        ring.add(batch(1.0, gpu([f"n{i}/4094"], power_w=[5])))
+    assert len(ring.topology.gpu_ids) < 16_384 < 5 * 4095
+    ring.add(batch(1.0, gpu(["x/power"], power_w=[5]), source="odd"))
+    assert ring.unknown_rows == 2, "one of five, and one that is no GPU"
 
 
 @pytest.mark.parametrize("metric", ["node_power_w", "no_such"])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
-import threading
 import time
 from email.utils import formatdate
 
@@ -54,6 +52,7 @@ def test_units_become_ours():
         + gpu_line("DCGM_FI_DEV_GPU_UTIL", 87)
         + gpu_line("DCGM_FI_DEV_FB_USED", 1024)
         + gpu_line("DCGM_FI_PROF_SM_ACTIVE", 0.5)
+        + gpu_line("DCGM_FI_PROF_NVLINK_TX_BYTES", 3.5e11)
     )
     (block,) = endpoint().blocks(text, NOW)
     assert {metric: value for (_, metric), (value, _) in cells(block).items()} == {
@@ -62,6 +61,7 @@ def test_units_become_ours():
         "utilization": pytest.approx(0.87),
         "memory_used_bytes": 2**30,
         "sm_active": 0.5,
+        "nvlink_tx_gb_s": pytest.approx(350),
     }
 
 
@@ -217,45 +217,6 @@ def test_a_text_without_known_series_is_refused():
         source.take("http://h:1/metrics", "up 1\n", NOW)
 
 
-class Exporter(http.server.ThreadingHTTPServer):
-    """Serves ``answers`` one after another, the last for ever."""
-
-    def __init__(self, *answers):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers = list(answers)
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}).start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/metrics"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        answers = self.server.answers
-        code, text = answers.pop(0) if len(answers) > 1 else answers[0]
-        self.send_response(code)
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def exporter():
-    made = []
-
-    def make(*answers):
-        made.append(Exporter(*answers))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.shutdown()
-        one.server_close()
-
-
 def take(source, n):
     async def run():
         batches = source.batches()
@@ -303,6 +264,19 @@ def test_a_counter_reset_is_marked_in_the_snapshot(exporter):
     snapshot = ring.snapshot()
     assert snapshot.gpu_quality["energy_j"][0] == Quality.RESET
     assert np.isnan(snapshot.gpu["energy_w"][0])
+
+
+def test_a_slow_reader_makes_periods_fall_out_and_nothing_pile_up(exporter):
+    server = exporter((200, gpu_line("DCGM_FI_DEV_POWER_USAGE", 1)))
+
+    async def run():
+        batches = open_source(f"dcgm:{server.url},period=0.01").batches()
+        await anext(batches)
+        await asyncio.sleep(0.5)
+        await batches.aclose()
+
+    asyncio.run(run())
+    assert server.asked <= 5, "one taken, two in the queue, one that waits for room"
 
 
 def test_an_endless_answer_is_cut(exporter, monkeypatch):

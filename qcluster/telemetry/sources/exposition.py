@@ -2,7 +2,8 @@
 
 A scrape repeats the same series line after line, scrape after scrape: only the numbers change. So
 a ``Reader`` remembers the text before the number, the series key, and takes its labels apart once.
-Values agree with the reference parser's to the last bit, because both end in Python's ``float``.
+Values agree with the reference parser's to the last bit, because both end in Python's ``float``;
+names stay as written, where the reference adds ``_total`` to a counter that lacks it.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ _LINE = re.compile(
     r"([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*(?:\{(.*)\})?[ \t]*(?<=[ \t}])(\S+)(?:[ \t]+(-?\d+))?"
 )
 _LABEL = re.compile(r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(?:,|$)')
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _ESCAPE = re.compile(r"\\(.)")
 MAX_SERIES = 1_000_000
+MAX_PARTS = 100_000
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Series:
-    """One time series: its name and labels."""
+    """One time series: its name and labels. A ``Reader`` gives the same object every scrape."""
 
     name: str
     labels: dict[str, str]
@@ -48,6 +52,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._known: dict[str, Series] = {}
+        self._parts = _Parts()
 
     def parse(self, text: str) -> Scrape:
         """A scrape.
@@ -66,7 +71,7 @@ class Reader:
             key, _, number = line.rpartition(" ")
             found = known.get(key)
             if found is None:
-                if not line.strip() or line.lstrip().startswith("#"):
+                if line[0] in " \t\r" and line.lstrip()[:1] in ("", "#"):
                     continue
                 found, number, stamp = self._learn(line, key, row)
                 if stamp is not None:
@@ -87,6 +92,10 @@ class Reader:
         return Scrape(series, array, ts_s)
 
     def _learn(self, line: str, key: str, row: int) -> tuple[Series, str, float | None]:
+        plain = _plain(key, self._parts)
+        if plain is not None:
+            self._known[key] = plain
+            return plain, line[len(key) + 1 :], None
         match = _LINE.fullmatch(line.strip())
         if not match:
             raise FormatError(f"is no sample: '{line[:60]}'", row=row)
@@ -136,6 +145,33 @@ def _labels(text: str, row: int) -> dict[str, str]:
         out[name] = _ESCAPE.sub(_unescape, value) if "\\" in value else value
         position = match.end()
     return out
+
+
+class _Parts(dict[str, tuple[str, str]]):
+    """``name="value`` to the two of them. Series share most of their labels."""
+
+    def __missing__(self, part: str) -> tuple[str, str]:
+        label, found, value = part.partition('="')
+        if not found or '"' in value or not _LABEL_NAME.fullmatch(label):
+            raise KeyError(part)
+        if len(self) >= MAX_PARTS:
+            self.clear()
+        self[part] = label, value
+        return label, value
+
+
+def _plain(key: str, parts: _Parts) -> Series | None:
+    """A series written as nearly all exporters write it, ``name{a="b",c="d"}``, else None."""
+    name, _, rest = key.partition("{")
+    if rest[-2:] != '"}' or "\\" in rest or not _NAME.fullmatch(name):
+        return None
+    # Without escapes no value holds a quote, so a quote and a comma always part two labels.
+    texts = rest[:-2].split('",')
+    try:
+        labels = dict(map(parts.__getitem__, texts))
+    except KeyError:
+        return None
+    return Series(name, labels) if len(labels) == len(texts) else None
 
 
 def _unescape(match: re.Match[str]) -> str:

@@ -1,9 +1,12 @@
 """Recorded telemetry played again: ``replay:FILE[?KEY=VALUE&...][@SPEED]``.
 
-FILE is CSV or JSON lines (also ``.gz``) or npz:
+FILE is one of these, text also as ``.gz``:
 
-    CSV      node,run,time_ms,power_w (node power), or ts_s,node,gpu,power_w,... (wide)
+    CSV      node,run,time_ms,power_w (node power), ts_s,node,gpu,power_w,... (wide), or the log of
+             nvidia-smi --query-gpu=timestamp,index,power.draw,... --format=csv
     JSONL    samples as ``push`` takes them, one a line
+    txt log  MLPerf's power log of one node
+    prom     a saved scrape of an exporter
     npz      expert_ids (tokens, layers, k), cut into windows, or expert_load (windows, layers,
              experts)
 
@@ -137,27 +140,34 @@ def read(recording: Recording | str | Path) -> Iterator[Batch]:
 def _read(recording: Recording) -> Iterable[Batch]:
     path, source = recording.path, f"replay:{recording.path.name}"
     kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    if kind == "csv":
+    if kind in ("csv", "txt", "log"):
+        from qcluster.telemetry.sources.replay.cells import csv_cells, open_text
+        from qcluster.telemetry.sources.replay.logs import mllog_cells
         from qcluster.telemetry.sources.replay.table import read_table
 
-        return read_table(path, source, run=recording.run, period_s=recording.period_s)
+        is_table = kind == "csv"
+        cells = csv_cells(path) if is_table else mllog_cells(open_text(path).read(), path)
+        return read_table(cells, path, source, run=recording.run, period_s=recording.period_s)
+    if kind in ("prom", "metrics"):
+        from qcluster.telemetry.sources.replay.cells import open_text
+        from qcluster.telemetry.sources.replay.logs import read_scrape
+
+        return read_scrape(open_text(path).read(), path, source)
     if kind == "npz":
         from qcluster.telemetry.sources.replay.routing import read_routing
 
         return read_routing(path, source, recording.window, recording.period_s or 1.0)
     if kind in ("jsonl", "ndjson", "json"):
-        from qcluster.telemetry.sources.push import parse_samples
-        from qcluster.telemetry.sources.replay.table import open_text
+        from qcluster.telemetry.sources.replay.cells import open_text
+        from qcluster.telemetry.sources.samples import parse_samples
 
-        with open_text(path) as file:
-            text = file.read()
         try:
             # A recording has no "now": nothing in it is ahead of our clock.
-            batches = parse_samples(text, source=source, now=math.inf)
+            batches = parse_samples(open_text(path).read(), source=source, now=math.inf)
         except FormatError as error:
             raise error.at(file=path) from None
         return _with_period(batches, recording.period_s, path)
-    raise FormatError("wants .csv, .jsonl or .npz (also .gz)", file=path)
+    raise FormatError("wants .csv, .jsonl, .npz, .txt or .prom (also .gz)", file=path)
 
 
 def _with_period(batches: list[Batch], period_s: float | None, path: Path) -> list[Batch]:

@@ -30,7 +30,7 @@ from qcluster.telemetry.sources.simulate.simulator import Scenario, Simulator
 
 __all__ = ["Fault", "Scenario", "Simulate", "Simulator", "parse"]
 
-_LIMITS = {"seed": 2**63 - 1, "nodes": 1000, "layers": 1000, "experts": 4096}
+_LIMITS = {"seed": 2**63 - 1, "nodes": 256, "layers": 1000, "experts": 4096}
 
 
 class Simulate:
@@ -44,7 +44,8 @@ class Simulate:
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Batches without end, stamped with the time of day at which they are due."""
-        begin, clock = time.time(), time.monotonic()
+        # The first period is taken to have passed already: no sample comes from the future.
+        begin, clock = time.time() - self.scenario.period_s, time.monotonic()
         simulator = Simulator(self.scenario, start_ts_s=begin)
         while True:
             batch = dataclasses.replace(simulator.step(), source=self.name)

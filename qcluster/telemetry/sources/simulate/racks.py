@@ -101,14 +101,20 @@ def _node(name: str, gpus: int, model: GpuModel, domain: str) -> Node:
 
 
 def _nvl72(nodes: int) -> Rack:
-    """GB200 NVL72: every GPU has 18 NVLink 5 lanes of 50 GB/s to one switch plane."""
-    hosts = tuple(_node(f"node{i:02d}", 4, _GB200, "rack0") for i in range(nodes))
-    gpus = [gpu for host in hosts for gpu in host.gpu_ids]
-    links = tuple(
-        Link(source=gpu, target="rack0/nvswitch", bandwidth_gb_s=900.0, links=18) for gpu in gpus
-    )
-    jobs = _jobs(len(gpus), _GB200)
-    topology = Topology(nodes=hosts, links=links)
+    """GB200 NVL72: every GPU has 18 NVLink 5 lanes of 50 GB/s to its rack's switch plane.
+
+    A rack holds 18 nodes of 4; more nodes make more racks, joined by 400 Gb/s rails.
+    """
+    hosts = tuple(_node(f"node{i:02d}", 4, _GB200, f"rack{i // 18}") for i in range(nodes))
+    links = [
+        Link(source=gpu, target=f"{host.domain}/nvswitch", bandwidth_gb_s=900.0, links=18)
+        for host in hosts
+        for gpu in host.gpu_ids
+    ]
+    if nodes > 18:
+        links += _rails(hosts)
+    topology = Topology(nodes=hosts, links=tuple(links))
+    jobs = _jobs(4 * nodes, _GB200)
     return Rack("nvl72", topology, _GB200, jobs, layers=16, experts=128, picks_per_gpu_s=240_000)
 
 
@@ -120,19 +126,25 @@ def _dgx_h100(nodes: int) -> Rack:
         for host in hosts
         for gpu in host.gpu_ids
     ]
-    links += [
+    topology = Topology(nodes=hosts, links=(*links, *_rails(hosts)))
+    jobs = _jobs(8 * nodes, _H100)
+    return Rack("dgx-h100", topology, _H100, jobs, layers=16, experts=64, picks_per_gpu_s=60_000)
+
+
+def _rails(hosts: tuple[Node, ...]) -> list[Link]:
+    """One network card of 50 GB/s a GPU; cards of one index share a leaf, leaves a spine."""
+    cards = [
         Link(source=gpu, target=f"pod0/rail{rail}", bandwidth_gb_s=50.0, kind="infiniband")
         for host in hosts
         for rail, gpu in enumerate(host.gpu_ids)
     ]
-    links += [
-        Link(source=f"pod0/rail{rail}", target="pod0/spine", bandwidth_gb_s=50.0 * nodes,
-             links=nodes, kind="infiniband")
-        for rail in range(8)
+    n = len(hosts)
+    uplinks = [
+        Link(source=f"pod0/rail{rail}", target="pod0/spine", bandwidth_gb_s=50.0 * n, links=n,
+             kind="infiniband")
+        for rail in range(hosts[0].gpus)
     ]  # fmt: skip
-    jobs = _jobs(8 * nodes, _H100)
-    topology = Topology(nodes=hosts, links=tuple(links))
-    return Rack("dgx-h100", topology, _H100, jobs, layers=16, experts=64, picks_per_gpu_s=60_000)
+    return cards + uplinks
 
 
 # NVIDIA's hybrid cube mesh: pairs of GPUs and the number of NVLink 2 lanes of 25 GB/s between them.
