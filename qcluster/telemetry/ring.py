@@ -2,8 +2,8 @@
 
 The ring is what the hub holds. Memory is bounded by the topology and the window lengths, whatever
 comes in. It takes batches from several sources and joins what they say of the cluster: of a node,
-link, accelerator or job that two of them describe, the first source's word counts. Entities that stay keep
-their values when the topology changes. A source that reports on nodes and never
+link, accelerator or job that two of them describe, the first source's word counts. Entities that
+stay keep their values when the topology changes. A source that reports on nodes and never
 describes any has them taken in as they appear, up to a limit.
 """
 
