@@ -309,7 +309,7 @@ def bench_two_tiers(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: 
                     }
                 )
     table(
-        "All-to-all, two tiers: makespan / bound, NVLink hand-overs included (direct: own NIC only)",
+        "All-to-all, two tiers: makespan / bound with NVLink hand-overs (direct: own NIC only)",
         ["fabric", "traffic", "seed", "ours", "direct", "ms to schedule (CPU)"],
         [list(r.values()) for r in rows],
     )
