@@ -299,6 +299,7 @@ def _reachable(time: float, hot: F, cold: F, extra: int, room: int) -> bool:
     held = np.zeros(cold.size + 1)
     for i in range(cold.size):
         held[i + 1] = held[i] + min(cold[i], small)
+    copies = np.empty(n, dtype=np.int64)
     for spent in range(slack + 1):
         total = spent
         for i in range(n):
@@ -308,13 +309,39 @@ def _reachable(time: float, hot: F, cold: F, extra: int, room: int) -> bool:
                 if hot[i] + held[beside] <= c * time * (1.0 + 1e-9):
                     break
                 c += 1
+            copies[i] = c
             total += c - 1
             if c > least[i] + slack or total > extra:
                 total = extra + 1
                 break
-        if total <= extra:
+        if total <= extra and _together(time, hot, copies, held, extra - total, spent, room):
             return True
     return False
+
+
+@njit(cache=True)
+def _together(time: float, hot: F, copies: I, held: F, spare: int, spent: int, room: int) -> bool:
+    """Whether sets of hot experts fit with what must stand beside them.
+
+    ``copies`` are the fewest that each can have, ``spare`` more may be given out. Copies with
+    shares above half the time stand on GPUs of their own, so the slots beside them add up.
+    """
+    order = np.argsort(-hot / copies)
+    load, number = 0.0, 0
+    for i in order:
+        if hot[i] / (copies[i] + spare) <= time / 2:
+            continue
+        load += hot[i]
+        number += copies[i]
+        fits = False
+        for more in range(spare + 1):
+            beside = min(max((room - 1) * (number + more) - spent, 0), held.size - 1)
+            if load + held[beside] <= (number + more) * time * (1.0 + 1e-9):
+                fits = True
+                break
+        if not fits:
+            return False
+    return True
 
 
 @njit(cache=True)
@@ -324,8 +351,8 @@ def crowd_bound(w: F, low: float, extra: int, room: int) -> float:
 
     A hot expert with c copies stands on c GPUs, whose other (room - 1) c slots hold at least the
     smallest that there is: of cold experts with ``spent`` more copies, m slots hold at least the
-    m - spent smallest experts whole. So w + that must fit into c x time, for every hot expert at
-    once, with the copies that there are.
+    m - spent smallest experts whole. So w + that must fit into c x time, for every hot expert and
+    for sets of them that cannot share a GPU, with the copies that there are.
     """
     hot, cold = w[w > 0.5 * low], np.sort(w[w <= 0.5 * low])
     if hot.size == 0 or _reachable(low, hot, cold, extra, room):
