@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qcluster.errors import InputError, SolverFailed
 from qcluster.q_routing._kernels import place_layers, weigh_layers
+from qcluster.q_routing.bounds import tighten, time_bound
 from qcluster.q_routing.groups import pair_groups
 from qcluster.q_routing.problem import (
     EMPTY,
@@ -34,6 +35,8 @@ _TOLERANCE = 2e-4
 _MAX_SWAPS = 20_000
 # Further from its bound than this, a layer is worth the slower search.
 _FAR = 8e-3
+# Further from its bound than this, a layer is worth the sharper bound.
+_LOOSE = 3e-3
 
 
 def place_experts(
@@ -175,7 +178,7 @@ def _fill(
     start = np.concatenate([[0], np.cumsum(room)]).astype(np.int64)
     where = np.concatenate([np.arange(f, f + r) for f, r in zip(first, room, strict=True)])
     load = np.ascontiguousarray(np.take_along_axis(total, members, axis=1))
-    local, forced = place_layers(load, start, problem.speed[gpus], _TOLERANCE, _MAX_SWAPS)
+    local, forced = place_layers(load, start, problem.speed[gpus], _TOLERANCE, _MAX_SWAPS, _FAR)
     slots[:, where] = np.where(
         local >= 0, np.take_along_axis(members, np.maximum(local, 0), axis=1), EMPTY
     )
@@ -200,8 +203,6 @@ def _polish(
 
 def _bounds(problem: PlacementProblem) -> NDArray[np.float64]:
     """(windows, layers): no placement's largest GPU time in that window is smaller."""
-    from qcluster.q_routing.bounds import time_bound
-
     room = np.diff(problem.slot_start)
     return np.stack([time_bound(window, room, problem.speed) for window in problem.load])
 
@@ -232,6 +233,9 @@ def _result(
     if wrong >= 0:
         raise SolverFailed(f"layer {wrong}: an expert is missing or stands twice on a GPU")
     reached = balancedness(loads, problem.speed)
+    alive = problem.speed > 0
+    time = (loads[..., alive] / problem.speed[alive]).max(axis=2)
+    bound = tighten(bound, time, problem.load, np.diff(problem.slot_start), problem.speed, _LOOSE)
     mean, floor = problem.load.sum() / problem.speed.sum(), float(bound.sum())
     upper = min(1.0, float(mean) / floor) if floor > 0 else 1.0
     if reached > upper * (1 + 1e-9):
