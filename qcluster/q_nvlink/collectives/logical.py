@@ -65,6 +65,9 @@ def best_rate(cap: Ints, gpus: int) -> tuple[int, int]:
 
 def without_switches(cap: Ints, gpus: int, num: int, den: int) -> Logical:
     """The fabric ``cap`` (m, m) reduced to its first ``gpus`` nodes at rate num / den."""
+    star = _uniform_star(cap, gpus)
+    if star is not None:
+        return star
     work = cap * den
     common = math.gcd(num, *[int(c) for c in np.unique(work)])
     work, share = work // common, num // common
@@ -80,6 +83,31 @@ def without_switches(cap: Ints, gpus: int, num: int, den: int) -> Logical:
         if _slack(work, gpus, share, (u,), ()) < 0:
             raise SolverFailed("taking out a switch lost bandwidth")
     return logical
+
+
+def _uniform_star(cap: Ints, gpus: int) -> Logical | None:
+    """The direct links behind switches that every GPU reaches alike, or None for other fabrics.
+
+    A root's data go straight to everyone, a plane carrying what its width is of all planes.
+    """
+    planes = cap[gpus:, :gpus]
+    width = planes[:, 0] if len(planes) else np.empty(0, dtype=np.int64)
+    alike = (planes == width[:, None]).all() and (width[:, None] == cap[:gpus, gpus:].T).all()
+    if gpus < 2 or not alike or cap[:gpus, :gpus].any() or cap[gpus:, gpus:].any():
+        return None
+    width = width // max(1, int(np.gcd.reduce(width)))
+    share = int(width.sum())
+    if share == 0:
+        return None
+    direct = np.full((gpus, gpus), share, dtype=np.int64)
+    np.fill_diagonal(direct, 0)
+    paths: dict[tuple[int, int], Paths] = {
+        (u, t): [((u, gpus + w, t), int(c)) for w, c in enumerate(width) if c]
+        for u in range(gpus)
+        for t in range(gpus)
+        if u != t
+    }
+    return Logical(direct, share, paths)
 
 
 def _split_off(

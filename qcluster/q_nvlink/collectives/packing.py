@@ -66,7 +66,7 @@ def _edge(left: Ints, batches: list[Batch], batch: Batch) -> tuple[int, int, int
     for a, b in batch.edges:
         depth[b] = depth[a] + 1
     rows = [(x, y) for x in reached for y in range(len(left)) if y not in depth and left[x, y]]
-    rows.sort(key=lambda e: (depth[e[0]], -int(min(left[e], batch.count))))
+    rows.sort(key=lambda e: (depth[e[0]], -min(int(left[e]), batch.count)))
     best = (-1, -1, 0)
     for x, y in rows:
         most = min(int(left[x, y]), batch.count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,7 +211,7 @@ def simulate(schedule: Collective, *, chunks: int = 64) -> Simulation:
         used: dict[str, float] = {}
         for tree in trees:
             for _, _, path in tree.hops:
-                for a, b in zip(path, path[1:], strict=False):
+                for a, b in pairwise(path):
                     used[f"{a}->{b}"] = used.get(f"{a}->{b}", 0.0) + tree.share
         times = {
             link: load / len(schedule.gpus) / schedule.capacity[link] for link, load in used.items()
