@@ -25,9 +25,7 @@ def main() -> None:
             "depolarizing": depolarizing_error(case["p"], 1),
             "amplitude_damping": amplitude_damping_error(case["gamma"]),
             "phase_damping": phase_damping_error(case["lambda"]),
-            "thermal": thermal_relaxation_error(
-                case["t1"], case["t2"], case["t"], case["excited"]
-            ),
+            "thermal": thermal_relaxation_error(case["t1"], case["t2"], case["t"], case["excited"]),
         }
         answer = {}
         for name, error in errors.items():
