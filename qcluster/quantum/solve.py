@@ -43,7 +43,7 @@ def solve(
         compiling kernels (seconds, once a machine; ``warm_up`` does it ahead) comes before it.
     seed: of everything random.
 
-    Returns a Solution that is never worse than steepest descent (``greedy``), with a proven bound,
+    Returns a Solution that is never worse than descent (``greedy``), with a proven bound,
     classical baselines and, when a quantum solver ran, its gain over the best of them.
 
     Raises
