@@ -23,9 +23,7 @@ def place(
     hierarchical: bool = typer.Option(False, "--hierarchical", help="Keep groups on nodes."),
     previous: str | None = typer.Option(None, "--previous", help="Placement in force, JSON."),
     max_moved: float | None = typer.Option(None, "--max-moved", help="Share of slots, 0 to 1."),
-    trace: str | None = typer.Option(
-        None, "--trace", help="Router trace, npz."
-    ),
+    trace: str | None = typer.Option(None, "--trace", help="Router trace, npz."),
     engine: str | None = typer.Option(None, "--engine", help="Write SGLang/vLLM's JSON form."),
     output: str | None = typer.Option(None, "--output", "-o", help="Write the placement as JSON."),
     json_out: bool = typer.Option(False, "--json", help="The placement as JSON on stdout."),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from qcluster.q_nvlink.alltoall import Schedule, schedule_all_to_all
 from qcluster.q_nvlink.coloring import Coloring, color_groups
 from qcluster.q_nvlink.config import NVLinkConfig
 from qcluster.q_nvlink.fabric import Fabric, FabricLink, FabricNode
 from qcluster.q_nvlink.formats import load_fabric, parse_fabric, parse_node_link
+from qcluster.q_nvlink.mapping import Mapping, place_ranks
 from qcluster.q_nvlink.plan import NVLinkPlan, plan_fabric
 from qcluster.q_nvlink.planner import NVLinkPlanner
 from qcluster.q_nvlink.recommend import recommend
@@ -16,16 +18,20 @@ __all__ = [
     "Fabric",
     "FabricLink",
     "FabricNode",
+    "Mapping",
     "NVLinkConfig",
     "NVLinkPlan",
     "NVLinkPlanner",
+    "Schedule",
     "Selection",
     "color_groups",
     "cut_bandwidth",
     "load_fabric",
     "parse_fabric",
     "parse_node_link",
+    "place_ranks",
     "plan_fabric",
     "recommend",
+    "schedule_all_to_all",
     "select_gpus",
 ]

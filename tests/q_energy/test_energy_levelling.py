@@ -127,7 +127,7 @@ def test_deadline_below_the_critical_path_says_by_how_much() -> None:
         ([Task("a", 1, 1.0, ("x",))], "'x', which is no task"),
         ([Task("a", 1, 1.0, ("a",))], "a -> a"),
         ([Task("a", 1, 1.0, ("b",)), Task("b", 1, 1.0, ("a",))], "wait for each other"),
-        (["a"], "wants a Task"),
+        (["a"], "wants Task"),
     ],
 )
 def test_bad_sets_are_named(tasks: list[Task], words: str) -> None:

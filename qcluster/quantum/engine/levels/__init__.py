@@ -92,12 +92,16 @@ class LevelEngine:
             else:
                 begin(re, im, self.diagonal, gamma, len(re) ** -0.5)
             for k, inner in self.axes:
-                if self._on_ring(k):
-                    column = ring_matrix(k, float(beta))[:, 0]
-                    _kernels.circulate(re, im, k, inner, column.real.copy(), column.imag.copy())
-                else:
-                    factor = self._factor(k, float(beta))
-                    _kernels.spread(re, im, k, inner, factor.real, factor.imag)
+                self._mix(re, im, k, inner, float(beta))
+
+    def _mix(self, re: Floats, im: Floats, k: int, inner: int, beta: float) -> None:
+        if self._on_ring(k):
+            column = ring_matrix(k, beta)[:, 0]
+            _kernels.circulate(re, im, k, inner, column.real.copy(), column.imag.copy())
+            return
+        turn = beta if self.mixer == "grover" else beta * k
+        factor = (cmath.exp(-1j * turn) - 1) / k
+        _kernels.spread(re, im, k, inner, factor.real, factor.imag)
 
     def _unmix(self, states: list[Floats], beta: float) -> float:
         """Mixes psi and lambda by ``beta``; returns Im <lambda|B|psi>."""
@@ -106,21 +110,14 @@ class LevelEngine:
         for k, inner in self.axes:
             if self._on_ring(k):
                 slope += _kernels.ring_overlap(pr, pi, lr, li, k, inner)
-                column = ring_matrix(k, beta)[:, 0]
-                cr, ci = column.real.copy(), column.imag.copy()
-                _kernels.circulate(pr, pi, k, inner, cr, ci)
-                _kernels.circulate(lr, li, k, inner, cr, ci)
             else:
                 # Im <lambda|psi> is 0 throughout, so the identity in 11^T - I drops out.
-                factor = self._factor(k, beta)
-                share = _kernels.spread_both(pr, pi, lr, li, k, inner, factor.real, factor.imag)
+                share = _kernels.sums_overlap(pr, pi, lr, li, k, inner)
                 slope += share / k if self.mixer == "grover" else share
+            self._mix(pr, pi, k, inner, beta)
+            self._mix(lr, li, k, inner, beta)
         return slope
 
     def _on_ring(self, k: int) -> bool:
         """A ring of up to three levels is complete."""
         return self.mixer == "xy_ring" and k > 3
-
-    def _factor(self, k: int, beta: float) -> complex:
-        turn = beta if self.mixer == "grover" else beta * k
-        return (cmath.exp(-1j * turn) - 1) / k
