@@ -29,7 +29,8 @@ from qcluster.q_energy.tasks import (
 __all__ = ["level_peak"]
 
 _POPULATION = 40
-_ROUNDS = 200  # evaluations between two looks at the clock: 1 to 10 ms
+_STUCK_ROUNDS = 4_000  # evaluations under one cap without success before lists are renewed
+_KEPT = 4
 _BREAKER = CircuitBreaker()
 
 
@@ -185,7 +186,7 @@ class CapSearch:
         self.rng = np.random.default_rng(seed)
         self.evaluations = 0
         self.rounds = max(_POPULATION + 1, min(400, 20_000 // problem.n))
-        self._cap = np.inf
+        self._cap, self._stuck, self._start = np.inf, 0, start
         self._lists = np.stack([self._list(start, noise) for noise in _noises()])
         self._genes = np.repeat(start.mode[None, :], len(self._lists), axis=0)
         for row in self._genes[2:]:
@@ -201,8 +202,12 @@ class CapSearch:
         if cap < p.power.min(axis=1).max():
             return None
         if cap != self._cap:
-            self._cap = cap
+            self._cap, self._stuck = cap, 0
             self._score[:] = -1.0  # worth under another cap says nothing
+        elif self._stuck >= _STUCK_ROUNDS:
+            self._stuck = 0
+            self._reseed()
+        self._stuck += self.rounds
         start, mode = np.empty(p.n, np.int64), np.empty(p.n, np.int64)
         self.evaluations += self.rounds
         found = _kernels.evolve(
@@ -211,6 +216,16 @@ class CapSearch:
             self.rng, start, mode,
         )  # fmt: skip
         return Placement(start, mode) if found else None
+
+    def _reseed(self) -> None:
+        """New lists in place of all, or all but the best few: the population has converged."""
+        kept = _KEPT if self.rng.random() < 0.5 else 0
+        for row in np.argsort(self._score)[kept:]:
+            noise = float(self.rng.uniform(0.02, 0.6))
+            self._lists[row] = self._list(self._start, noise)
+            flip = self.rng.random(self.problem.n) < 0.2
+            self._genes[row, flip] = self.rng.integers(0, self.problem.modes[flip])
+            self._score[row] = -1.0
 
     def _list(self, start: Placement, noise: float) -> Ints:
         """Tasks by latest start, or by the given schedule, with noise; precedence kept."""
