@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from qcluster.deadline import Deadline
-from qcluster.fallback import Candidate, CircuitBreaker, Stage, certified
+from qcluster.fallback import Candidate, Certified, CircuitBreaker, Stage, certified
 from qcluster.q_energy.problem import Schedule, Task
 from qcluster.q_energy.tasks import (
     Ints,
@@ -78,6 +78,19 @@ def level_peak(
         seed=seed,
         breaker=_BREAKER,
     )
+    return _schedule(problem, answer, seed)
+
+
+@functools.cache
+def load_kernels() -> None:
+    """Import and compile, or load from numba's cache, what the searches call."""
+    problem = TaskSet.of([Task("a", 1, 1.0), Task("b", 1, 1.0)], 2)
+    list_schedule(problem)
+    CapSearch(problem, earliest_start(problem).value, 0).under(1.0)
+
+
+def _schedule(problem: TaskSet, answer: Certified[Placement], seed: int) -> Schedule:
+    """The record of a certified placement."""
     proof = answer.certificate
     start, mode = answer.value.start, answer.value.mode
     ends = start + problem.dur[np.arange(problem.n), mode]
@@ -99,14 +112,6 @@ def level_peak(
     )
 
 
-@functools.cache
-def load_kernels() -> None:
-    """Import and compile, or load from numba's cache, what the searches call."""
-    problem = TaskSet.of([Task("a", 1, 1.0), Task("b", 1, 1.0)], 2)
-    list_schedule(problem)
-    CapSearch(problem, earliest_start(problem).value, 0).under(1.0)
-
-
 def earliest_start(problem: TaskSet, **_: Any) -> Candidate[Placement]:
     """Every task as early as its predecessors allow, in its fastest mode."""
     mode = np.argmin(problem.dur, axis=1)
@@ -118,7 +123,7 @@ def list_schedule(problem: TaskSet, **_: Any) -> Candidate[Placement]:
 
     Never worse than earliest start.
     """
-    from qcluster.q_energy import _kernels
+    from qcluster.q_energy.lists import _kernels
 
     best = earliest_start(problem)
     rows = np.arange(problem.n)
@@ -196,7 +201,7 @@ class CapSearch:
 
     def under(self, cap: float) -> Placement | None:
         """A schedule within the deadline whose peak is at most ``cap``, or None so far."""
-        from qcluster.q_energy import _kernels
+        from qcluster.q_energy.lists import _kernels
 
         p = self.problem
         if cap < p.power.min(axis=1).max():
@@ -229,7 +234,7 @@ class CapSearch:
 
     def _list(self, start: Placement, noise: float) -> Ints:
         """Tasks by latest start, or by the given schedule, with noise; precedence kept."""
-        from qcluster.q_energy import _kernels
+        from qcluster.q_energy.lists import _kernels
 
         p = self.problem
         key = start.start.astype(float) if noise < 0 else -p.tail.astype(float) - p.dur.min(axis=1)
