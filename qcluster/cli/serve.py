@@ -41,20 +41,25 @@ def serve(
     host: str = typer.Option("127.0.0.1", help="Address to listen on."),
     port: int = typer.Option(8000, min=1, max=65535, help="Port to listen on."),
     state_dir: Path = typer.Option(default_state_dir(), help="Stored plans live here."),
+    token_file: Path | None = typer.Option(
+        None, help="File with the token that /v1 wants; made with mode 0600 if it is not there."
+    ),
     period_s: float = typer.Option(2.0, min=0.2, max=3600.0, help="Seconds between plans."),
     replicas: int = typer.Option(2, min=1, max=64, help="Copies of the HTTP API."),
 ) -> None:
     """Take telemetry in, give plans out, over HTTP and on a page, until Ctrl-C."""
     described = (("topology", topology), ("jobs", jobs))
     specs = _sources([*(f"{kind}:{path}" for kind, path in described if path), *telemetry])
-    _check_listen(host, port)
+    digest = _check_listen(host, port, token_file)
     url = f"http://{host}:{port}"
     stopped = threading.Event()
     _stop_on_signals(stopped)
     state_dir = state_dir.absolute()
-    with lock_state(state_dir, {"url": url}):
+    server = {"url": url, "token_file": str(token_file.absolute()) if token_file else None}
+    options = {"replicas": replicas, "token_sha256": digest}
+    with lock_state(state_dir, server):
         os.environ["PYTHONPATH"] = os.pathsep.join(_import_path())
-        _run(specs, address, host, port, state_dir, period_s, replicas, stopped)
+        _run(specs, address, host, port, state_dir, period_s, options, stopped)
 
 
 def _run(
@@ -64,7 +69,7 @@ def _run(
     port: int,
     state_dir: Path,
     period_s: float,
-    replicas: int,
+    options: dict[str, Any],
     stopped: threading.Event,
 ) -> None:
     from actors.runtime import running_ray
@@ -80,7 +85,7 @@ def _run(
             note(f"starting planners on {', '.join(specs)} ...")
             start_cluster(telemetry=specs, state_dir=state_dir, period_s=period_s)
             note("starting HTTP ...")
-            deploy(host, port, ApiOptions(replicas=replicas))
+            deploy(host, port, ApiOptions(**options))
             note(f"open http://{host}:{port}/ for the page, /docs for the API; Ctrl-C stops")
             _first_plans(connect(STORE), started, stopped)
             stopped.wait()
@@ -145,9 +150,15 @@ def _absolute(spec: str) -> str:
     return f"{name}:{Path(argument).absolute()}" if name in files else spec
 
 
-def _check_listen(host: str, port: int) -> None:
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        raise Refused(f"listening on {host} needs a token, which this version does not have yet")
+def _check_listen(host: str, port: int, token_file: Path | None) -> str:
+    """The digest of the token, empty without one. Raises Refused beyond loopback without one."""
+    if token_file is None and host not in ("127.0.0.1", "localhost", "::1"):
+        raise Refused(f"listening on {host} needs a token: give --token-file FILE")
+    digest = ""
+    if token_file is not None:
+        from deployments.security import read_token, token_digest
+
+        digest = token_digest(read_token(token_file))
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -155,6 +166,7 @@ def _check_listen(host: str, port: int) -> None:
         except OSError as error:
             reason = error.strerror or str(error)
             raise InputError(f"cannot listen on {host}:{port}: {reason}", field="--port") from None
+    return digest
 
 
 def _stop_on_signals(stopped: threading.Event) -> None:

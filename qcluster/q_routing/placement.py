@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qcluster.errors import InputError, SolverFailed
 from qcluster.q_routing._kernels import place_layers, weigh_layers
+from qcluster.q_routing.bounds import tighten, time_bound
 from qcluster.q_routing.groups import pair_groups
 from qcluster.q_routing.problem import (
     EMPTY,
@@ -24,7 +25,8 @@ from qcluster.q_routing.problem import (
     PlacementProblem,
     balancedness,
 )
-from qcluster.q_routing.sticky import improve, moves_between, replan
+from qcluster.q_routing.sticky import align, improve, moves_between, replan
+from qcluster.q_routing.traffic import place_by_traffic
 
 __all__ = ["place_experts", "verify_placement"]
 
@@ -33,6 +35,8 @@ _TOLERANCE = 2e-4
 _MAX_SWAPS = 20_000
 # Further from its bound than this, a layer is worth the slower search.
 _FAR = 8e-3
+# Further from its bound than this, a layer is worth the sharper bound.
+_LOOSE = 3e-3
 
 
 def place_experts(
@@ -45,6 +49,7 @@ def place_experts(
     mode: str = "global",
     previous: Placement | ArrayLike | None = None,
     max_moved: float | None = None,
+    trace: ArrayLike | None = None,
     slots_per_gpu: ArrayLike | None = None,
     speed: ArrayLike | None = None,
     alive: ArrayLike | None = None,
@@ -61,6 +66,9 @@ def place_experts(
     previous: the placement in force, or its slots (layers, num_slots).
     max_moved: share of all slots that may hold another expert than in ``previous``, 0 to 1. Copies
         that are needed because an expert would otherwise be lost are made in any case.
+    trace: router picks (tokens, layers, k). Experts that are picked together then stand together,
+        so that a token visits few GPUs (see ``dispatch``), at some cost in equal-split balance.
+        Not together with ``max_moved`` or hierarchical mode.
     slots_per_gpu: (num_gpus,) slots of each GPU, adding up to ``num_slots``.
     speed: (num_gpus,) relative speeds. alive: (num_gpus,) False for GPUs that take nothing.
 
@@ -78,6 +86,8 @@ def place_experts(
         alive=alive,
     )
     before = _previous(previous, problem)
+    if trace is not None:
+        return _result(problem, *_by_traffic(problem, trace, before, max_moved), before)
     slots, bound = _solve(problem)
     slots = _polish(problem, slots, bound)
     if before is not None:
@@ -132,6 +142,20 @@ def _solve(problem: PlacementProblem) -> tuple[NDArray[np.int64], NDArray[np.flo
     return slots, bound
 
 
+def _by_traffic(
+    problem: PlacementProblem,
+    trace: ArrayLike,
+    before: NDArray[np.int64] | None,
+    max_moved: float | None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    if max_moved is not None:
+        raise InputError("cannot be combined with a trace", field="max_moved")
+    slots = place_by_traffic(problem, trace)
+    if before is not None:
+        slots = align(problem, slots, before)
+    return slots, _bounds(problem)
+
+
 def _fill(
     problem: PlacementProblem,
     total: NDArray[np.float64],
@@ -154,7 +178,7 @@ def _fill(
     start = np.concatenate([[0], np.cumsum(room)]).astype(np.int64)
     where = np.concatenate([np.arange(f, f + r) for f, r in zip(first, room, strict=True)])
     load = np.ascontiguousarray(np.take_along_axis(total, members, axis=1))
-    local, forced = place_layers(load, start, problem.speed[gpus], _TOLERANCE, _MAX_SWAPS)
+    local, forced = place_layers(load, start, problem.speed[gpus], _TOLERANCE, _MAX_SWAPS, _FAR)
     slots[:, where] = np.where(
         local >= 0, np.take_along_axis(members, np.maximum(local, 0), axis=1), EMPTY
     )
@@ -179,8 +203,6 @@ def _polish(
 
 def _bounds(problem: PlacementProblem) -> NDArray[np.float64]:
     """(windows, layers): no placement's largest GPU time in that window is smaller."""
-    from qcluster.q_routing.bounds import time_bound
-
     room = np.diff(problem.slot_start)
     return np.stack([time_bound(window, room, problem.speed) for window in problem.load])
 
@@ -211,6 +233,9 @@ def _result(
     if wrong >= 0:
         raise SolverFailed(f"layer {wrong}: an expert is missing or stands twice on a GPU")
     reached = balancedness(loads, problem.speed)
+    alive = problem.speed > 0
+    time = (loads[..., alive] / problem.speed[alive]).max(axis=2)
+    bound = tighten(bound, time, problem.load, np.diff(problem.slot_start), problem.speed, _LOOSE)
     mean, floor = problem.load.sum() / problem.speed.sum(), float(bound.sum())
     upper = min(1.0, float(mean) / floor) if floor > 0 else 1.0
     if reached > upper * (1 + 1e-9):

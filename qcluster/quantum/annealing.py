@@ -136,24 +136,23 @@ class _Search:
 
     def _keep(self, state: State) -> bool:
         """Take over what ``state`` does better."""
-        from qcluster.quantum import _kernels
-
-        if self.problem.groups:
-            if self.problem.energy(state.z) >= self.problem.energy(self.best.z) - self.slack:
-                return False
-            self.best = state
-            return True
-        taken = _kernels.recombine(
-            self.best.z, state.z, self.best.field, *self.arrays.csr, self.slack
-        )
-        if not self.problem.h.any():  # -z is as good, and differs from the best elsewhere
-            mirror = -state.z
-            taken += _kernels.recombine(
-                self.best.z, mirror, self.best.field, *self.arrays.csr, self.slack
-            )
+        taken = self._take(state.z)
+        if not self.problem.groups and not self.problem.h.any():
+            taken += self._take(-state.z)  # as good, and differs from the best elsewhere
         if taken:
             self._quench(self.best)
         return bool(taken)
+
+    def _take(self, z: Floats) -> int:
+        from qcluster.quantum import _kernels
+
+        best, arrays = self.best, self.arrays
+        return int(
+            _kernels.recombine(
+                best.z, z, best.field, arrays.group, best.hot, *arrays.members, *arrays.csr,
+                self.slack,
+            )
+        )  # fmt: skip
 
 
 def energy_scale(problem: IsingProblem) -> float:
