@@ -7,9 +7,7 @@ with actors behind it and in tests with plain objects. Everything blocking runs 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
@@ -17,10 +15,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from deployments import problems
+from deployments import problems, security
 from deployments.limits import BodyLimits, BodyMiddleware, check_depth
+from deployments.page import UI
 from deployments.questions import REQUESTS, SolverPool
-from deployments.views import metrics_text, snapshot_view
+from deployments.security import BearerGuard, SecurityHeaders
+from deployments.views import metrics_text, power_history, snapshot_view
 from qcluster import __version__
 from qcluster.errors import InputError, NotFound, NotReady, QClusterError
 from qcluster.explain import explain
@@ -30,13 +30,7 @@ from qcluster.request import parse_request
 
 __all__ = ["Services", "create_api"]
 
-UI = Path(__file__).resolve().parent / "ui"
 PLANNERS = ("routing", "energy", "nvlink")
-CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
 MAX_BATCH = 256
 
 
@@ -48,6 +42,8 @@ class Services:
     store: Any
     pool: SolverPool
     limits: BodyLimits = field(default_factory=BodyLimits)
+    token_sha256: str = ""
+    """Digest of the token that `/v1` wants; empty lets everybody in."""
 
 
 def create_api(services: Services) -> FastAPI:
@@ -56,11 +52,13 @@ def create_api(services: Services) -> FastAPI:
         title="qcluster",
         version=__version__,
         summary="Live telemetry in, certified plans out.",
+        docs_url=None,  # FastAPI's own loads its scripts from elsewhere
         redoc_url=None,
     )
     problems.install(app)
     app.add_middleware(BodyMiddleware, limits=services.limits)
-    app.middleware("http")(_security_headers)
+    app.add_middleware(BearerGuard, digest=services.token_sha256)
+    app.add_middleware(SecurityHeaders)
     app.include_router(_page_routes(services))
     app.include_router(_plan_routes(services), prefix="/v1/plans", tags=["plans"])
     app.include_router(_telemetry_routes(services), prefix="/v1/telemetry", tags=["telemetry"])
@@ -69,19 +67,8 @@ def create_api(services: Services) -> FastAPI:
     _add_batch(app, services)
     if UI.is_dir():
         app.mount("/ui", StaticFiles(directory=UI), name="ui")
+    security.declare(app, guarded=bool(services.token_sha256))
     return app
-
-
-async def _security_headers(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    response = await call_next(request)
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    if request.url.path == "/" or request.url.path.startswith("/ui/"):
-        response.headers["Content-Security-Policy"] = CSP
-        response.headers["Referrer-Policy"] = "no-referrer"
-        response.headers["Cache-Control"] = "no-cache"
-    return response
 
 
 def _page_routes(services: Services) -> APIRouter:
@@ -90,6 +77,10 @@ def _page_routes(services: Services) -> APIRouter:
     @router.get("/", include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(UI / "index.html")
+
+    @router.get("/docs", include_in_schema=False)
+    def docs() -> FileResponse:
+        return FileResponse(UI / "api.html")
 
     @router.get("/healthz")
     def healthz() -> dict[str, str]:
@@ -164,7 +155,11 @@ def _telemetry_routes(services: Services) -> APIRouter:
         snapshot = services.hub.latest()
         if snapshot is None:
             raise NotReady("no telemetry has arrived yet")
-        return {"snapshot": snapshot_view(snapshot), "health": services.hub.health()}
+        return {
+            "snapshot": snapshot_view(snapshot),
+            "power_history": power_history(snapshot),
+            "health": services.hub.health(),
+        }
 
     @router.post("", responses=problems.responses(408, 413), openapi_extra=_samples_body())
     async def push(request: Request) -> dict[str, int]:

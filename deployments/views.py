@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from qcluster.record import encode
 from qcluster.telemetry import Snapshot
 
-__all__ = ["metrics_text", "snapshot_view"]
+__all__ = ["metrics_text", "power_history", "snapshot_view"]
 
 
 def snapshot_view(snapshot: Snapshot) -> dict[str, Any]:
@@ -51,6 +51,15 @@ def snapshot_view(snapshot: Snapshot) -> dict[str, Any]:
         view["expert_load_shape"] = snapshot.expert_load.shape
     result: dict[str, Any] = encode(view)
     return result
+
+
+def power_history(snapshot: Snapshot) -> list[list[float]]:
+    """``[[ts_s, watts of all nodes]]``, oldest first, without times at which no node reported."""
+    return [
+        [float(ts), float(np.nansum(power))]
+        for ts, power in zip(snapshot.power_ts_s, snapshot.power_w, strict=True)
+        if np.isfinite(power).any()
+    ]
 
 
 def _link_load(snapshot: Snapshot, links: int) -> NDArray[np.float64]:

@@ -8,7 +8,6 @@ import.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
 from qcluster.errors import NotFound
@@ -68,5 +67,8 @@ class Registry(Generic[T]):
         if self._loaded:
             return
         self._loaded = True
+        # Half of what importing qcluster.telemetry would cost, for something few have.
+        from importlib.metadata import entry_points
+
         for point in entry_points(group=self.group):
             self._found.setdefault(point.name, point.load())

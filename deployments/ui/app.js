@@ -5,7 +5,7 @@ import { byId, el, setHidden, setText } from "./dom.js";
 import { Fabric } from "./fabric.js";
 import { age, clock, NONE, plural, watts } from "./format.js";
 import { PlanTable } from "./plans.js";
-import { OLD_S, PLANNERS, powerOf, State } from "./state.js";
+import { isDown, PLANNERS, powerOf, State } from "./state.js";
 import { Stream } from "./stream.js";
 import { updateTables } from "./tables.js";
 import { showWhy } from "./why.js";
@@ -40,22 +40,24 @@ async function read(path) {
 
 // What came before this page was opened, and what was missed while the stream was cut.
 async function readAll() {
-  const [latest, current, ...histories] = await Promise.all([
-    read("/v1/telemetry/latest"), read("/v1/plans"),
-    ...PLANNERS.map((planner) => read(`/v1/plans/${planner}/history?limit=50`)),
-  ]);
+  const [latest, current] = await Promise.all([read("/v1/telemetry/latest"), read("/v1/plans")]);
+  const planners = PLANNERS.filter((planner) => planner in (current?.plans ?? {}));
+  const histories = await Promise.all(planners.map((name) => read(`/v1/plans/${name}/history?limit=50`)));
   histories.forEach((history, i) => {
-    for (const plan of history?.plans ?? []) state.takePlan(PLANNERS[i], plan, false);
+    for (const plan of history?.plans ?? []) state.takePlan(planners[i], plan, false);
   });
+  table.offer(planners);
   for (const [planner, plan] of Object.entries(current?.plans ?? {})) {
-    if (plan && !isOlder(plan, state.current[planner])) state.takePlan(planner, plan);
+    if (!isOlder(plan, state.current[planner])) state.takeView(planner, plan, current.alarms?.[planner]);
   }
   // The stream may have been faster than this answer.
   if (latest?.snapshot && !(state.snapshot?.seq >= latest.snapshot.seq)) state.takeSnapshot(latest.snapshot);
+  state.takeHistory(latest?.power_history);
+  state.takeSilence(latest?.health?.silent_s);
   draw("snapshot", "plans");
 }
 
-const isOlder = (plan, than) => than !== undefined && plan.created_at < than.created_at;
+const isOlder = (plan, than) => plan && than && plan.created_at < than.created_at;
 
 function take(type, content) {
   if (type === "snapshot") {
@@ -63,8 +65,8 @@ function take(type, content) {
     state.takeSnapshot(content);
     draw("snapshot");
   } else if (type === "plan") {
-    announceAlarm(state.current[content.planner], content.plan, content.planner);
-    state.takePlan(content.planner, content.plan);
+    announceAlarm(content.planner, content.alarm ?? content.plan?.alarm);
+    state.takeView(content.planner, content.plan, content.alarm);
     draw("plans");
   }
 }
@@ -90,7 +92,7 @@ function draw(...parts) {
   });
 }
 
-const isLive = () => stream.state === "live" && (state.age() ?? Infinity) <= OLD_S;
+const isLive = () => stream.state === "live" && !state.isOld();
 
 function linkChanged(link, reason) {
   setHidden(byId("token-form"), link !== "denied");
@@ -131,7 +133,7 @@ function header() {
   if (!snapshot) return;
   const { gpus = [], alive = [], links = [], sources = [] } = snapshot;
   const dead = alive.filter((is) => is === false).length;
-  const down = links.filter((link) => !link.up).length;
+  const down = links.filter(isDown).length;
   setHidden(byId("simulated"), !snapshot.simulated);
   setText(byId("t-gpus"), `${gpus.length - dead} of ${gpus.length}`);
   setText(byId("t-links"), links.length ? `${links.length - down} of ${links.length}` : NONE);
@@ -143,18 +145,20 @@ function header() {
   setText(byId("t-budget"), budget === null ? NONE : watts(budget));
   byId("t-power").classList.toggle("bad", budget !== null && total > budget);
   setText(byId("t-source"), sources.join(", ") || NONE);
+  byId("t-source").title = sources.join(", ");
 }
 
 function alarms() {
   const lines = [];
-  for (const [planner, plan] of Object.entries(state.current)) {
-    const word = state.planState(plan, true);
-    if (plan.alarm || word !== "current") {
-      lines.push(`${planner}: ${plan.alarm ?? `the last safe plan is ${word}`} (plan is ${age(state.planAge(plan))} old)`);
-    }
+  for (const planner of PLANNERS) {
+    const plan = state.current[planner];
+    const word = plan ? state.planState(plan, true) : "current";
+    if (!state.alarms[planner] && word === "current") continue;
+    const shown = plan ? `; the last safe plan is ${age(state.planAge(plan))} old` : "; there is no plan to show";
+    lines.push(`${planner}: ${state.alarms[planner] ?? `the plan has ${word === "expired" ? "expired" : "gone stale"}`}${shown}`);
   }
-  const node = byId("alarms");
-  setHidden(node, !lines.length);
+  setHidden(byId("alarms"), !lines.length);
+  const node = byId("alarms").firstElementChild;
   while (node.children.length > lines.length) node.lastElementChild.remove();
   lines.forEach((line, i) => setText(node.children[i] ?? node.appendChild(el("li")), line));
 }
@@ -176,14 +180,16 @@ function announceChanges(before, now) {
   const lost = now.gpus.filter((gpu, i) => now.alive?.[i] === false && was.get(gpu));
   const back = now.gpus.filter((gpu, i) => now.alive?.[i] !== false && was.get(gpu) === false);
   const wasUp = new Map((before.links ?? []).map((link) => [link.id, link.up]));
-  const down = (now.links ?? []).filter((link) => !link.up && wasUp.get(link.id));
+  const down = (now.links ?? []).filter((link) => isDown(link) && wasUp.get(link.id) !== false);
   if (lost.length) say(`${plural(lost.length, "GPU")} lost: ${lost.slice(0, 3).join(", ")}`);
   if (back.length) say(`${plural(back.length, "GPU")} back`);
   if (down.length) say(`${plural(down.length, "link")} down: ${down[0].id}`);
 }
 
-function announceAlarm(before, plan, planner) {
-  if (plan?.alarm && plan.alarm !== before?.alarm) say(`${planner}: ${plan.alarm}`);
+// Once when it begins: the counting seconds inside an alarm's text are no news.
+function announceAlarm(planner, alarm) {
+  if (alarm && !state.alarms[planner]) say(`${planner}: ${alarm}`);
+  if (!alarm && state.alarms[planner]) say(`${planner}: all is well again`);
 }
 
 function say(text) { setText(byId("status"), text); }

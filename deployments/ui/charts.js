@@ -41,12 +41,12 @@ const axis = (color, more = {}) => ({
 
 export class PowerChart {
   constructor() {
-    legend(byId("power-legend"), [["line power", "power"], ["line budget", "budget"], ["line predicted", "predicted by the plan"]]);
+    legend(byId("power-legend"), [["line power", "power"], ["line budget", "budget"], ["line predicted", "predicted, median"]]);
     this.chart = new Chart("power-chart", (color) => ({
       padding: [8, 12, 0, 0],
       scales: { x: { time: true }, y: { range: (_, low, high) => range(low, high) } },
       axes: [
-        axis(color, { space: 90, values: "{HH}:{mm}:{ss}" }),
+        axis(color, { size: 30, space: 90, values: "{HH}:{mm}:{ss}" }),
         axis(color, { size: 62, values: (_, ticks) => ticks.map(watts) }),
       ],
       series: [
@@ -67,14 +67,14 @@ export class PowerChart {
 }
 
 function powerText({ watts: power, missing, of }, plan) {
-  const parts = [`${of} power ${watts(power)}`];
+  const parts = [of === "node" ? `Power of the nodes ${watts(power)}` : `Power of the GPUs alone ${watts(power)}`];
   const budget = plan?.budget_w;
   if (power !== null && budget) {
     const left = budget - power;
     parts.push(left >= 0 ? `${watts(left)} (${percent(left / budget)}) under the budget of ${watts(budget)}`
       : `${watts(-left)} OVER the budget of ${watts(budget)}`);
   } else parts.push("no budget is planned");
-  if (missing) parts.push(`${plural(missing, "living GPU")} without a power reading`);
+  if (missing) parts.push(`${plural(missing, of)} without a power reading`);
   return `${parts.join("; ")}.`;
 }
 
@@ -88,23 +88,22 @@ function range(low, high) {
 export class LoadChart {
   constructor() {
     this.shown = null;
-    legend(byId("load-legend"), [["bar before", "before"], ["bar after", "after"], ["line even", "even share"]]);
+    legend(byId("load-legend"), [["bar before", "before"], ["bar after", "after"]]);
     const bars = (align) => uPlot.paths.bars({ size: [0.42, 24], align });
     this.chart = new Chart("load-chart", (color) => ({
       padding: [8, 8, 0, 0],
       scales: {
         x: { time: false, range: (_, low, high) => [low - 0.7, high + 0.7] },
-        y: { range: (_, low, high) => [0, Math.max(1.1, (high ?? 1) * 1.05)] },
+        y: { range: (_, low, high) => [Math.min(-0.005, (low ?? 0) * 1.1), Math.max(0.005, (high ?? 0) * 1.1)] },
       },
       axes: [
-        axis(color, { grid: { show: false }, space: 34, incrs: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512], values: (_, ticks) => ticks.map((i) => (Number.isInteger(i) ? String(i) : "")) }),
-        axis(color, { size: 44, values: (_, ticks) => ticks.map((v) => `${v}×`) }),
+        axis(color, { size: 28, grid: { show: false }, space: 34, incrs: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512], values: (_, ticks) => ticks.map((i) => (Number.isInteger(i) ? String(i) : "")) }),
+        axis(color, { size: 54, values: (_, ticks) => ticks.map(deviation) }),
       ],
       series: [
         {},
         { paths: bars(-1), stroke: color("muted"), width: 1, points: { show: false } },
         { paths: bars(1), stroke: color("power"), fill: color("power"), width: 1, points: { show: false } },
-        { stroke: color("ink"), width: 1, dash: [6, 3], points: { show: false } },
       ],
     }));
   }
@@ -118,15 +117,19 @@ export class LoadChart {
     if (this.shown === plan.plan_id) return;
     this.shown = plan.plan_id;
     const even = mean(after);
-    const relative = (loads) => after.map((_, i) => (loads?.[i] ?? null) === null ? null : loads[i] / (mean(loads) || 1));
-    this.chart.show([after.map((_, i) => i), relative(before), relative(after), after.map(() => 1)]);
+    // GPUs without any expert, dead ones for instance, have no place on a scale of shares.
+    const idle = after.filter((x) => !x).length;
+    const apart = (loads) => after.map((_, i) => loads?.[i] ? loads[i] / mean(loads) - 1 : null);
+    this.chart.show([after.map((_, i) => i), apart(before), apart(after)]);
     byId("load-balance").replaceChildren(...balance(plan));
-    const top = (loads) => `${num(Math.max(...relative(loads)), 3)}×`;
-    const was = before?.length ? `${top(before)} before, ` : "";
+    const top = (loads) => deviation(Math.max(...apart(loads)));
+    const was = before?.length ? `${top(before)} before and ` : "";
     const moved = typeof plan.moved_slots === "number" ? ` ${plural(plan.moved_slots, "expert slot")} moved.` : "";
-    setText(byId("load-text"), even ? `The fullest GPU carries, as a multiple of the even share, ${was}${top(after)} after.${moved}` : "No load was measured.");
+    setText(byId("load-text"), even ? `All layers together, the fullest GPU is above the even share by ${was}${top(after)} after.${moved}${idle ? ` ${plural(idle, "GPU")} without experts left out.` : ""}` : "No load was measured.");
   }
 }
+
+const deviation = (x) => `${x > 0 ? "+" : x < 0 ? "−" : ""}${num(Math.abs(100 * x), 2)} %`;
 
 // Balancedness is mean over highest load, layer by layer: the higher the better, 1 is even.
 function balance(plan) {
@@ -138,4 +141,7 @@ function balance(plan) {
   return rows.length ? [dots(rows, { excluded: "above", format: (x) => num(x) })] : [];
 }
 
-const mean = (values) => values.reduce((total, x) => total + (x ?? 0), 0) / (values.length || 1);
+function mean(values) {
+  const loaded = values.filter((x) => x > 0);
+  return loaded.reduce((total, x) => total + x, 0) / (loaded.length || 1);
+}

@@ -4,10 +4,11 @@ import cytoscape from "./vendor/cytoscape.esm.min.js";
 import { byId, legend, onResize, onThemeChange, setText, theme } from "./dom.js";
 import { list, num, percent, plural } from "./format.js";
 import { commonPrefix, layout, model, nodeOf } from "./fabric_layout.js";
+import { isDown } from "./state.js";
 
-const BINS = [0.25, 0.5, 0.75, 0.9, Infinity];
+const BINS = [0.1, 0.25, 0.5, 0.8, Infinity];
 const WIDTHS = [1, 1.5, 2.2, 3, 4.2];
-const LABELS = ["under 25 %", "25–50", "50–75", "75–90", "90 % and over"];
+const LABELS = ["under 10 %", "10–25", "25–50", "50–80", "80 % and over"];
 const bin = (load) => BINS.findIndex((edge) => load < edge);
 
 export class Fabric {
@@ -37,8 +38,9 @@ export class Fabric {
     const color = theme();
     const sheet = [
       { selector: "node", style: { label: "data(label)", color: color("muted"), "font-size": 10, "font-family": "system-ui, sans-serif", "text-valign": "center", "min-zoomed-font-size": 0, events: "yes" } },
-      { selector: ".leaf", style: { shape: "round-rectangle", "background-color": color("gpu"), "border-width": 0, color: color("bad"), "font-weight": "bold", width: "data(size)", height: "data(size)" } },
-      { selector: ".dead", style: { "background-opacity": 0, "border-width": 1.5, "border-style": "dashed", "border-color": color("bad"), label: "✕", "font-size": 12 } },
+      { selector: ".leaf", style: { shape: "round-rectangle", "background-color": color("gpu"), "border-width": 0, "text-valign": "bottom", "text-margin-y": 2, width: "data(size)", height: "data(size)" } },
+      { selector: ".dead", style: { "background-opacity": 0, "border-width": 1.5, "border-style": "dashed", "border-color": color("bad"), label: "✕", color: color("bad"), "text-valign": "center", "text-margin-y": 0, "font-weight": "bold", "font-size": 12 } },
+      { selector: ".hurt", style: { "border-width": 2, "border-style": "dashed", "border-color": color("bad") } },
       { selector: ".hub", style: { shape: "hexagon", "background-color": color("panel"), "border-width": 1.5, "border-color": color("muted"), width: 22, height: 22, color: color("ink"), "text-valign": "bottom", "text-margin-y": 3, "text-background-color": color("panel"), "text-background-opacity": 0.85, "text-background-padding": 2 } },
       { selector: ".hub.small", style: { width: 10, height: 10, label: "" } },
       { selector: ".name", style: { "background-opacity": 0, width: 1, height: 1, events: "no" } },
@@ -65,9 +67,11 @@ export class Fabric {
     this.graph = model(this.snapshot);
     const nodes = [...new Set(this.graph.leaves.map((leaf) => leaf.node))];
     this.prefix = commonPrefix(nodes);
+    const shared = this.graph.hubs.filter((hub) => hub.home === null).length;
+    const named = this.graph.leaves.length <= 16;
     const elements = [
-      ...this.graph.leaves.map((leaf) => ({ data: { id: leaf.id, label: "", size: 8 }, classes: "leaf" })),
-      ...this.graph.hubs.map((hub) => ({ data: { id: hub.id, label: hubName(hub) }, classes: hub.home !== null && nodes.length > 1 ? "hub small" : "hub" })),
+      ...this.graph.leaves.map((leaf) => ({ data: { id: leaf.id, label: named ? leaf.id.slice(this.prefix.length) : "", size: 8 }, classes: "leaf" })),
+      ...this.graph.hubs.map((hub) => ({ data: { id: hub.id, label: hubName(hub) }, classes: (hub.home !== null && nodes.length > 1) || shared > 3 ? "hub small" : "hub" })),
       ...nodes.map((node) => ({ data: { id: `name:${node}`, label: node.slice(this.prefix.length) || node }, classes: "name" })),
     ];
     const ids = new Set(elements.map((element) => element.data.id));
@@ -98,28 +102,30 @@ export class Fabric {
 
   loadOf(link) {
     if (this.mode === "measured") return link.load ?? null;
-    return this.plan?.link_load?.[link.id] ?? null;
+    return this.plan?.link_loads?.[link.id] ?? null;
   }
 
   // The state of a drawn line: its most loaded link, and how many of its links are down.
   stateOf(edge) {
     const links = edge.links.map((index) => this.snapshot.links[index]);
-    const loads = links.filter((link) => link.up).map((link) => this.loadOf(link)).filter((x) => x !== null);
-    const down = links.filter((link) => !link.up);
+    const loads = links.filter((link) => !isDown(link)).map((link) => this.loadOf(link)).filter((x) => x !== null);
+    const down = links.filter(isDown);
     return { links, down, load: loads.length ? Math.max(...loads) : null };
   }
 
   paint() {
     const { alive = [] } = this.snapshot;
-    const worst = new Map();
+    const worst = new Map(), hurt = new Set();
     this.cy.batch(() => {
       for (const edge of this.graph.edges) {
-        const { links, down, load } = this.stateOf(edge);
+        const { down, load } = this.stateOf(edge);
         const kind = down.length ? "down" : load === null ? "unknown" : `l${bin(load)}`;
         const drawn = this.cy.getElementById(edge.id);
         if (drawn.nonempty() && drawn.data("kind") !== kind) drawn.data("kind", kind).classes(kind);
-        for (const end of [edge.source, edge.target]) worst.set(end, Math.max(worst.get(end) ?? 0, load ?? 0));
-        if (links.length === 0) continue;
+        for (const end of [edge.source, edge.target]) {
+          worst.set(end, Math.max(worst.get(end) ?? 0, load ?? 0));
+          if (down.length) hurt.add(end);
+        }
       }
       for (const leaf of this.graph.leaves) {
         const dead = this.graph.members.get(leaf.id).every((index) => alive[index] === false);
@@ -127,6 +133,7 @@ export class Fabric {
         node.toggleClass("dead", dead);
         if (this.drawn?.kind === "matrix") {
           const own = bin(worst.get(leaf.id) ?? 0);
+          node.toggleClass("hurt", hurt.has(leaf.id) && !dead);
           WIDTHS.forEach((_, i) => node.toggleClass(`l${i}`, i === own));
         }
       }
@@ -137,8 +144,8 @@ export class Fabric {
     const { gpus = [], alive = [], links = [] } = this.snapshot;
     const nodes = new Set(gpus.map(nodeOf));
     const dead = gpus.filter((_, index) => alive[index] === false);
-    const down = links.filter((link) => !link.up).map((link) => link.id);
-    const rated = links.filter((link) => link.up && this.loadOf(link) !== null);
+    const down = links.filter(isDown).map((link) => link.id);
+    const rated = links.filter((link) => !isDown(link) && this.loadOf(link) !== null);
     const busiest = rated.sort((a, b) => this.loadOf(b) - this.loadOf(a)).slice(0, 3);
     const parts = [`${plural(gpus.length, "GPU")} on ${plural(nodes.size, "node")}, ${plural(links.length, "link")}.`];
     parts.push(dead.length ? `${plural(dead.length, "GPU")} dead: ${list(dead)}.` : "All GPUs alive.");
@@ -146,9 +153,9 @@ export class Fabric {
     const what = this.mode === "measured" ? "Busiest" : "Busiest as planned";
     if (busiest.length) parts.push(`${what}: ${busiest.map((link) => `${link.id} ${percent(this.loadOf(link), 0)}`).join(", ")}.`);
     else parts.push(this.mode === "measured" ? "No link load is reported." : "The NVLink plan holds no link loads.");
-    if (this.prefix) parts.push(`Labels leave out “${this.prefix}”.`);
+    if (this.prefix && this.drawn?.labels.length) parts.push(`Labels leave out “${this.prefix}”.`);
     if (this.graph.hubs.some((hub) => hub.names.length > 1)) parts.push("Switches that join the same GPUs are drawn as one; a line shows its busiest link.");
-    if (this.drawn?.kind === "matrix") parts.push("Too many links to draw: each square has the colour of its busiest link.");
+    if (this.drawn?.kind === "matrix") parts.push("Too many links to draw: each square has the colour of its busiest link, and a dashed edge where one is down.");
     setText(byId("fabric-text"), parts.join(" "));
   }
 
@@ -175,5 +182,5 @@ export class Fabric {
 }
 
 function hubName(hub) {
-  return hub.names.length === 1 ? hub.names[0] : `${hub.names.length} switches`;
+  return hub.names.length === 1 ? hub.names[0].split("/").at(-1) : `${hub.names.length} switches`;
 }

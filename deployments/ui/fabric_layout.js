@@ -110,7 +110,7 @@ function ring(graph, nodes, width, height) {
     for (const leaf of own) { position.set(leaf.id, points[slot]); slot += 1; }
     const middle = points[Math.min(points.length - 1, first + Math.floor((own.length - 1) / 2))];
     const beside = points[Math.min(points.length - 1, first + Math.ceil((own.length - 1) / 2))];
-    labels.push({ node, at: outward([(middle[0] + beside[0]) / 2, (middle[1] + beside[1]) / 2], cx, cy, 17) });
+    if (nodes.length > 1) labels.push({ node, at: outward([(middle[0] + beside[0]) / 2, (middle[1] + beside[1]) / 2], cx, cy, 17) });
     slot += gap;
   }
   inMiddle(graph.hubs, cx, cy, Math.min(a, b) * 0.3, position);
@@ -120,15 +120,10 @@ function ring(graph, nodes, width, height) {
 function clusters(graph, nodes, width, height) {
   const position = new Map(), labels = [];
   const cx = width / 2, cy = height / 2;
-  let r = Math.min(width, height) * (nodes.length === 2 ? 0.2 : 0.15);
-  let outer;
-  for (let pass = 0; pass < 3; pass += 1) {
-    outer = ellipse(nodes.length, cx, cy, Math.max(20, cx - r - 18), Math.max(20, cy - r - 22));
-    r = clamp(Math.min(r, outer.spacing * 0.38), 12, 120);
-  }
+  const { centres, r } = nodes.length <= 4 ? corners(nodes.length, width, height) : around(nodes.length, cx, cy);
   let spacing = 20;
   nodes.forEach((node, i) => {
-    const [x, y] = outer.points[i];
+    const [x, y] = centres[i];
     const own = graph.leaves.filter((leaf) => leaf.node === node);
     const inner = ellipse(own.length, x, y, r, r);
     if (own.length > 1) spacing = Math.min(spacing, inner.spacing);
@@ -136,8 +131,24 @@ function clusters(graph, nodes, width, height) {
     inMiddle(graph.hubs.filter((hub) => hub.home === node), x, y, r * 0.4, position);
     labels.push({ node, at: [x, y + r + 13] });
   });
-  inMiddle(graph.hubs.filter((hub) => hub.home === null), cx, cy, Math.min(width, height) * 0.08, position);
+  const shared = graph.hubs.filter((hub) => hub.home === null);
+  inMiddle(shared, cx, cy, Math.min(width, height) * (shared.length > 3 ? 0.13 : 0.08), position);
   return { kind: "clusters", position, labels, size: clamp(spacing * 0.6, 4, 14) };
+}
+
+function corners(count, width, height) {
+  const rows = count === 2 ? [[0.22, 0.5], [0.78, 0.5]] : [[0.2, 0.25], [0.8, 0.25], [0.8, 0.74], [0.2, 0.74]];
+  return { centres: rows.map(([x, y]) => [x * width, y * height]), r: Math.min(0.18 * width, 0.19 * height) };
+}
+
+function around(count, cx, cy) {
+  let r = Math.min(cx, cy) * 0.3;
+  let outer;
+  for (let pass = 0; pass < 3; pass += 1) {
+    outer = ellipse(count, cx, cy, Math.max(20, cx - r - 18), Math.max(20, cy - r - 22));
+    r = clamp(Math.min(r, outer.spacing * 0.38), 12, 120);
+  }
+  return { centres: outer.points, r };
 }
 
 function matrix(graph, width, height) {

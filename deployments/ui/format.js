@@ -8,25 +8,34 @@ export function num(x, digits = 4) {
   if (!known(x)) return NONE;
   if (x === 0) return "0";
   const size = Math.abs(x);
-  if (size >= 1e7 || size < 1e-4) return x.toExponential(2).replace("e+", "e");
-  if (size >= 10 ** digits) return Math.round(x).toLocaleString("en");
-  return String(Number(x.toPrecision(digits)));
+  return (x < 0 ? "−" : "") + magnitude(size, digits);
 }
 
+function magnitude(size, digits) {
+  if (size >= 1e7 || size < 1e-4) return size.toExponential(2).replace("e+", "e").replace("e-", "e−");
+  if (size >= 10 ** digits) return Math.round(size).toLocaleString("en");
+  return String(Number(size.toPrecision(digits)));
+}
+
+// Whole watts for one board, kilowatts for a rack, megawatts for a hall.
 export function watts(x) {
   if (!known(x)) return NONE;
-  if (Math.abs(x) >= 1e6) return `${(x / 1e6).toFixed(2)} MW`;
-  return Math.abs(x) >= 1e4 ? `${(x / 1e3).toFixed(1)} kW` : `${Math.round(x)} W`;
+  const size = Math.abs(x);
+  if (size >= 1e6) return `${(x / 1e6).toFixed(2)} MW`;
+  if (size >= 2000) return `${(x / 1e3).toFixed(size < 1e4 ? 2 : 1)} kW`;
+  return `${Math.round(x)} W`;
 }
 
 export function percent(x, digits) {
   if (!known(x)) return NONE;
   const value = 100 * x;
+  // What is not zero is not shown as zero: a gap of 0 is a proof.
+  if (digits === undefined && value !== 0 && Math.abs(value) < 0.005) return value > 0 ? "< 0.01 %" : "> −0.01 %";
   return `${value.toFixed(digits ?? (Math.abs(value) < 10 && value !== 0 ? 2 : 0))} %`;
 }
 
 export function signed(x) {
-  return known(x) && x > 0 ? `+${num(x)}` : num(x).replace("-", "−");
+  return known(x) && x > 0 ? `+${num(x)}` : num(x);
 }
 
 export function duration(seconds) {

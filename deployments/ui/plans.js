@@ -2,7 +2,6 @@
 
 import { byId, el, setText } from "./dom.js";
 import { age, clock, duration, num, percent, plural, signed } from "./format.js";
-import { PLANNERS } from "./state.js";
 
 const COLUMNS = ["Planner", "State", "Age", "Objective", "Bound", "Gap", "Solver", "Quantum gain", "Time"];
 
@@ -14,15 +13,21 @@ export class PlanTable {
     this.body.addEventListener("keydown", (event) => this.key(event));
     this.body.addEventListener("click", (event) => this.choose(event.target.closest("tr"), false));
     this.body.addEventListener("focusin", (event) => this.choose(event.target.closest("tr"), false));
-    const filter = byId("plan-filter");
-    for (const name of ["all", ...PLANNERS]) {
-      filter.append(el("label", {}, el("input", { type: "radio", name: "planner", value: name, checked: name === "all" }), name));
-    }
-    filter.addEventListener("change", (event) => {
+    this.offer([]);
+    byId("plan-filter").addEventListener("change", (event) => {
       this.planner = event.target.value;
       this.follow = this.planner === "all" ? "routing" : this.planner;
       this.update();
     });
+  }
+
+  // The choice of planners: those that the server has.
+  offer(planners) {
+    const filter = byId("plan-filter");
+    for (const name of ["all", ...planners]) {
+      if (filter.querySelector(`[value="${CSS.escape(name)}"]`)) continue;
+      filter.append(el("label", {}, el("input", { type: "radio", name: "planner", value: name, checked: name === "all" }), name));
+    }
   }
 
   // Selecting the newest plan of a planner follows it; selecting an older one stays there.
@@ -114,7 +119,8 @@ export class PlanTable {
       if (row.dataset.state !== state) row.dataset.state = state;
       const { requested, used, fallback_reason: reason } = plan.solver ?? {};
       const fellBack = Boolean(reason) || (requested && used && requested !== used && requested !== "auto");
-      const simulated = plan.telemetry?.simulated ? " · simulated" : "";
+      // Said once in the header while all is simulated; here where only some plans are.
+      const simulated = plan.telemetry?.simulated && !this.state.snapshot?.simulated ? ", simulated" : "";
       const texts = [
         plan.planner, state + simulated, age(this.state.planAge(plan)), num(plan.objective, 5), num(plan.lower_bound, 5),
         percent(plan.gap), fellBack ? `${used} ⚠ instead of ${requested}: ${reason ?? "no reason given"}` : used ?? "–",

@@ -4,12 +4,12 @@ import { sum } from "./format.js";
 
 export const PLANNERS = ["routing", "energy", "nvlink", "joint"];
 export const LIMITS = { samples: 900, plans: 240, events: 100 };
-// Older than this, data is called old: several of the stream's periods of one second.
-export const OLD_S = 5;
-const GAP_S = 6;
+// Data is called old after three missed samples, but never before so many seconds.
+const OLD_S = 5;
+const PERIODS = 3.5;
 const MODULE_FIELDS = [
-  "gpu_load_before", "gpu_load_after", "balancedness", "balancedness_before", "upper_bound",
-  "moved_slots", "budget_w", "gpu_ids", "cap_w", "predicted_power_w", "assignment", "link_load",
+  "gpu_load_before", "gpu_load_after", "balancedness_before", "upper_bound", "moved_slots",
+  "switched", "kept", "budget_w", "slowdown", "assignment", "unplaced",
 ];
 const ENVELOPE = [
   "plan_id", "created_at", "planner", "config", "seed", "telemetry", "wall_s", "solver",
@@ -23,6 +23,8 @@ export class State {
     this.samples = [];
     this.plans = new Map();
     this.current = {};
+    this.alarms = {};
+    this.period = 1;
     this.events = [];
     this.clockOffset = 0;
     this.advancedAt = null;
@@ -41,11 +43,12 @@ export class State {
 
   takeSnapshot(snapshot) {
     const before = this.snapshot;
-    if (before && snapshot.ts_s < before.ts_s - GAP_S) this.samples = [];
+    // A replayed trace that begins again.
+    if (before && snapshot.ts_s < before.ts_s) this.samples = [];
     if (!before || snapshot.ts_s !== before.ts_s) {
+      if (before) this.period = 0.8 * this.period + 0.2 * Math.min(60, this.sinceAdvance());
       this.advancedAt = performance.now();
       this.sentAge = this.ageWhenSent(snapshot);
-      if (!this.samples.length) this.takeHistory(snapshot.power_history);
       this.addSample(snapshot);
     }
     this.snapshot = snapshot;
@@ -53,7 +56,6 @@ export class State {
   }
 
   ageWhenSent(snapshot) {
-    if (typeof snapshot.age_s === "number") return snapshot.age_s;
     // A replayed trace carries the times at which it was recorded.
     if ((snapshot.sources ?? []).some((name) => name.startsWith("replay"))) return 0;
     const age = this.now() - snapshot.ts_s;
@@ -62,26 +64,40 @@ export class State {
 
   // Seconds since the telemetry last advanced, counted here: it grows whatever the server says.
   age() {
-    if (this.advancedAt === null) return null;
-    return this.sentAge + (performance.now() - this.advancedAt) / 1000;
+    return this.advancedAt === null ? null : this.sentAge + this.sinceAdvance();
   }
 
+  // The hub's own count of the seconds since anything arrived: on a page opened late, and for a
+  // replayed trace, the samples' times cannot tell.
+  takeSilence(seconds) {
+    if (seconds > this.age()) this.sentAge += seconds - this.age();
+  }
+
+  sinceAdvance() { return (performance.now() - this.advancedAt) / 1000; }
+
+  isOld() { return this.advancedAt === null || this.age() > Math.max(OLD_S, PERIODS * this.period); }
+
+  // Power from before the page was opened; it may arrive after the first live samples.
   takeHistory(history) {
-    for (const [ts, power] of history ?? []) this.push([ts, power, null, null]);
+    const later = this.samples;
+    this.samples = [];
+    for (const [ts, power] of history ?? []) {
+      if (!later.length || ts < later[0][0]) this.push([ts, power, null, null]);
+    }
+    for (const sample of later) this.push(sample);
   }
 
   addSample(snapshot) {
     const energy = this.current.energy;
     const power = powerOf(snapshot).watts;
-    this.push([snapshot.ts_s, power, energy?.budget_w ?? null,
-      sum(energy?.predicted_power_w) ?? null]);
+    this.push([snapshot.ts_s, power, energy?.budget_w ?? null, energy?.predicted_w ?? null]);
   }
 
   push(sample) {
     const last = this.samples.at(-1);
     if (last && sample[0] <= last[0]) return;
     // A hole in the data stays a hole in the line.
-    if (last && sample[0] - last[0] > GAP_S) this.samples.push([last[0] + 1, null, null, null]);
+    if (last && sample[0] - last[0] > Math.max(OLD_S, PERIODS * this.period)) this.samples.push([last[0] + 1, null, null, null]);
     this.samples.push(sample);
     if (this.samples.length > LIMITS.samples) this.samples.splice(0, this.samples.length - LIMITS.samples);
   }
@@ -91,6 +107,12 @@ export class State {
     for (const event of events) if (!seen.has(eventKey(event))) this.events.push(event);
     this.events.sort((a, b) => a.ts_s - b.ts_s);
     if (this.events.length > LIMITS.events) this.events.splice(0, this.events.length - LIMITS.events);
+  }
+
+  // A planner's view: its newest safe plan, or none, and what is wrong if anything is.
+  takeView(planner, raw, alarm) {
+    this.alarms[planner] = alarm ?? raw?.alarm ?? null;
+    this.takePlan(planner, raw);
   }
 
   takePlan(planner, raw, isCurrent = true) {
@@ -143,16 +165,23 @@ const eventKey = (event) => `${event.ts_s}|${event.kind}|${event.subject}|${even
 function condense(raw) {
   const plan = {};
   for (const name of [...ENVELOPE, ...MODULE_FIELDS]) if (name in raw) plan[name] = raw[name];
+  if ("balancedness_after" in raw) plan.balancedness = raw.balancedness_after;
+  if ("caps_w" in raw) Object.assign(plan, { caps_w: raw.caps_w, gpus: raw.gpus });
+  if ("predicted_power_w" in raw) Object.assign(plan, { predicted_w: raw.predicted_power_w?.p50 ?? null, most_w: raw.predicted_power_w?.p95 ?? null });
+  if ("link_loads" in raw) plan.link_loads = raw.link_loads;
   return plan;
 }
 
-// Board power where GPUs report it, else the nodes' own meters.
+// A budget is for whole nodes: their own meters where there are any, else the boards they hold.
 export function powerOf(snapshot) {
-  const gpus = sum(snapshot.power_w);
-  if (gpus !== null) {
-    const alive = snapshot.alive ?? [];
-    const missing = snapshot.power_w.filter((w, i) => w === null && alive[i] !== false).length;
-    return { watts: gpus, missing, of: "GPU" };
-  }
-  return { watts: sum(snapshot.node_power_w), missing: 0, of: "Node" };
+  const nodes = snapshot.node_power_w ?? [];
+  const total = sum(nodes);
+  if (total !== null) return { watts: total, missing: nodes.filter((w) => w === null).length, of: "node" };
+  const boards = snapshot.power_w ?? [];
+  const alive = snapshot.alive ?? [];
+  const missing = boards.filter((w, i) => w === null && alive[i] !== false).length;
+  return { watts: sum(boards), missing, of: "GPU" };
 }
+
+// Telemetry that does not say whether a link is up does not make it a dead one.
+export const isDown = (link) => link.up === false;

@@ -3,8 +3,9 @@
 // States: connecting, live, silent (open, but nothing came for SILENT_MS), cut (will retry),
 // denied (wants a token).
 
-const SILENT_MS = 5000;
-const ABORT_MS = 20000;
+// The server's heartbeat comes every 10 s when there is nothing else to say.
+const SILENT_MS = 12000;
+const ABORT_MS = 25000;
 const MAX_BUFFER = 16 * 1024 * 1024;
 const BACKOFF_MS = [500, 1000, 2000, 4000, 8000, 15000];
 

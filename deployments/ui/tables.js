@@ -2,6 +2,7 @@
 
 import { byId, el, setText } from "./dom.js";
 import { num, percent } from "./format.js";
+import { isDown } from "./state.js";
 
 const MOST_ROWS = 600;
 
@@ -21,7 +22,7 @@ export function updateTables(state) {
   if (!byId("gpu-details").open || !state.snapshot) return;
   const { gpus = [], alive = [], power_w: power = [], utilization = [], links = [] } = state.snapshot;
   const { energy, nvlink } = state.current;
-  const cap = new Map((energy?.gpu_ids ?? []).map((gpu, i) => [gpu, energy.cap_w?.[i]]));
+  const cap = new Map((energy?.gpus ?? []).map((gpu, i) => [gpu, energy.caps_w?.[i]]));
   const job = new Map();
   for (const [name, members] of Object.entries(nvlink?.assignment ?? {})) {
     if (Array.isArray(members)) for (const gpu of members) job.set(gpu, name);
@@ -29,10 +30,10 @@ export function updateTables(state) {
   fill(byId("gpu-table"), gpus.slice(0, MOST_ROWS).map((gpu, i) => [
     gpu, alive[i] === false ? "dead" : "alive", watt(power[i]), watt(cap.get(gpu)), percent(utilization[i], 0), job.get(gpu) ?? "–",
   ]));
-  const worst = links.filter((link) => !link.up).concat(
-    links.filter((link) => link.up).sort((a, b) => (b.load ?? -1) - (a.load ?? -1)));
+  const worst = links.filter(isDown).concat(
+    links.filter((link) => !isDown(link)).sort((a, b) => (b.load ?? -1) - (a.load ?? -1)));
   fill(byId("link-table"), worst.slice(0, MOST_ROWS).map((link) => [
-    link.id, link.up ? "up" : "down", percent(link.load, 0), num(link.bandwidth_gb_s),
+    link.id, isDown(link) ? "down" : link.up === true ? "up" : "not known", percent(link.load, 0), num(link.bandwidth_gb_s),
   ]));
 }
 

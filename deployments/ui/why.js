@@ -71,8 +71,8 @@ function facts(plan) {
     ["Quantum gain", gain],
     ["Telemetry", `snapshot ${telemetry.snapshot_hash || NONE}, ${duration(telemetry.age_s)} old when planned${telemetry.simulated ? ", simulated" : ""}`],
     ["Made", `${clock(plan.created_at)} in ${duration(plan.wall_s)}${plan.expires_at ? `, good until ${clock(plan.expires_at)}` : ""}`],
-    ["Configuration", config.length ? config.join(", ") : NONE],
-    ["Seed", plan.seed === undefined ? NONE : String(plan.seed)],
+    ...(config.length ? [["Configuration", config.join(", ")]] : []),
+    ...(plan.seed === undefined ? [] : [["Seed", String(plan.seed)]]),
     ["Plan", plan.plan_id],
   ];
   return el("dl", { class: "facts" }, ...rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
@@ -81,16 +81,22 @@ function facts(plan) {
 function own(plan) {
   const rows = [];
   if (typeof plan.balancedness === "number") {
-    rows.push(["Balancedness", `${num(plan.balancedness)} of at most ${num(plan.upper_bound)}`]);
+    const before = typeof plan.balancedness_before === "number" ? `, ${num(plan.balancedness_before)} before` : "";
+    rows.push(["Balancedness", `${num(plan.balancedness)} of at most ${num(plan.upper_bound)}${before}`]);
   }
-  if (typeof plan.moved_slots === "number") rows.push(["Moved", plural(plan.moved_slots, "expert slot")]);
+  if (typeof plan.moved_slots === "number") {
+    const note = plan.kept ? "; the plan in force stays" : plan.switched ? "; the load has switched domain" : "";
+    rows.push(["Moved", plural(plan.moved_slots, "expert slot") + note]);
+  }
   if (typeof plan.budget_w === "number") {
-    const predicted = sum(plan.predicted_power_w);
-    rows.push(["Power", `caps of ${watts(sum(plan.cap_w))} under a budget of ${watts(plan.budget_w)}${predicted === null ? "" : `, ${watts(predicted)} predicted`}`]);
+    const caps = plan.caps_w ? `caps of ${watts(sum(plan.caps_w))}, ` : "";
+    const predicted = plan.predicted_w ? `; predicted draw ${watts(plan.predicted_w)} (median) to ${watts(plan.most_w)} (95 %)` : "";
+    rows.push(["Power", `${caps}budget of ${watts(plan.budget_w)} with hosts${predicted}`]);
   }
   for (const [job, gpus] of Object.entries(plan.assignment ?? {}).slice(0, 8)) {
     if (Array.isArray(gpus)) rows.push([`Job ${job}`, `${plural(gpus.length, "GPU")}: ${list(gpus, 8)}`]);
   }
+  for (const [job, reason] of Object.entries(plan.unplaced ?? {}).slice(0, 8)) rows.push([`Job ${job}`, `does not run: ${reason}`]);
   return rows;
 }
 

@@ -23,8 +23,8 @@ def register(app: typer.Typer) -> None:
     """Add the verb."""
     app.command(
         "energy",
-        epilog="Examples: qcluster energy power.csv.gz --topology cluster.yaml --budget-w 350000; "
-        "qcluster energy j301_1.sm --stretch 1.2",
+        epilog="Example: qcluster energy power.csv.gz --topology cluster.yaml --budget-w 350000, "
+        "or qcluster energy j301_1.sm --stretch 1.2",
     )(energy)
 
 

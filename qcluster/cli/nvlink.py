@@ -17,7 +17,9 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("nvlink")(nvlink)
+    app.command(
+        "nvlink", epilog="Example: nvidia-smi topo -m > topo.txt; qcluster nvlink topo.txt -k 4"
+    )(nvlink)
 
 
 def nvlink(

@@ -35,22 +35,31 @@ def serve(
         ["auto"],
         help="Source, may be repeated: auto, simulate[:RACK], replay:FILE[@SPEED], ray, push.",
     ),
+    topology: Path | None = typer.Option(None, help="Cluster topology file, YAML or JSON."),
+    jobs: Path | None = typer.Option(None, help="Job profiles file, YAML or JSON."),
     address: str = typer.Option("local", help="local starts a Ray; auto or HOST:PORT joins one."),
     host: str = typer.Option("127.0.0.1", help="Address to listen on."),
     port: int = typer.Option(8000, min=1, max=65535, help="Port to listen on."),
     state_dir: Path = typer.Option(default_state_dir(), help="Stored plans live here."),
+    token_file: Path | None = typer.Option(
+        None, help="File with the token that /v1 wants; made with mode 0600 if it is not there."
+    ),
     period_s: float = typer.Option(2.0, min=0.2, max=3600.0, help="Seconds between plans."),
     replicas: int = typer.Option(2, min=1, max=64, help="Copies of the HTTP API."),
 ) -> None:
     """Take telemetry in, give plans out, over HTTP and on a page, until Ctrl-C."""
-    specs = _sources(telemetry)
-    _check_listen(host, port)
+    described = (("topology", topology), ("jobs", jobs))
+    specs = _sources([*(f"{kind}:{path}" for kind, path in described if path), *telemetry])
+    digest = _check_listen(host, port, token_file)
     url = f"http://{host}:{port}"
-    stopped = _stop_on_signals()
+    stopped = threading.Event()
+    _stop_on_signals(stopped)
     state_dir = state_dir.absolute()
-    with lock_state(state_dir, {"url": url}):
+    server = {"url": url, "token_file": str(token_file.absolute()) if token_file else None}
+    options = {"replicas": replicas, "token_sha256": digest}
+    with lock_state(state_dir, server):
         os.environ["PYTHONPATH"] = os.pathsep.join(_import_path())
-        _run(specs, address, host, port, state_dir, period_s, replicas, stopped)
+        _run(specs, address, host, port, state_dir, period_s, options, stopped)
 
 
 def _run(
@@ -60,7 +69,7 @@ def _run(
     port: int,
     state_dir: Path,
     period_s: float,
-    replicas: int,
+    options: dict[str, Any],
     stopped: threading.Event,
 ) -> None:
     from actors.runtime import running_ray
@@ -68,6 +77,7 @@ def _run(
     started = time.monotonic()
     note(f"starting Ray ({address}) ...")
     with running_ray(address, state_dir):
+        _stop_on_signals(stopped)  # again: ray.init puts a handler of its own on SIGTERM
         from actors.cluster import STORE, connect, start_cluster, stop_cluster
         from deployments.app import ApiOptions, deploy, withdraw
 
@@ -75,7 +85,7 @@ def _run(
             note(f"starting planners on {', '.join(specs)} ...")
             start_cluster(telemetry=specs, state_dir=state_dir, period_s=period_s)
             note("starting HTTP ...")
-            deploy(host, port, ApiOptions(replicas=replicas))
+            deploy(host, port, ApiOptions(**options))
             note(f"open http://{host}:{port}/ for the page, /docs for the API; Ctrl-C stops")
             _first_plans(connect(STORE), started, stopped)
             stopped.wait()
@@ -136,12 +146,19 @@ def _sources(specs: list[str]) -> list[str]:
 def _absolute(spec: str) -> str:
     # Actors run in other directories: a replayed file must be named from the root.
     name, _, argument = spec.partition(":")
-    return f"replay:{Path(argument).absolute()}" if name == "replay" else spec
+    files = ("replay", "topology", "jobs")
+    return f"{name}:{Path(argument).absolute()}" if name in files else spec
 
 
-def _check_listen(host: str, port: int) -> None:
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        raise Refused(f"listening on {host} needs a token, which this version does not have yet")
+def _check_listen(host: str, port: int, token_file: Path | None) -> str:
+    """The digest of the token, empty without one. Raises Refused beyond loopback without one."""
+    if token_file is None and host not in ("127.0.0.1", "localhost", "::1"):
+        raise Refused(f"listening on {host} needs a token: give --token-file FILE")
+    digest = ""
+    if token_file is not None:
+        from deployments.security import read_token, token_digest
+
+        digest = token_digest(read_token(token_file))
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -149,19 +166,13 @@ def _check_listen(host: str, port: int) -> None:
         except OSError as error:
             reason = error.strerror or str(error)
             raise InputError(f"cannot listen on {host}:{port}: {reason}", field="--port") from None
+    return digest
 
 
-def _stop_on_signals() -> threading.Event:
-    stopped = threading.Event()
-
-    def stop(*_: object) -> None:
-        if stopped.is_set():
-            return  # already stopping: a second Ctrl-C must not leave processes behind
-        stopped.set()
-
+def _stop_on_signals(stopped: threading.Event) -> None:
+    # Setting an event twice does nothing: a second Ctrl-C must not leave processes behind.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    return stopped
+        signal.signal(number, lambda *_: stopped.set())
 
 
 def _import_path() -> list[str]:

@@ -160,6 +160,101 @@ def place(
 
 
 @njit(cache=True)
+def add_trees(x: F, split: F, link: I, root: I, out: F) -> None:
+    """Add every tree's leaf for each row of ``x`` to ``out``; layout as in ``trees.Trees``."""
+    for i in range(len(x)):
+        for r in root:
+            at = r
+            while not link[at, 3]:
+                value = x[i, link[at, 0]]
+                left = link[at, 4] == 1 if np.isnan(value) else value <= split[at, 0]
+                at = link[at, 1] if left else link[at, 2]
+            out[i] += split[at, 1]
+
+
+@njit(cache=True)
+def longest_path(order: I, before_ptr: I, before: I, took: F, start: F) -> float:
+    """Earliest starts of operations that take ``took``; fills ``start``, returns the makespan."""
+    span = 0.0
+    for t in order:
+        s = 0.0
+        for e in range(before_ptr[t], before_ptr[t + 1]):
+            s = max(s, start[before[e]] + took[before[e]])
+        start[t] = s
+        span = max(span, s + took[t])
+    return span
+
+
+@njit(cache=True)
+def try_slower(
+    wanted: I, time: F, width: I, before_ptr: I, before: I, order: I, deadline: float, at: I
+) -> None:
+    """Move each operation of ``wanted``, in turn, to its next clock if the deadline still holds."""
+    n = len(at)
+    took = np.empty(n)
+    start = np.empty(n)
+    for t in range(n):
+        took[t] = time[t, at[t]]
+    for t in wanted:
+        if at[t] + 1 >= width[t]:
+            continue
+        old = took[t]
+        took[t] = time[t, at[t] + 1]
+        if longest_path(order, before_ptr, before, took, start) <= deadline:
+            at[t] += 1
+        else:
+            took[t] = old
+
+
+@njit(cache=True)
+def slow_down(
+    time: F, price: F, width: I, before_ptr: I, before: I, order: I, deadline: float, at: I
+) -> None:
+    """Move operations to slower, cheaper clocks while the deadline holds; changes ``at``.
+
+    Each pass goes over the operations by saving per second of the next clock and takes what its
+    present slack allows; slack is that of earliest starts against latest ends.
+    """
+    n = len(at)
+    took = np.empty(n)
+    start = np.empty(n)
+    late = np.empty(n)
+    worth = np.empty(n)
+    for t in range(n):
+        took[t] = time[t, at[t]]
+    for _ in range(50):
+        longest_path(order, before_ptr, before, took, start)
+        late[:] = deadline
+        for i in range(n - 1, -1, -1):
+            t = order[i]
+            for e in range(before_ptr[t], before_ptr[t + 1]):
+                late[before[e]] = min(late[before[e]], late[t] - took[t])
+        changed = False
+        for t in range(n):
+            worth[t] = 0.0
+            if at[t] + 1 < width[t]:
+                more = time[t, at[t] + 1] - time[t, at[t]]
+                if start[t] + took[t] + more <= late[t]:
+                    worth[t] = (price[t, at[t]] - price[t, at[t] + 1]) / more
+        best = np.argsort(-worth)
+        taken = 0
+        for t in best:
+            if worth[t] <= 0.0 or taken > max(1, n // 20):
+                break
+            more = time[t, at[t] + 1] - time[t, at[t]]
+            old = took[t]
+            took[t] = old + more
+            if longest_path(order, before_ptr, before, took, start) <= deadline:
+                at[t] += 1
+                changed = True
+                taken += 1
+            else:
+                took[t] = old
+        if not changed:
+            break
+
+
+@njit(cache=True)
 def feasible_list(order: I, before_ptr: I, before: I) -> I:
     """``order`` with every task moved behind its predecessors, otherwise as it was."""
     n = len(order)

@@ -33,15 +33,14 @@ _BREAKER = CircuitBreaker()
 class CapProblem:
     """Caps for ``units`` whose sum is at most ``cap_budget_w``.
 
-    ``held_w`` (n,) are the caps in force, NaN where none; with ``max_moved`` at most that share
-    of caps may differ from them. ``ramp_from_w`` and ``max_ramp_w`` bound the predicted total.
+    ``held_w`` (n,) are the caps in force, or None; then at most a share ``max_moved`` of caps may
+    differ from them, and the sum of caps by at most ``max_ramp_w`` from theirs.
     """
 
     units: Units
     cap_budget_w: float
     held_w: Floats | None = None
     max_moved: float | None = None
-    ramp_from_w: float | None = None
     max_ramp_w: float | None = None
 
     @classmethod
@@ -75,9 +74,8 @@ class CapProblem:
         caps = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, points)
         allowed = np.ones(caps.shape, bool)
         if self.held_w is not None and around is None:
-            held = np.clip(np.nan_to_num(self.held_w), u.min_w, u.max_w)
-            caps = np.concatenate([caps, held[:, None]], axis=1)
-            allowed = np.concatenate([allowed, np.isfinite(self.held_w)[:, None]], axis=1)
+            caps = np.concatenate([caps, self.held_w[:, None]], axis=1)
+            allowed = np.concatenate([allowed, np.ones((u.n, 1), bool)], axis=1)
         value = speed(caps, u.demand_w[:, None], u.idle_w[:, None], u.memory[:, None])
         begin = np.arange(u.n + 1) * caps.shape[1]
         return CurveTable(caps.ravel(), value.ravel(), begin, allowed.ravel())
@@ -89,10 +87,11 @@ def solve_caps(problem: CapProblem, *, shared: bool, deadline: Deadline) -> Cert
     Spare watts of the budget are not spread here.
     """
     hull: Stage[CapProblem, Floats] = Stage("concave-hull", hull_caps)
+    plain: Stage[CapProblem, Floats] = Stage("nameplate", nameplate_caps)
     return certified(
         problem,
         stages=[hull] if shared else [Stage("independent", independent_caps)],
-        fallback=Stage("nameplate", nameplate_caps),
+        fallback=plain if problem.held_w is None else Stage("hold", hold_caps),
         baselines=[Stage("common-cap", common_caps), *([] if shared else [hull])],
         bound=dual_bound,
         verify=check_caps,
@@ -116,6 +115,14 @@ def check_caps(problem: CapProblem, caps: Floats) -> None:
         raise SolverFailed(f"cap {caps[worst]:g} W of {u.ids[worst]} is outside its limits")
     if caps.sum() > problem.cap_budget_w + 1e-3:
         raise SolverFailed(f"caps add up to {caps.sum():g} W of {problem.cap_budget_w:g} W")
+    if problem.held_w is None:
+        return
+    moved = int(np.count_nonzero(np.abs(caps - problem.held_w) > 1e-6))
+    if problem.max_moved is not None and moved > int(problem.max_moved * u.n):
+        raise SolverFailed(f"{moved} of {u.n} caps change, at most {problem.max_moved:.0%} may")
+    ramp = abs(float(caps.sum() - problem.held_w.sum()))
+    if problem.max_ramp_w is not None and ramp > problem.max_ramp_w + 1e-3:
+        raise SolverFailed(f"caps move by {ramp:g} W, at most {problem.max_ramp_w:g} W may")
 
 
 def hull_caps(problem: CapProblem, **_: Any) -> Candidate[Floats]:
@@ -124,12 +131,15 @@ def hull_caps(problem: CapProblem, **_: Any) -> Candidate[Floats]:
     found = allocate_table(
         table,
         budget_w=problem.cap_budget_w,
-        total_w=problem.ramp_from_w,
-        max_ramp_w=problem.max_ramp_w,
+        **_ramp(problem),
     )
     caps = found.power_w
-    if problem.max_ramp_w is None and problem.held_w is None:
+    if problem.held_w is None:
         caps = allocate_table(problem.table(caps), budget_w=problem.cap_budget_w).power_w
+        # Less than a fine grid step is left; slopes are equal by now, so it goes to all alike.
+        room = np.clip(problem.units.demand_w, caps, problem.units.max_w) - caps
+        spare = max(0.0, problem.cap_budget_w - float(caps.sum()))
+        caps = caps + room * min(1.0, spare / max(float(room.sum()), 1e-9))
     if problem.max_moved is not None and problem.held_w is not None:
         caps = _sticky(problem, table, caps)
     return _candidate(problem, caps)
@@ -232,27 +242,32 @@ def _scaled(problem: CapProblem, top: Floats) -> Floats:
     return np.asarray(np.maximum(low, lo * top))
 
 
+def hold_caps(problem: CapProblem, **_: Any) -> Candidate[Floats]:
+    """The caps in force."""
+    assert problem.held_w is not None
+    return _candidate(problem, problem.held_w)
+
+
+def _ramp(problem: CapProblem) -> dict[str, float]:
+    if problem.held_w is None or problem.max_ramp_w is None:
+        return {}
+    return {"total_w": float(problem.held_w.sum()), "max_ramp_w": problem.max_ramp_w}
+
+
 def _sticky(problem: CapProblem, table: CurveTable, caps: Floats) -> Floats:
     """Keep all but the most valuable changes, then share the budget again over those.
 
     Changes depend on each other through the budget, so after choosing which units may move the
-    others are pinned to their caps in force and the rest is solved anew. When that has no
-    solution (the budget fell), units that free most watts move as well.
+    others are pinned to their caps in force and the rest is solved anew.
     """
     held, u = problem.held_w, problem.units
     assert held is not None
-    known = np.where(np.isfinite(held), held, -1.0)
-    moves = MoveBudget.of(np.round(known), problem.max_moved)
-    gain = np.abs(predicted_speed(u, caps) - predicted_speed(u, np.clip(known, 0, u.max_w)))
-    gain = np.where(np.isfinite(held), gain, np.inf)
-    target = moves.clip(np.round(caps), np.nan_to_num(gain, posinf=1e9))
-    free = (target != moves.reference) | ~np.isfinite(held)
+    moves = MoveBudget.of(np.round(held * 1e3), problem.max_moved)
+    gain = np.abs(predicted_speed(u, caps) - predicted_speed(u, held))
+    free = moves.clip(np.round(caps * 1e3), gain) != moves.reference
     width = len(table.power) // u.n
     pinned = np.zeros((u.n, width), bool)
     pinned[:, -1] = True
     allowed = np.where(free[:, None], table.allowed.reshape(u.n, width), pinned)
     own = CurveTable(table.power, table.value, table.begin, allowed.ravel())
-    return allocate_table(
-        own, budget_w=problem.cap_budget_w, total_w=problem.ramp_from_w,
-        max_ramp_w=problem.max_ramp_w,
-    ).power_w  # fmt: skip
+    return allocate_table(own, budget_w=problem.cap_budget_w, **_ramp(problem)).power_w

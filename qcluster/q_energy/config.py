@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qcluster.config import Config
 
@@ -27,7 +27,7 @@ class EnergyConfig(Config):
     budget_share: Share = 0.8
     """Share of nameplate that is the budget when none is given."""
     max_ramp_w: Watts | None = None
-    """How far predicted power may move from the plan in force, up or down; None: no limit."""
+    """How far the sum of caps may move from the plan in force, up or down; None: no limit."""
     max_moved: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of caps that may change against the plan in force; None: all."""
     window_s: Annotated[float, Field(gt=0, le=86_400)] = 300.0
@@ -38,3 +38,9 @@ class EnergyConfig(Config):
     """Share of a kernel's time that does not follow the SM clock, where no counter tells."""
     stretch: Annotated[float, Field(ge=1, le=100)] = 1.2
     """Deadline of jobs that name none, as a multiple of their critical path."""
+
+    @model_validator(mode="after")
+    def _limits_need_sharing(self) -> Self:
+        if not self.shared_budget and (self.max_ramp_w is not None or self.max_moved is not None):
+            raise ValueError("max_ramp_w and max_moved need shared_budget")
+        return self

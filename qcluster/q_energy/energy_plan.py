@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.deadline import Deadline
-from qcluster.errors import InputError
+from qcluster.errors import InputError, SolverFailed
 from qcluster.fallback import Certified
 from qcluster.plan import Plan, TelemetryRef, merge_warnings
 from qcluster.q_energy.capping import CapProblem, solve_caps, spread_spare
@@ -143,7 +143,7 @@ def plan_units(
         warnings.append(f"the jobs' lowest peak found, {schedule.peak_w:.0f} W, is over the budget")
     allocated = float(np.minimum(caps, units.demand_w).sum())
     overhead = float(units.overhead_w.sum())
-    final = caps if config.max_ramp_w is not None else spread_spare(problem, caps)
+    final = caps if problem.held_w is not None else spread_spare(problem, caps)
     return EnergyPlan(
         planner="energy",
         config=config.model_dump(mode="json"),
@@ -188,22 +188,19 @@ def _solve(
     warnings: list[str],
 ) -> tuple[CapProblem, Certified[NDArray[np.float64]]]:
     """Solve within ramp and move budget where that is possible; the budget always wins."""
-    limits: dict[str, Any] = {}
-    if previous is not None and previous.gpus == units.ids:
-        if config.max_ramp_w is not None:
-            limits.update(ramp_from_w=previous.allocated_w, max_ramp_w=config.max_ramp_w)
-        if config.max_moved is not None:
-            limits.update(held_w=previous.caps_w, max_moved=config.max_moved)
-    problem = CapProblem.of(units, budget_w, **limits)
-    answer = solve_caps(problem, shared=config.shared_budget, deadline=deadline)
-    if limits and answer.solver.fallback_reason:
-        warnings.append(
-            "ramp or move limit lifted, since the budget cannot be kept within it: "
-            f"{answer.solver.fallback_reason}"
-        )
-        problem = CapProblem.of(units, budget_w)
-        answer = solve_caps(problem, shared=config.shared_budget, deadline=deadline)
-    return problem, answer
+    shared = config.shared_budget
+    limited = config.max_ramp_w is not None or config.max_moved is not None
+    if limited and previous is not None and previous.gpus == units.ids:
+        problem = CapProblem.of(
+            units, budget_w, held_w=previous.caps_w, max_moved=config.max_moved,
+            max_ramp_w=config.max_ramp_w,
+        )  # fmt: skip
+        try:
+            return problem, solve_caps(problem, shared=shared, deadline=deadline)
+        except SolverFailed as error:
+            warnings.append(f"ramp and move limits lifted, the caps in force do not fit: {error}")
+    problem = CapProblem.of(units, budget_w)
+    return problem, solve_caps(problem, shared=shared, deadline=deadline)
 
 
 def _nodes(

@@ -10,12 +10,13 @@ import numpy as np
 from qcluster.deadline import Deadline
 from qcluster.errors import SolverFailed
 from qcluster.plan import Plan, TelemetryRef
+from qcluster.q_energy.budget import allocate_budget
 from qcluster.q_energy.capping import predicted_speed
 from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.energy_plan import EnergyPlan, plan_units
 from qcluster.q_energy.jobs import schedule_jobs
-from qcluster.q_energy.levelling import level_peak
-from qcluster.q_energy.problem import Task
+from qcluster.q_energy.levelling import load_kernels
+from qcluster.q_energy.problem import Curve
 from qcluster.q_energy.units import units_from_snapshot
 from qcluster.telemetry import Snapshot
 
@@ -96,7 +97,8 @@ class EnergyPlanner:
 
     def warm_up(self) -> None:
         """Compile the kernels."""
-        level_peak([Task("a", 1, 1.0), Task("b", 1, 1.0)], deadline=2, deadline_s=0.05)
+        load_kernels()
+        allocate_budget([Curve(np.array([1.0, 2.0]), np.array([1.0, 2.0]))], budget_w=1.5)
 
     def _verify_claim(self, plan: EnergyPlan, snapshot: Snapshot) -> None:
         units = units_from_snapshot(snapshot, EnergyConfig.read(plan.config))

@@ -10,6 +10,7 @@ A window's answer is taken only if it lowers the peak or the time spent at it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ __all__ = ["MAX_QUBITS", "Window", "build_ising", "peak_window", "refine_peak"]
 MAX_QUBITS = 24
 _MAX_TASKS = 6
 _CHOICES = 4
+_MISSES = 32  # steps at the peak, drawn in a row, where no task can move: then none can
 # Simulated QAOA gets this share of the time; the classical search that it starts from the rest.
 _QUANTUM_SHARE = 0.5
 
@@ -123,13 +125,12 @@ def refine_peak(
         problem, deadline=deadline.share(1 - _QUANTUM_SHARE), seed=seed, incumbent=incumbent
     )
     rng = np.random.default_rng(seed)
-    best, tried, taken, largest = found.value, 0, 0, 0
-    while not deadline.expired:
+    best, tried, taken, largest, missed = found.value, 0, 0, 0, 0
+    while not deadline.expired and missed < _MISSES:
         window = peak_window(problem, best, rng)
         if window is None:
-            if not tried:
-                raise InputError("no task at the peak can move, so there is no window for QAOA")
-            break
+            missed += 1
+            continue
         ising = build_ising(problem, window)
         seconds = min(deadline.remaining(), 0.25)
         answer = solve(ising, solver="qaoa", deadline_s=seconds, seed=int(rng.integers(2**31)))
@@ -137,8 +138,18 @@ def refine_peak(
         moved = decode(window, best, answer.z)
         if _flatter(problem, moved, best):
             best, taken = moved, taken + 1
+    if not tried:
+        raise InputError("no task at the peak can move, so there is no window for QAOA")
     notes = {**found.notes, "windows": tried, "windows_taken": taken, "qubits": largest}
     return Candidate(best, peak_of(problem, best), notes=notes)
+
+
+@functools.cache
+def load_solver() -> None:
+    """Load or compile the simulator, once a process."""
+    from qcluster.quantum.solve import warm_up
+
+    warm_up()
 
 
 def decode(window: Window, placement: Placement, z: Sequence[int] | np.ndarray) -> Placement:

@@ -67,14 +67,15 @@ class TaskSet:
         """
         if isinstance(deadline, (bool, np.bool_)) or not isinstance(deadline, (int, np.integer)):
             raise InputError(f"wants a whole number of steps, got {deadline!r}", field="deadline")
-        index = _index(tasks)
+        index = index_of(tasks, Task, "task")
         before = [[_known(index, task, other) for other in task.after] for task in tasks]
-        order = _topological(before, tasks)
+        order = topological(before, [task.id for task in tasks])
         n, m = len(tasks), max(len(task.options) for task in tasks)
         dur, power = np.zeros((n, m), np.int64), np.zeros((n, m))
         for t, task in enumerate(tasks):
             for k in range(m):
                 dur[t, k], power[t, k] = task.options[min(k, len(task.options) - 1)]
+        power[dur == 0] = 0.0  # what takes no time draws no power in any step
         shortest = dur.min(axis=1)
         head, tail = _heads_tails(order, before, shortest)
         longest = int((head + shortest).max(initial=0))
@@ -92,7 +93,7 @@ class TaskSet:
         rank[order] = np.arange(n)
         return cls(
             tuple(task.id for task in tasks), int(deadline), dur, power,
-            np.array([len(task.options) for task in tasks]), *_rows(before), *_rows(behind),
+            np.array([len(task.options) for task in tasks]), *rows_of(before), *rows_of(behind),
             rank, head, tail,
         )  # fmt: skip
 
@@ -118,10 +119,10 @@ def critical_path(tasks: Sequence[Task]) -> int:
     """Steps that the longest chain of tasks takes in its fastest modes; 0 for no tasks."""
     if not tasks:
         return 0
-    index = _index(tasks)
+    index = index_of(tasks, Task, "task")
     before = [[_known(index, task, other) for other in task.after] for task in tasks]
     shortest = np.array([min(d for d, _ in task.options) for task in tasks])
-    head, _ = _heads_tails(_topological(before, tasks), before, shortest)
+    head, _ = _heads_tails(topological(before, [task.id for task in tasks]), before, shortest)
     return int((head + shortest).max())
 
 
@@ -208,16 +209,18 @@ def _interval_ends(problem: TaskSet) -> tuple[Ints, Ints]:
     return starts[:: max(1, len(starts) // keep)], ends[:: -max(1, len(ends) // keep)]
 
 
-def _index(tasks: Sequence[Task]) -> dict[Any, int]:
-    if not tasks:
-        raise InputError("wants at least one task", field="tasks")
+def index_of(items: Sequence[Any], kind: type[Any], name: str) -> dict[Any, int]:
+    """Positions by id; InputError for none, a wrong type or a duplicate."""
+    if not items:
+        raise InputError(f"wants at least one {name}", field=f"{name}s")
     index: dict[Any, int] = {}
-    for t, task in enumerate(tasks):
-        if not isinstance(task, Task):
-            raise InputError(f"wants a Task, got {type(task).__name__}", field=f"tasks[{t}]")
-        if task.id in index:
-            raise InputError(f"task {task.id} stands twice", field=f"tasks[{t}].id")
-        index[task.id] = t
+    for t, item in enumerate(items):
+        if not isinstance(item, kind):
+            message = f"wants {kind.__name__}, got {type(item).__name__}"
+            raise InputError(message, field=f"{name}s[{t}]")
+        if item.id in index:
+            raise InputError(f"{name} {item.id} stands twice", field=f"{name}s[{t}].id")
+        index[item.id] = t
     return index
 
 
@@ -228,7 +231,7 @@ def _known(index: dict[Any, int], task: Task, other: Any) -> int:
     return index[other]
 
 
-def _topological(before: list[list[int]], tasks: Sequence[Task]) -> Ints:
+def topological(before: list[list[int]], ids: Sequence[Any]) -> Ints:
     """An order in which every task follows its predecessors (Kahn 1962)."""
     left = np.array([len(row) for row in before])
     behind: list[list[int]] = [[] for _ in before]
@@ -245,18 +248,18 @@ def _topological(before: list[list[int]], tasks: Sequence[Task]) -> Ints:
             if not left[other]:
                 ready.append(other)
     if len(order) < len(before):
-        raise InputError(f"tasks wait for each other: {_cycle(before, left, tasks)}", field="after")
+        raise InputError(f"tasks wait for each other: {_cycle(before, left, ids)}", field="after")
     return np.array(order, np.int64)
 
 
-def _cycle(before: list[list[int]], left: Ints, tasks: Sequence[Task]) -> str:
+def _cycle(before: list[list[int]], left: Ints, ids: Sequence[Any]) -> str:
     t = int(np.flatnonzero(left)[0])
     seen: list[int] = []
     while t not in seen:
         seen.append(t)
         t = next(other for other in before[t] if left[other])
     loop = [*seen[seen.index(t) :], t]
-    return " -> ".join(str(tasks[i].id) for i in loop[:8]) + (" ..." if len(loop) > 8 else "")
+    return " -> ".join(str(ids[i]) for i in loop[:8]) + (" ..." if len(loop) > 8 else "")
 
 
 def _heads_tails(order: Ints, before: list[list[int]], dur: Ints) -> tuple[Ints, Ints]:
@@ -269,7 +272,8 @@ def _heads_tails(order: Ints, before: list[list[int]], dur: Ints) -> tuple[Ints,
     return head, tail
 
 
-def _rows(lists: list[list[int]]) -> tuple[Ints, Ints]:
+def rows_of(lists: list[list[int]]) -> tuple[Ints, Ints]:
+    """Lists as (pointers, flat)."""
     ptr = np.zeros(len(lists) + 1, np.int64)
     ptr[1:] = np.cumsum([len(row) for row in lists])
     return ptr, np.array([i for row in lists for i in row], np.int64)

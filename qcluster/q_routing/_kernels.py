@@ -10,10 +10,36 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["gpu_load_layer", "pack_layer", "place_layers", "replicate", "swap_layer"]
+__all__ = [
+    "bound_layers",
+    "crowd_bound",
+    "gpu_load_layer",
+    "pack_layer",
+    "place_layers",
+    "replicate",
+    "swap_layer",
+    "weigh_layers",
+]
 
 F = NDArray[np.float64]
 I = NDArray[np.int64]  # noqa: E741 - the field's letter for an index array
+
+
+@njit(cache=True)
+def _sift(heap: I, key: F, i: int, size: int) -> None:
+    """Let the entry at ``i`` of a max-heap sink to its place."""
+    e, value = heap[i], key[i]
+    while True:
+        child = 2 * i + 1
+        if child >= size:
+            break
+        if child + 1 < size and key[child + 1] > key[child]:
+            child += 1
+        if key[child] <= value:
+            break
+        key[i], heap[i] = key[child], heap[child]
+        i = child
+    key[i], heap[i] = value, e
 
 
 @njit(cache=True)
@@ -25,30 +51,22 @@ def replicate(w: F, extra: int, cap: int) -> I:
     """
     n = w.size
     count = np.ones(n, dtype=np.int64)
-    heap = np.argsort(-w, kind="mergesort")
-    key = w[heap].copy()
+    if extra <= 0 or cap < 2:
+        return count
+    heap, key = np.arange(n), w.copy()
+    for i in range(n // 2 - 1, -1, -1):
+        _sift(heap, key, i, n)
     size = n
     for _ in range(extra):
-        if size == 0 or cap < 2:
+        if size == 0:
             break
         e = heap[0]
         count[e] += 1
-        value = w[e] / count[e]
+        key[0] = w[e] / count[e]
         if count[e] >= cap:
             size -= 1
-            e, value = heap[size], key[size]
-        i = 0
-        while True:
-            child = 2 * i + 1
-            if child >= size:
-                break
-            if child + 1 < size and key[child + 1] > key[child]:
-                child += 1
-            if key[child] <= value:
-                break
-            key[i], heap[i] = key[child], heap[child]
-            i = child
-        key[i], heap[i] = value, e
+            heap[0], key[0] = heap[size], key[size]
+        _sift(heap, key, 0, size)
     return count
 
 
@@ -59,25 +77,25 @@ def pack_layer(
     """Longest processing time first: each copy to the GPU that would finish first.
 
     Never two copies of an expert on a GPU; a copy that fits nowhere is dropped, and slots left
-    free take the largest share that their GPU does not hold. Writes ``slots``, ``on``, ``load``
-    and the counts that came out.
+    free take the largest share that their GPU does not hold. Writes ``slots``, ``load``, ``on``
+    (experts, gpus) and the counts that came out.
     """
     gpus, experts = speed.size, w.size
     used = np.zeros(gpus, dtype=np.int64)
-    share = w / count
-    for e in np.argsort(-share, kind="mergesort"):
+    share, pace = w / count, 1.0 / speed
+    for e in np.argsort(-share):
         placed = 0
         for _ in range(count[e]):
             best, best_time = -1, np.inf
             for g in range(gpus):
-                if used[g] < start[g + 1] - start[g] and not on[g, e]:
-                    time = (load[g] + share[e]) / speed[g]
+                if used[g] < start[g + 1] - start[g] and not on[e, g]:
+                    time = (load[g] + share[e]) * pace[g]
                     if time < best_time:
                         best, best_time = g, time
             if best < 0:
                 break
             slots[start[best] + used[best]] = e
-            on[best, e] = True
+            on[e, best] = True
             used[best] += 1
             load[best] += share[e]
             placed += 1
@@ -86,13 +104,13 @@ def pack_layer(
         while used[g] < start[g + 1] - start[g]:
             best = -1
             for e in range(experts):
-                if not on[g, e] and (best < 0 or w[e] * count[best] > w[best] * count[e]):
+                if not on[e, g] and (best < 0 or w[e] * count[best] > w[best] * count[e]):
                     best = e
             if best < 0:
                 break
             count[best] += 1
             slots[start[g] + used[g]] = best
-            on[g, best] = True
+            on[best, g] = True
             used[g] += 1
     gpu_load_layer(w, count, start, slots, load)
 
@@ -109,6 +127,30 @@ def gpu_load_layer(w: F, count: I, start: I, slots: I, load: F) -> None:
 
 
 @njit(cache=True)
+def _best_swap(
+    a: int, b: int, share: F, start: I, pace: F, slots: I, on: NDArray[np.bool_], load: F, best: F
+) -> tuple[int, int]:
+    """The slots of ``a`` and ``b`` whose exchange finishes earliest, if before ``best[0]``, which
+    it lowers; (-1, -1) if none. ``pace`` is 1 / speed.
+    """
+    at_i, at_j = -1, -1
+    for i in range(start[a], start[a + 1]):
+        e = slots[i]
+        if e < 0 or on[e, b]:
+            continue
+        big = share[e]
+        for j in range(start[b], start[b + 1]):
+            f = slots[j]
+            moved = big - (share[f] if f >= 0 else 0.0)
+            if moved <= 0.0:
+                continue
+            after = max((load[a] - moved) * pace[a], (load[b] + moved) * pace[b])
+            if after < best[0] and (f < 0 or not on[f, a]):
+                best[0], at_i, at_j = after, i, j
+    return at_i, at_j
+
+
+@njit(cache=True)
 def swap_layer(
     share: F, start: I, speed: F, slots: I, on: NDArray[np.bool_], load: F, goal: float, steps: int
 ) -> None:
@@ -118,62 +160,208 @@ def swap_layer(
     that is earlier than before, so the sorted vector of finish times falls and the search ends.
     """
     gpus = speed.size
-    time = load / speed
+    pace = 1.0 / speed
+    time = load * pace
+    best = np.empty(1)
     for _ in range(steps):
-        a = 0
+        a, low = 0, 0
         for g in range(1, gpus):
             if time[g] > time[a]:
                 a = g
-        top = time[a]
-        if top <= goal:
+            if time[g] < time[low]:
+                low = g
+        if time[a] <= goal:
             return
-        best, best_i, best_j, best_b = top * (1.0 - 1e-12), -1, -1, -1
+        # The emptiest GPU first: its swap rules out most others by the bound below.
+        best[0] = time[a] * (1.0 - 1e-12)
+        best_b = low
+        best_i, best_j = _best_swap(a, low, share, start, pace, slots, on, load, best)
         for b in range(gpus):
-            # The pair cannot do better than to finish together.
-            if b == a or (load[a] + load[b]) / (speed[a] + speed[b]) >= best:
+            # A pair cannot do better than to finish together.
+            if b in (a, low) or (load[a] + load[b]) >= best[0] * (speed[a] + speed[b]):
                 continue
-            for i in range(start[a], start[a + 1]):
-                e = slots[i]
-                if e < 0 or on[b, e]:
-                    continue
-                for j in range(start[b], start[b + 1]):
-                    f = slots[j]
-                    moved = share[e] - (share[f] if f >= 0 else 0.0)
-                    if moved <= 0.0:
-                        continue
-                    after = max((load[a] - moved) / speed[a], (load[b] + moved) / speed[b])
-                    if after < best and (f < 0 or not on[a, f]):
-                        best, best_i, best_j, best_b = after, i, j, b
-        if best_b < 0:
+            i, j = _best_swap(a, b, share, start, pace, slots, on, load, best)
+            if i >= 0:
+                best_i, best_j, best_b = i, j, b
+        if best_i < 0:
             return
         e, f = slots[best_i], slots[best_j]
         slots[best_i], slots[best_j] = f, e
-        on[a, e], on[best_b, e] = False, True
+        on[e, a], on[e, best_b] = False, True
         moved = share[e]
         if f >= 0:
-            on[best_b, f], on[a, f] = False, True
+            on[f, best_b], on[f, a] = False, True
             moved -= share[f]
         load[a] -= moved
         load[best_b] += moved
-        time[a], time[best_b] = load[a] / speed[a], load[best_b] / speed[best_b]
+        time[a], time[best_b] = load[a] * pace[a], load[best_b] * pace[best_b]
 
 
 @njit(cache=True)
-def place_layers(w: F, start: I, speed: F, tolerance: float, steps: int) -> tuple[I, F]:
-    """Slots (layers, slots) for loads (layers, experts), and a lower bound (layers,) on each
-    layer's latest finish time: the mean, or the largest share that the counts allow.
+def bound_layers(w: F, extra: int, cap: int) -> F:
+    """(layers,) the largest share that no counts with ``extra`` more copies can avoid."""
+    out = np.empty(w.shape[0])
+    for layer in range(w.shape[0]):
+        out[layer] = (w[layer] / replicate(w[layer], extra, cap)).max()
+    return out
+
+
+@njit(cache=True)
+def weigh_layers(w: F, slots: I, gpu: I, gpus: int) -> tuple[F, int]:
+    """Loads (windows, layers, gpus) under equal shares of w (windows, layers, experts), and the
+    first layer that holds an expert twice on a GPU or not at all, or -1.
+    """
+    windows, layers, experts = w.shape
+    load = np.zeros((windows, layers, gpus))
+    wrong = -1
+    for x in range(layers):
+        count = np.zeros(experts, dtype=np.int64)
+        on = np.zeros((experts, gpus), dtype=np.bool_)
+        for s in range(gpu.size):
+            e = slots[x, s]
+            if e >= 0:
+                if on[e, gpu[s]] and wrong < 0:
+                    wrong = x
+                on[e, gpu[s]] = True
+                count[e] += 1
+        if count.min() == 0 and wrong < 0:
+            wrong = x
+        for v in range(windows):
+            for s in range(gpu.size):
+                e = slots[x, s]
+                if e >= 0:
+                    load[v, x, gpu[s]] += w[v, x, e] / count[e]
+    return load, wrong
+
+
+@njit(cache=True)
+def _place_layer(w: F, count: I, start: I, speed: F, slots: I, goal: float, steps: int) -> float:
+    """Pack and swap one layer with these counts; returns its largest GPU time."""
+    on = np.zeros((w.size, speed.size), dtype=np.bool_)
+    load = np.zeros(speed.size)
+    pack_layer(w, count, start, speed, slots, on, load)
+    swap_layer(w / count, start, speed, slots, on, load, goal, steps)
+    return float((load / speed).max())
+
+
+@njit(cache=True)
+def place_layers(w: F, start: I, speed: F, tolerance: float, steps: int, far: float) -> tuple[I, F]:
+    """Slots (layers, slots) for loads (layers, experts), and the largest share (layers,) that the
+    number of slots forces; swaps end ``tolerance`` from the mean or that share, whichever is later.
+
+    A layer that ends further than ``far`` from there is tried again with fewer copies of hot
+    experts: two of their copies may be in each other's way on one GPU, and the slots are better
+    spent on halving cold experts, which then fit beside the hot ones.
     """
     layers, experts = w.shape
-    gpus, size = speed.size, start[-1]
-    slots = np.full((layers, size), -1, dtype=np.int64)
-    bound = np.empty(layers)
+    gpus, extra = speed.size, start[-1] - experts
+    slots, forced = np.full((layers, start[-1]), -1, dtype=np.int64), np.empty(layers)
+    trial = np.empty(start[-1], dtype=np.int64)
     for layer in range(layers):
-        count = replicate(w[layer], size - experts, gpus)
-        on = np.zeros((gpus, experts), dtype=np.bool_)
-        load = np.zeros(gpus)
-        total, top = w[layer].sum() / speed.sum(), (w[layer] / count).max() / speed.max()
-        bound[layer] = max(total, top)
-        pack_layer(w[layer], count, start, speed, slots[layer], on, load)
-        goal = bound[layer] * (1.0 + tolerance)
-        swap_layer(w[layer] / count, start, speed, slots[layer], on, load, goal, steps)
-    return slots, bound
+        row = w[layer]
+        count = replicate(row, extra, gpus)
+        forced[layer] = (row / count).max()
+        goal = max(row.sum() / speed.sum(), forced[layer] / speed.max()) * (1.0 + tolerance)
+        top = _place_layer(row, count, start, speed, slots[layer], goal, steps)
+        if top <= goal * (1.0 + far):
+            continue
+        cold = np.argsort(row)
+        for fewer in range(1, extra + 1):
+            count = replicate(row, extra - fewer, gpus)
+            if (row / count).max() >= top * speed.max():
+                break
+            for i in range(fewer):
+                if count[cold[i % experts]] < gpus:
+                    count[cold[i % experts]] += 1
+            trial[:] = -1
+            after = _place_layer(row, count, start, speed, trial, goal, steps)
+            if after < top:
+                top = after
+                slots[layer] = trial
+    return slots, forced
+
+
+@njit(cache=True)
+def _reachable(time: float, hot: F, cold: F, extra: int, room: int) -> bool:
+    """Whether ``crowd_bound``'s conditions allow a largest GPU time of ``time``."""
+    n = hot.size
+    least = np.empty(n, dtype=np.int64)
+    needed = 0
+    for i in range(n):
+        least[i] = max(1, int(np.ceil(hot[i] / time - 1e-9)))
+        needed += least[i] - 1
+    slack = extra - needed
+    if slack < 0:
+        return False
+    small = np.inf
+    for i in range(n):
+        small = min(small, hot[i] / (least[i] + slack))
+    held = np.zeros(cold.size + 1)
+    for i in range(cold.size):
+        held[i + 1] = held[i] + min(cold[i], small)
+    copies = np.empty(n, dtype=np.int64)
+    for spent in range(slack + 1):
+        total = spent
+        for i in range(n):
+            c = least[i]
+            while c <= least[i] + slack:
+                beside = min(max((room - 1) * c - spent, 0), cold.size)
+                if hot[i] + held[beside] <= c * time * (1.0 + 1e-9):
+                    break
+                c += 1
+            copies[i] = c
+            total += c - 1
+            if c > least[i] + slack or total > extra:
+                total = extra + 1
+                break
+        if total <= extra and _together(time, hot, copies, held, extra - total, spent, room):
+            return True
+    return False
+
+
+@njit(cache=True)
+def _together(time: float, hot: F, copies: I, held: F, spare: int, spent: int, room: int) -> bool:
+    """Whether sets of hot experts fit with what must stand beside them.
+
+    ``copies`` are the fewest that each can have, ``spare`` more may be given out. Copies with
+    shares above half the time stand on GPUs of their own, so the slots beside them add up.
+    """
+    order = np.argsort(-hot / copies)
+    load, number = 0.0, 0
+    for i in order:
+        if hot[i] / (copies[i] + spare) <= time / 2:
+            continue
+        load += hot[i]
+        number += copies[i]
+        fits = False
+        for more in range(spare + 1):
+            beside = min(max((room - 1) * (number + more) - spent, 0), held.size - 1)
+            if load + held[beside] <= (number + more) * time * (1.0 + 1e-9):
+                fits = True
+                break
+        if not fits:
+            return False
+    return True
+
+
+@njit(cache=True)
+def crowd_bound(w: F, low: float, extra: int, room: int) -> float:
+    """A lower bound on the largest GPU time, at least ``low`` (a bound already known), for GPUs of
+    equal speed with ``room`` slots each, all of them used.
+
+    A hot expert with c copies stands on c GPUs, whose other (room - 1) c slots hold at least the
+    smallest that there is: of cold experts with ``spent`` more copies, m slots hold at least the
+    m - spent smallest experts whole. So w + that must fit into c x time, for every hot expert and
+    for sets of them that cannot share a GPU, with the copies that there are.
+    """
+    hot, cold = w[w > 0.5 * low], np.sort(w[w <= 0.5 * low])
+    if hot.size == 0 or _reachable(low, hot, cold, extra, room):
+        return low
+    high = low * 2.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        if _reachable(middle, hot, cold, extra, room):
+            high = middle
+        else:
+            low = middle
+    return low

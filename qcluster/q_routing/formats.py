@@ -66,7 +66,7 @@ def read_trace(path: str | Path) -> NDArray[np.int64]:
 
 def count_picks(expert_ids: NDArray[np.integer], experts: int | None = None) -> NDArray[np.float64]:
     """Load (layers, experts) of a trace (tokens, layers, k): how often each expert was picked."""
-    size = int(expert_ids.max(initial=-1)) + 1 if experts is None else experts
+    size = int(expert_ids.max(initial=0)) + 1 if experts is None else experts
     layers = expert_ids.shape[1]
     keys = np.arange(layers)[None, :, None] * size + expert_ids
     return np.bincount(keys.ravel(), minlength=layers * size).reshape(layers, size).astype(float)
@@ -76,7 +76,7 @@ def windows_of(
     expert_ids: NDArray[np.integer], tokens: int, experts: int | None = None
 ) -> NDArray[np.float64]:
     """Loads (windows, layers, experts) of consecutive full windows of ``tokens`` tokens."""
-    size = int(expert_ids.max(initial=-1)) + 1 if experts is None else experts
+    size = int(expert_ids.max(initial=0)) + 1 if experts is None else experts
     number = len(expert_ids) // tokens
     if not number:
         raise InputError(f"holds {len(expert_ids)} tokens, fewer than a window of {tokens}")

@@ -9,28 +9,34 @@ that the number of slots forces.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qcluster.errors import InputError, SolverFailed
-from qcluster.q_routing._kernels import place_layers
+from qcluster.q_routing._kernels import place_layers, weigh_layers
+from qcluster.q_routing.bounds import tighten, time_bound
 from qcluster.q_routing.groups import pair_groups
 from qcluster.q_routing.problem import (
     EMPTY,
     Placement,
     PlacementProblem,
     balancedness,
-    gpu_loads,
 )
-from qcluster.q_routing.sticky import moves_between, replan
+from qcluster.q_routing.sticky import align, improve, moves_between, replan
+from qcluster.q_routing.traffic import place_by_traffic
 
 __all__ = ["place_experts", "verify_placement"]
 
 # Swaps stop this close to the bound: further steps cost time and gain nothing out of sample.
 _TOLERANCE = 2e-4
 _MAX_SWAPS = 20_000
+# Further from its bound than this, a layer is worth the slower search.
+_FAR = 8e-3
+# Further from its bound than this, a layer is worth the sharper bound.
+_LOOSE = 3e-3
 
 
 def place_experts(
@@ -43,6 +49,7 @@ def place_experts(
     mode: str = "global",
     previous: Placement | ArrayLike | None = None,
     max_moved: float | None = None,
+    trace: ArrayLike | None = None,
     slots_per_gpu: ArrayLike | None = None,
     speed: ArrayLike | None = None,
     alive: ArrayLike | None = None,
@@ -59,6 +66,9 @@ def place_experts(
     previous: the placement in force, or its slots (layers, num_slots).
     max_moved: share of all slots that may hold another expert than in ``previous``, 0 to 1. Copies
         that are needed because an expert would otherwise be lost are made in any case.
+    trace: router picks (tokens, layers, k). Experts that are picked together then stand together,
+        so that a token visits few GPUs (see ``dispatch``), at some cost in equal-split balance.
+        Not together with ``max_moved`` or hierarchical mode.
     slots_per_gpu: (num_gpus,) slots of each GPU, adding up to ``num_slots``.
     speed: (num_gpus,) relative speeds. alive: (num_gpus,) False for GPUs that take nothing.
 
@@ -76,9 +86,10 @@ def place_experts(
         alive=alive,
     )
     before = _previous(previous, problem)
+    if trace is not None:
+        return _result(problem, *_by_traffic(problem, trace, before, max_moved), before)
     slots, bound = _solve(problem)
-    if len(problem.load) > 1:
-        slots = replan(problem, slots, None, slots)
+    slots = _polish(problem, slots, bound)
     if before is not None:
         slots = replan(problem, before, max_moved, slots)
     return _result(problem, slots, bound, before)
@@ -110,8 +121,11 @@ def _solve(problem: PlacementProblem) -> tuple[NDArray[np.int64], NDArray[np.flo
     gpus = np.arange(problem.num_gpus)
     everyone = np.arange(total.shape[1])
     if problem.mode == "global":
-        _fill(problem, total, slots, gpus, np.broadcast_to(everyone, total.shape))
-        return slots, _bounds(problem)
+        forced = _fill(problem, total, slots, gpus, np.broadcast_to(everyone, total.shape))
+        if len(problem.load) > 1:
+            return slots, _bounds(problem)
+        mean = total.sum(axis=1) / problem.speed.sum()
+        return slots, np.maximum(mean, forced / problem.speed.max())[None]
     bound = _bounds(problem)
     per_node = len(gpus) // problem.num_nodes
     groups = everyone.reshape(problem.num_groups, -1)
@@ -128,14 +142,30 @@ def _solve(problem: PlacementProblem) -> tuple[NDArray[np.int64], NDArray[np.flo
     return slots, bound
 
 
+def _by_traffic(
+    problem: PlacementProblem,
+    trace: ArrayLike,
+    before: NDArray[np.int64] | None,
+    max_moved: float | None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    if max_moved is not None:
+        raise InputError("cannot be combined with a trace", field="max_moved")
+    slots = place_by_traffic(problem, trace)
+    if before is not None:
+        slots = align(problem, slots, before)
+    return slots, _bounds(problem)
+
+
 def _fill(
     problem: PlacementProblem,
     total: NDArray[np.float64],
     slots: NDArray[np.int64],
     gpus: NDArray[np.int64],
     members: NDArray[np.int64],
-) -> None:
-    """Place ``members`` (layers, experts of this part) onto ``gpus``; writes their slots."""
+) -> NDArray[np.float64]:
+    """Place ``members`` (layers, experts of this part) onto ``gpus``; writes their slots and
+    returns the largest share (layers,) that the number of slots forces.
+    """
     gpus = gpus[problem.speed[gpus] > 0]
     first = problem.slot_start[gpus]
     room = np.minimum(problem.slot_start[gpus + 1] - first, members.shape[1])
@@ -148,16 +178,31 @@ def _fill(
     start = np.concatenate([[0], np.cumsum(room)]).astype(np.int64)
     where = np.concatenate([np.arange(f, f + r) for f, r in zip(first, room, strict=True)])
     load = np.ascontiguousarray(np.take_along_axis(total, members, axis=1))
-    local, _ = place_layers(load, start, problem.speed[gpus], _TOLERANCE, _MAX_SWAPS)
+    local, forced = place_layers(load, start, problem.speed[gpus], _TOLERANCE, _MAX_SWAPS, _FAR)
     slots[:, where] = np.where(
         local >= 0, np.take_along_axis(members, np.maximum(local, 0), axis=1), EMPTY
     )
+    return np.asarray(forced, dtype=np.float64)
+
+
+def _polish(
+    problem: PlacementProblem, slots: NDArray[np.int64], bound: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Layers that are still far from their bound are searched on, number of copies included."""
+    loads, _ = weigh_layers(problem.load, slots, problem.gpu_of_slot, problem.num_gpus)
+    alive = problem.speed > 0
+    time = (loads[..., alive] / problem.speed[alive]).max(axis=2).sum(axis=0)
+    far = np.flatnonzero(time > bound.sum(axis=0) * (1 + _FAR))
+    if not len(far):
+        return slots
+    part = replace(problem, load=np.ascontiguousarray(problem.load[:, far]))
+    out = slots.copy()
+    out[far] = improve(part, slots[far])
+    return out
 
 
 def _bounds(problem: PlacementProblem) -> NDArray[np.float64]:
     """(windows, layers): no placement's largest GPU time in that window is smaller."""
-    from qcluster.q_routing.bounds import time_bound
-
     room = np.diff(problem.slot_start)
     return np.stack([time_bound(window, room, problem.speed) for window in problem.load])
 
@@ -183,10 +228,14 @@ def _result(
     bound: NDArray[np.float64],
     before: NDArray[np.int64] | None,
 ) -> Placement:
-    verify_placement(problem, slots)
     owner = problem.gpu_of_slot
-    loads = gpu_loads(slots, owner, problem.load, problem.num_gpus)
+    loads, wrong = weigh_layers(problem.load, slots, owner, problem.num_gpus)
+    if wrong >= 0:
+        raise SolverFailed(f"layer {wrong}: an expert is missing or stands twice on a GPU")
     reached = balancedness(loads, problem.speed)
+    alive = problem.speed > 0
+    time = (loads[..., alive] / problem.speed[alive]).max(axis=2)
+    bound = tighten(bound, time, problem.load, np.diff(problem.slot_start), problem.speed, _LOOSE)
     mean, floor = problem.load.sum() / problem.speed.sum(), float(bound.sum())
     upper = min(1.0, float(mean) / floor) if floor > 0 else 1.0
     if reached > upper * (1 + 1e-9):

@@ -265,13 +265,19 @@ def _default_slots(experts: int, gpus: int) -> int:
 
 
 def _in_order(problem: PlacementProblem) -> NDArray[np.int64]:
-    """Experts in order over the slots of live GPUs, starting over when they are used up."""
+    """Experts in order over the slots of live GPUs, starting over when they are used up; in
+    hierarchical mode each node takes its even part of them.
+    """
     layers, experts = problem.load.shape[1:]
     owner = problem.gpu_of_slot
     place = np.arange(problem.num_slots) - problem.slot_start[owner]
-    usable = np.flatnonzero((problem.speed[owner] > 0) & (place < experts))
+    usable = (problem.speed[owner] > 0) & (place < experts)
     slots = np.full((layers, problem.num_slots), -1, dtype=np.int64)
-    slots[:, usable] = np.arange(len(usable)) % experts
+    nodes = problem.num_nodes if problem.mode == "hierarchical" else 1
+    part = experts // nodes
+    for node in range(nodes):
+        here = np.flatnonzero(usable & (owner * nodes // problem.num_gpus == node))
+        slots[:, here] = node * part + np.arange(len(here)) % part
     return slots
 
 

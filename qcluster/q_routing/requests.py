@@ -6,14 +6,63 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from qcluster.q_routing.config import RoutingConfig
 from qcluster.q_routing.placement import place_experts
 from qcluster.q_routing.problem import Placement
+from qcluster.q_routing.route import RoutingPlan, route
 from qcluster.record import Record
 from qcluster.request import REQUESTS, Request
 
-__all__ = ["PlacementRequest"]
+__all__ = ["PlacementRequest", "RouteRequest"]
 
 _Row = Annotated[list[float], Field(max_length=4096)]
+
+
+@REQUESTS.add("routing.plan")
+class RouteRequest(Request):
+    """Tokens and a model graph to a routing plan."""
+
+    kind: ClassVar[str] = "routing.plan"
+    path: ClassVar[str] = "/v1/routing/plan"
+    summary: ClassVar[str] = "Route tokens to experts"
+    result: ClassVar[type[Record]] = RoutingPlan
+    example: ClassVar[dict[str, Any]] = {
+        "tokens": [
+            {"id": "t0", "complexity": 1.5, "source_gpu": "g0", "group": "a"},
+            {"id": "t1", "complexity": 1.0, "source_gpu": "g0", "group": "a"},
+            {"id": "t2", "complexity": 0.5, "source_gpu": "g1", "interacts": ["t3"]},
+            {"id": "t3", "complexity": 2.0, "source_gpu": "g1"},
+        ],
+        "model_graph": {
+            "nodes": [
+                {"id": "e0", "gpu": "g0", "capacity": 2},
+                {"id": "e1", "gpu": "g1", "capacity": 2},
+            ],
+            "edges": [{"source": "e0", "target": "e1", "bandwidth_gb_s": 450}],
+        },
+        "config": {"qaoa": True, "hqc": True},
+        "seed": 7,
+    }
+
+    tokens: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=200_000)]
+    """Records with id, and perhaps complexity, bytes, source_gpu, group, interacts."""
+    model_graph: dict[str, Any]
+    """Node-link JSON: nodes are experts (capacity, gpu), edges carry bandwidth_gb_s."""
+    config: RoutingConfig = RoutingConfig()
+    """Toggles."""
+    queue_length: Annotated[int, Field(ge=0)] = 0
+    """Jobs waiting at the quantum device."""
+
+    def run(self) -> RoutingPlan:
+        """Route. Raises InputError naming the field that is wrong."""
+        return route(
+            self.tokens,
+            self.model_graph,
+            config=self.config,
+            deadline_s=self.deadline_s,
+            seed=self.seed,
+            queue_length=self.queue_length,
+        )
 
 
 @REQUESTS.add("routing.placement")

@@ -15,7 +15,7 @@ from qcluster.moves import MoveBudget
 from qcluster.q_routing._sticky_kernels import sticky_layers
 from qcluster.q_routing.problem import EMPTY, PlacementProblem, balancedness, gpu_loads
 
-__all__ = ["align", "moves_between", "replan"]
+__all__ = ["align", "improve", "moves_between", "replan"]
 
 
 def replan(
@@ -33,21 +33,40 @@ def replan(
     usable = _usable(problem)
     slots = before.copy()
     slots[:, ~usable] = EMPTY
-    _repair(problem, slots, usable)
-    zone, area = _zones(problem, slots)
-    gpu = problem.gpu_of_slot[usable]
-    live = np.flatnonzero(problem.speed > 0)
-    place = np.full(problem.num_gpus, -1)
-    place[live] = np.arange(len(live))
-    kept, home = slots[:, usable].copy(), before[:, usable].copy()
-    sticky_layers(
-        problem.load, problem.speed[live], place[gpu], zone[live], area, kept, home, budget.limit
-    )
-    slots[:, usable] = kept
+    _repair(problem, slots, usable, *_zones(problem, before))
+    slots = _search(problem, slots, before, budget.limit)
     aligned = align(problem, target, before)
     changed = _changed(before, aligned)
     fits = changed <= budget.limit
     return aligned if fits and _score(problem, aligned) > _score(problem, slots) else slots
+
+
+def improve(problem: PlacementProblem, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``slots`` after all changes that help, without a budget; never a worse plan."""
+    found = _search(problem, slots, slots, slots.size)
+    return found if _score(problem, found) >= _score(problem, slots) else slots
+
+
+def _search(
+    problem: PlacementProblem,
+    slots: NDArray[np.int64],
+    home: NDArray[np.int64],
+    limit: int,
+) -> NDArray[np.int64]:
+    usable = _usable(problem)
+    zone, area = _zones(problem, slots)
+    live = np.flatnonzero(problem.speed > 0)
+    place = np.full(problem.num_gpus, -1)
+    place[live] = np.arange(len(live))
+    gpu = place[problem.gpu_of_slot[usable]]
+    kept = slots[:, usable].copy()
+    sticky_layers(
+        problem.load, problem.speed[live], gpu, zone[live], area, kept, home[:, usable].copy(),
+        limit,
+    )  # fmt: skip
+    out = slots.copy()
+    out[:, usable] = kept
+    return out
 
 
 def align(
@@ -100,7 +119,13 @@ def _usable(problem: PlacementProblem) -> NDArray[np.bool_]:
     return np.asarray((problem.speed[owner] > 0) & (place < problem.load.shape[2]))
 
 
-def _repair(problem: PlacementProblem, slots: NDArray[np.int64], usable: NDArray[np.bool_]) -> None:
+def _repair(
+    problem: PlacementProblem,
+    slots: NDArray[np.int64],
+    usable: NDArray[np.bool_],
+    zone: NDArray[np.int64],
+    area: NDArray[np.int64],
+) -> None:
     """Second copies on a GPU are dropped; lost experts take a slot that can be spared."""
     owner, experts = problem.gpu_of_slot, problem.load.shape[2]
     total = problem.load.sum(axis=0)
@@ -112,7 +137,9 @@ def _repair(problem: PlacementProblem, slots: NDArray[np.int64], usable: NDArray
         counts = np.bincount(row[row >= 0], minlength=experts)
         for e in np.flatnonzero(counts == 0)[np.argsort(-total[layer, counts == 0])]:
             held = np.where(row >= 0, counts[row], 0)
-            spare = usable & ((row == EMPTY) | (held > 1))
+            spare = usable & ((row == EMPTY) | (held > 1)) & (zone[owner] == area[layer, e])
+            if not spare.any():
+                raise InputError("no slot is left for an expert that was lost", field="num_slots")
             # An empty slot first, else the copy whose loss adds least to its siblings.
             cost = np.where(row == EMPTY, -1.0, total[layer, row] / np.maximum(held, 1) ** 2)
             slot = int(np.where(spare, cost, np.inf).argmin())

@@ -1,12 +1,15 @@
-"""Simulated annealing with incremental fields (Kirkpatrick, Gelatt and Vecchi, 1983).
+"""Simulated annealing with incremental fields, restarts and recombination.
 
-Restarts of a geometric cooling schedule until the deadline or a fixed number of sweeps; each ends
-with a descent. Temperatures come from the problem: hot enough that the largest local field is
-flipped with probability 1/2, cold enough that the smallest is flipped once in a hundred sweeps.
+One run cools linearly in temperature (Kirkpatrick, Gelatt and Vecchi, 1983; Myklebust, 2015, for
+the linear schedule) and ends in a local optimum. Between runs nothing is thrown away: runs start
+in turn from chance and from the best state, reheated half-way, and each result is recombined with
+the best state part by part (Houdayer, 2001), so a run that is better in some region only still
+improves the answer. Runs double in length as long as time allows.
 """
 
 from __future__ import annotations
 
+import time
 from typing import ClassVar
 
 import numpy as np
@@ -17,21 +20,26 @@ from qcluster.quantum.local import Arrays, State, random_state
 from qcluster.quantum.problem import IsingProblem
 from qcluster.quantum.solver import SOLVERS, Found
 
-__all__ = ["AnnealingSolver", "temperature_range"]
+__all__ = ["AnnealingSolver", "energy_scale", "temperature_range"]
 
-SWEEPS = 1000
-RESTARTS = 32
-SPINS_BETWEEN_LOOKS = 200_000
+Floats = NDArray[np.float64]
+Spins = NDArray[np.int8]
+
+FIRST_SWEEPS = 100
+VISITS = 2_000_000_000
+SLICE_VISITS = 200_000
 
 
 class AnnealingSolver:
-    """At most ``restarts`` runs of ``sweeps`` sweeps; fewer when the deadline comes."""
+    """Anneals until the deadline, or until ``visits`` spins have been offered a flip, or until
+    ``patience`` runs in a row have found nothing better.
+    """
 
     name: ClassVar[str] = "annealing"
     quantum: ClassVar[bool] = False
 
-    def __init__(self, sweeps: int = SWEEPS, restarts: int = RESTARTS) -> None:
-        self.sweeps, self.restarts = sweeps, restarts
+    def __init__(self, visits: int = VISITS, patience: int = 16) -> None:
+        self.visits, self.patience = visits, patience
 
     def refuses(self, problem: IsingProblem) -> str | None:  # noqa: ARG002
         """It takes every problem."""
@@ -43,74 +51,127 @@ class AnnealingSolver:
         *,
         deadline: Deadline,
         seed: int,
-        start: NDArray[np.int8] | None = None,
+        start: Spins | None = None,
     ) -> Found:
         """The best state of all runs, never worse than ``start``."""
         generator = np.random.default_rng(seed)
-        arrays = Arrays.of(problem)
-        best_z = random_state(problem, generator) if start is None else np.asarray(start, np.int8)
-        best = float(problem.energy(best_z))
-        betas = _schedule(problem, self.sweeps)
-        runs = 0
-        for _ in range(self.restarts if problem.n else 0):
-            z = _run(arrays, random_state(problem, generator), betas, generator, deadline)
-            energy = float(problem.energy(z))
+        first = random_state(problem, generator) if start is None else start
+        if not problem.n:
+            return Found(np.asarray(first, np.int8), float(problem.energy(first)))
+        search = _Search(problem, first, generator, deadline)
+        sweeps, runs, idle, budget = FIRST_SWEEPS, 0, 0, self.visits // problem.n
+        while idle < self.patience and budget > 0 and (runs == 0 or not deadline.expired):
+            better = search.run(min(sweeps, budget), warm=runs % 2 == 1)
+            budget -= sweeps
             runs += 1
-            if energy < best:
-                best, best_z = energy, z
-            if deadline.expired:
-                break
-        return Found(best_z, best, notes={"runs": runs, "sweeps": self.sweeps})
+            idle = 0 if better else idle + 1
+            if runs % 2 == 0:
+                sweeps *= 2
+        z, energy = search.best.spins(), float(problem.energy(search.best.z))
+        if start is not None and energy > (held := float(problem.energy(start))):
+            z, energy = np.asarray(start, dtype=np.int8), held
+        return Found(z, energy, notes={"runs": runs, "longest_run_sweeps": search.longest})
+
+
+class _Search:
+    """The best state so far, and runs that improve it."""
+
+    def __init__(
+        self,
+        problem: IsingProblem,
+        first: Spins,
+        generator: np.random.Generator,
+        deadline: Deadline,
+    ) -> None:
+        self.problem, self.generator, self.deadline = problem, generator, deadline
+        self.arrays = Arrays.of(problem)
+        self.best = State.at(self.arrays, first)
+        self.hot, self.cold = temperature_range(problem)
+        self.slack = 1e-12 * max(self.hot, 1e-300)
+        self.bits = generator.integers(1, 2**63, size=1, dtype=np.uint64)
+        self.longest = 0
+        self._rate = np.inf  # sweeps a second, as measured
+        self._quench(self.best)
+
+    def run(self, sweeps: int, *, warm: bool) -> bool:
+        """One cooling; whether the best state improved."""
+        share = self.generator.uniform(0.2, 0.6) if warm else 1.0
+        spins = self.best.spins() if warm else random_state(self.problem, self.generator)
+        state = State.at(self.arrays, spins)
+        left = self.deadline.remaining()
+        if np.isfinite(left) and np.isfinite(self._rate):
+            sweeps = max(1, min(sweeps, int(0.9 * self._rate * left)))
+        self.longest = max(self.longest, sweeps)
+        top = self.cold + share * (self.hot - self.cold)
+        begun = time.monotonic()
+        done = self._cool(state, 1.0 / np.linspace(top, self.cold, sweeps))
+        self._rate = done / max(time.monotonic() - begun, 1e-9)
+        self._quench(state)
+        return self._keep(state)
+
+    def _cool(self, state: State, betas: Floats) -> int:
+        """Slices between looks at the clock; how many sweeps were made."""
+        from qcluster.quantum import _kernels
+
+        length = max(1, SLICE_VISITS // self.problem.n)
+        for first in range(0, len(betas), length):
+            part = betas[first : first + length]
+            if self.problem.groups:
+                _kernels.anneal_groups(
+                    state.z, state.field, self.arrays.group, state.hot, *self.arrays.csr, part,
+                    self.bits,
+                )  # fmt: skip
+            else:
+                _kernels.anneal(state.z, state.field, *self.arrays.small, part, self.bits)
+            if self.deadline.expired:
+                return first + len(part)
+        return len(betas)
+
+    def _quench(self, state: State) -> None:
+        from qcluster.quantum import _kernels
+
+        _kernels.quench(
+            state.z, state.field, self.arrays.group, state.hot, *self.arrays.csr, self.slack
+        )
+
+    def _keep(self, state: State) -> bool:
+        """Take over what ``state`` does better."""
+        taken = self._take(state.z)
+        if not self.problem.groups and not self.problem.h.any():
+            taken += self._take(-state.z)  # as good, and differs from the best elsewhere
+        if taken:
+            self._quench(self.best)
+        return bool(taken)
+
+    def _take(self, z: Floats) -> int:
+        from qcluster.quantum import _kernels
+
+        best, arrays = self.best, self.arrays
+        return int(
+            _kernels.recombine(
+                best.z, z, best.field, arrays.group, best.hot, *arrays.members, *arrays.csr,
+                self.slack,
+            )
+        )  # fmt: skip
+
+
+def energy_scale(problem: IsingProblem) -> float:
+    """Root mean square of the energy a spin sees, sqrt(mean_i(h_i^2 + sum_j J_ij^2)); 1 if 0."""
+    if not problem.n:
+        return 1.0
+    total = float(np.square(problem.h).sum() + 2 * np.square(problem.weights).sum())
+    return float(np.sqrt(total / problem.n)) or 1.0
 
 
 def temperature_range(problem: IsingProblem) -> tuple[float, float]:
-    """Inverse temperatures (hot, cold), in units of 1 / energy."""
-    strength = np.abs(problem.h)
-    magnitudes = np.abs(problem.weights)
-    smallest = np.where(problem.h != 0, strength, np.inf)
-    for end in problem.edges.T:
-        strength = strength + np.bincount(end, weights=magnitudes, minlength=problem.n)
-        np.minimum.at(smallest, end, magnitudes)
-    if not np.isfinite(smallest).any():
-        return 1.0, 1.0
-    hot = np.log(2) / (2 * float(strength.max()))
-    cold = np.log(100) / (2 * float(smallest.min()))
-    # Couplings over many decades would make the coldest end so cold that most sweeps are frozen.
-    typical = float(np.median(smallest[np.isfinite(smallest)]))
-    return hot, max(hot, min(cold, np.log(1e4) / (2 * typical)))
-
-
-def _schedule(problem: IsingProblem, sweeps: int) -> NDArray[np.float64]:
-    hot, cold = temperature_range(problem)
-    return np.geomspace(hot, cold, sweeps)
-
-
-def _run(
-    arrays: Arrays,
-    z: NDArray[np.int8],
-    betas: NDArray[np.float64],
-    generator: np.random.Generator,
-    deadline: Deadline,
-) -> NDArray[np.int8]:
-    """One cooling in slices, so that the deadline is looked at; ends with a descent."""
-    from qcluster.quantum import _kernels
-
-    problem = arrays.problem
-    state = State.at(arrays, z)
-    energy = best = float(problem.energy(z))
-    best_z = state.z.copy()
-    bits = generator.integers(1, 2**63, size=1, dtype=np.uint64)
-    slice_length = max(1, SPINS_BETWEEN_LOOKS // max(1, problem.n))
-    for first in range(0, len(betas), slice_length):
-        energy, best = _kernels.anneal(
-            state.z, state.field, arrays.group, state.hot, *arrays.csr,
-            betas[first : first + slice_length], bits, energy, best_z, best,
-        )  # fmt: skip
-        if deadline.expired:
-            break
-    final = State.at(arrays, best_z.astype(np.int8))
-    _kernels.descend(final.z, final.field, arrays.group, final.hot, *arrays.csr, 4 * problem.n)
-    return final.spins()
+    """(hot, cold) in units of energy: hot is the typical local field, cold freezes the weakest
+    coupling but no less than a fiftieth of hot.
+    """
+    hot = energy_scale(problem)
+    strengths = np.concatenate([np.abs(problem.weights), np.abs(problem.h)])
+    strengths = strengths[strengths > 0]
+    weakest = float(strengths.min()) if len(strengths) else hot
+    return hot, min(hot, max(0.3 * weakest, 0.02 * hot))
 
 
 SOLVERS.register(AnnealingSolver.name, AnnealingSolver())

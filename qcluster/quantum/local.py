@@ -6,6 +6,7 @@ so every state along a search satisfies the groups.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,19 @@ class Arrays:
             group[list(members)] = number
         data = np.concatenate([problem.weights, problem.weights])[order]
         return cls(problem, indptr, columns[order], data, group)
+
+    @functools.cached_property
+    def small(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float64]]:
+        """``csr`` with unsigned 32-bit indices."""
+        return self.indptr.astype(np.uint32), self.indices.astype(np.uint32), self.data
+
+    @functools.cached_property
+    def members(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(first, variables): group g holds ``variables[first[g]:first[g + 1]]``."""
+        groups = self.problem.groups
+        first = np.zeros(len(groups) + 1, dtype=np.int64)
+        np.cumsum([len(group) for group in groups], out=first[1:])
+        return first, np.array([i for group in groups for i in group], dtype=np.int64)
 
     @property
     def csr(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:

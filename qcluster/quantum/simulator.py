@@ -8,6 +8,7 @@ class is a quantum advantage. Minimising wants gamma > 0 and beta < 0 (or both f
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from qcluster.errors import InputError
 from qcluster.quantum.engine import reference
+from qcluster.quantum.engine.levels import LevelEngine
+from qcluster.quantum.engine.qubits import QubitEngine
 from qcluster.quantum.engine.reference import MIXERS
 from qcluster.quantum.problem import IsingProblem
 from qcluster.quantum.space import Space
 
-__all__ = ["MAX_BYTES", "QAOASimulator", "bytes_needed"]
+__all__ = ["MAX_BYTES", "QAOASimulator", "bytes_needed", "count", "walsh"]
 
 MAX_BYTES = 8 * 2**30
 
@@ -70,15 +73,24 @@ class QAOASimulator:
                 f"{problem.n} spins need {count(needed)} bytes, at most {max_bytes} are allowed",
                 field="problem",
             )
-        self.diagonal = self.space.energies(problem.h, problem.edges, problem.weights)
+        self._engine = self._fast_engine()
+
+    @functools.cached_property
+    def diagonal(self) -> Floats:
         """(size,) energies without the offset, which would only cost digits."""
+        if isinstance(self._engine, QubitEngine) and self._engine.mirrored:
+            half = self._engine.diagonal
+            return np.concatenate([half, half[::-1]])
+        if self._engine is not None:
+            return self._engine.diagonal
+        return self.space.energies(self.problem.h, self.problem.edges, self.problem.weights)
 
     def expectation(
         self, gammas: ArrayLike, betas: ArrayLike, *, multi_angle: bool | None = None
     ) -> Any:
         """<E> of the final state, offset included: a float, or (B,) for a batch."""
         batch, single = self._angles(gammas, betas, multi_angle)
-        values = [self._mean(self._state(g, b)) for g, b in batch]
+        values = [self._mean(g, b) for g, b in batch]
         return values[0] if single else np.array(values)
 
     def value_and_grad(
@@ -130,9 +142,31 @@ class QAOASimulator:
         kept = np.clip(alpha - before, 0.0, probability[order])
         return float(kept @ self.diagonal[order] / kept.sum()) + self.problem.offset
 
-    def _mean(self, psi: NDArray[np.complex128]) -> float:
-        weight = psi.real**2 + psi.imag**2
-        return float(weight @ self.diagonal) + self.problem.offset
+    def _fast_engine(self) -> QubitEngine | LevelEngine | None:
+        """The compiled engine for this space; None when there is nothing to mix."""
+        problem, space = self.problem, self.space
+        if space.size < 2:
+            return None
+        on_qubits = set(space.shape) == {2} and self.mixer != "grover"
+        mirrored = on_qubits and space.size > 4 and not problem.h.any() and not problem.groups
+        if mirrored:
+            space = space.without_mirror()
+        diagonal = space.energies(problem.h, problem.edges, problem.weights)
+        if on_qubits:
+            return QubitEngine(diagonal, mirrored=mirrored)
+        return LevelEngine(diagonal, space.shape, self.mixer)
+
+    def _fast(self, gammas: Floats) -> QubitEngine | LevelEngine | None:
+        """The compiled engine if it takes these angles, one a layer."""
+        engine = self._engine
+        usable = engine is not None and gammas.ndim == 1 and len(gammas) and engine.takes(gammas)
+        return engine if usable else None
+
+    def _mean(self, gammas: Floats, betas: Floats) -> float:
+        if (engine := self._fast(gammas)) is not None:
+            return engine.expectation(gammas, betas) + self.problem.offset
+        psi = self._state(gammas, betas)
+        return float((psi.real**2 + psi.imag**2) @ self.diagonal) + self.problem.offset
 
     def _phases(self, gammas: Floats) -> tuple[list[Floats], Floats]:
         """A diagonal for each layer and the scalar angle that it is multiplied with."""
@@ -149,10 +183,15 @@ class QAOASimulator:
         return phases, np.ones(len(gammas))
 
     def _state(self, gammas: Floats, betas: Floats) -> NDArray[np.complex128]:
+        if (engine := self._fast(gammas)) is not None:
+            return engine.state(gammas, betas)
         phases, angles = self._phases(gammas)
         return reference.evolve(self.space, self.mixer, phases, angles, betas)
 
     def _value_and_grad(self, gammas: Floats, betas: Floats) -> tuple[float, Floats, Floats]:
+        if (engine := self._fast(gammas)) is not None:
+            value, by_gamma, by_beta = engine.value_and_grad(gammas, betas)
+            return value + self.problem.offset, by_gamma, by_beta
         phases, angles = self._phases(gammas)
         value, weights, terms = reference.value_and_grad(
             self.space, self.mixer, self.diagonal, phases, angles, betas
@@ -167,7 +206,7 @@ class QAOASimulator:
     def _by_each_gamma(self, weight: Floats) -> Floats:
         """w . D_i with D_i = h_i z_i + z_i sum_j J_ij z_j / 2, from w's Walsh spectrum."""
         problem = self.problem
-        spectrum = _walsh(weight)
+        spectrum = walsh(weight)
         left, right = problem.edges.T
         pairs = problem.weights * spectrum[(1 << left) | (1 << right)] / 2
         result: Floats = problem.h * spectrum[1 << np.arange(problem.n)]
@@ -210,7 +249,7 @@ def _angle_array(values: ArrayLike, name: str) -> Floats:
     return array
 
 
-def _walsh(values: Floats) -> Floats:
+def walsh(values: Floats) -> Floats:
     """sum_x values[x] (-1)^(popcount(x & k)) for all k; the length is a power of two."""
     spectrum, half = values.copy(), 1
     while half < len(spectrum):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.errors import DeadlineExceeded, InputError, NotFound, SolverFailed
 from qcluster.fallback import Candidate, Certified, Stage, certified
-from qcluster.quantum import annealing, exact, greedy, qaoa  # noqa: F401 - they register themselves
+from qcluster.quantum import annealing, exact, greedy, lns, qaoa, recursive  # noqa: F401
 from qcluster.quantum.bounds import lower_bound
 from qcluster.quantum.problem import IsingProblem
 from qcluster.quantum.solver import SOLVERS, IsingSolver, Solution
@@ -55,9 +55,11 @@ def solve(
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise InputError(f"wants a whole number of at least 0, got {seed!r}", field="seed")
     Deadline.after(deadline_s)  # refuses a bad time before anything is done
-    _load_kernels()
-    deadline = Deadline.after(deadline_s)
     names = _chain(problem, solver)
+    _load_kernels()
+    if ising_stage(names[0]).quantum:
+        _load_engines()
+    deadline = Deadline.after(deadline_s)
     result = certified(
         problem,
         stages=[ising_stage(name) for name in names],
@@ -104,15 +106,24 @@ def verify_spins(problem: IsingProblem, z: Spins) -> None:
 
 def warm_up() -> None:
     """Load (or, the first time on a machine, compile) everything that ``solve`` uses."""
-    _load_kernels()
     solve(_TINY, solver="qaoa", deadline_s=5.0)
+    lower_bound(IsingProblem(_TINY.h, {(0, 1): 1.0, (1, 2): 1.0, (0, 2): 1.0}))
 
 
 @functools.cache
 def _load_kernels() -> None:
     """Once a process, before the clock starts: a deadline is for solving, not for compiling."""
-    for solver in (greedy.GreedySolver(), annealing.AnnealingSolver(2, 1)):
-        solver.solve(_TINY, deadline=Deadline.never(), seed=0)
+    for problem in (_TINY, IsingProblem(_TINY.h)):
+        for solver in (greedy.GreedySolver(), annealing.AnnealingSolver(visits=1)):
+            solver.solve(problem, deadline=Deadline.never(), seed=0)
+
+
+@functools.cache
+def _load_engines() -> None:
+    """As above, for what simulates circuits; scipy's optimiser comes with it."""
+    solver = qaoa.QAOASolver(layers=1, shots=1)
+    for problem in (_TINY, IsingProblem(_TINY.h), IsingProblem(_TINY.h, groups=[[0, 1, 2]])):
+        solver.solve(problem, deadline=Deadline.after(0.0), seed=0)
 
 
 def _run(

@@ -64,6 +64,11 @@ class Space:
         """Number of configurations; a Python int, since it may exceed 64 bits."""
         return math.prod(self.shape)
 
+    def without_mirror(self) -> Space:
+        """The half in which the last axis, a free spin, is +1."""
+        last = Axis(self.axes[-1].variables, one_hot=True)  # one variable: the level +1 alone
+        return Space(self.n, (*self.axes[:-1], last))
+
     def spins(self, index: ArrayLike) -> NDArray[np.int8]:
         """Spins (..., n) of the configurations with these indices (...)."""
         rest = np.asarray(index, dtype=np.int64)

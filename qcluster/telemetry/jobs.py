@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from qcluster.errors import FormatError
 from qcluster.record import Record
+from qcluster.telemetry.documents import read_document
 from qcluster.telemetry.topology import name_of, number
 
 __all__ = ["TRAFFIC_KINDS", "Job"]
@@ -77,15 +79,21 @@ class Job(Record):
         if not isinstance(data, Sequence) or isinstance(data, str):
             raise FormatError("wants a list of jobs", file=file)
         jobs = tuple(_job(row, f"[{index}]", file) for index, row in enumerate(data))
-        names = [job.id for job in jobs]
+        first: dict[str, int] = {}
         for index, job in enumerate(jobs):
-            if names.index(job.id) != index:
+            if first.setdefault(job.id, index) != index:
                 raise FormatError(f"'{job.id}' stands twice", file=file, field=f"[{index}].id")
+        for index, job in enumerate(jobs):
             for other in job.after:
-                if other not in names:
+                if other not in first:
                     message = f"waits for '{other}', which is no job"
                     raise FormatError(message, file=file, field=f"[{index}].after")
         return jobs
+
+    @classmethod
+    def read_all(cls, path: str | Path) -> tuple[Job, ...]:
+        """A job-profile file, YAML or JSON by its ending."""
+        return cls.parse_all(read_document(path), file=path)
 
 
 def _job(row: Any, place: str, file: Any) -> Job:
@@ -96,7 +104,9 @@ def _job(row: Any, place: str, file: Any) -> Job:
         raise FormatError("no such field", file=file, field=f"{place}.{min(map(str, unknown))}")
     gpus = row.get("gpus")
     if isinstance(gpus, bool) or not isinstance(gpus, int) or not 1 <= gpus <= 100_000:
-        raise FormatError(f"wants a count of GPUs, got {gpus!r}", file=file, field=f"{place}.gpus")
+        raise FormatError(
+            f"wants a count of GPUs, got {gpus!a:.40}", file=file, field=f"{place}.gpus"
+        )
     kind, per_rank, matrix = _traffic(row.get("traffic", {}), gpus, f"{place}.traffic", file)
     return Job(
         id=name_of(row, "id", place, file),
@@ -117,13 +127,13 @@ def _traffic(
 ) -> tuple[str, float, NDArray[np.float64] | None]:
     if isinstance(data, Mapping):
         kind = data.get("kind", "allreduce")
-        if kind not in TRAFFIC_KINDS:
+        if not isinstance(kind, str) or kind not in TRAFFIC_KINDS:
             wanted = ", ".join(TRAFFIC_KINDS)
             raise FormatError(f"wants one of {wanted}", file=file, field=f"{place}.kind")
         return kind, number(data, "bytes", place, file, default=0.0), None
     try:
         matrix = np.array(data, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise FormatError("wants a matrix of numbers", file=file, field=place) from None
     if matrix.shape != (gpus, gpus):
         message = f"wants shape ({gpus}, {gpus}), got {matrix.shape}"
@@ -139,4 +149,11 @@ def _names(data: Any, place: str, file: Any) -> tuple[str, ...]:
         return ()
     if isinstance(data, str) or not isinstance(data, Sequence):
         raise FormatError("wants a list of names", file=file, field=place)
+    for name in data:
+        if (
+            not isinstance(name, (str, int))
+            or isinstance(name, bool)
+            or not str(name).isprintable()
+        ):
+            raise FormatError("wants a list of names", file=file, field=place)
     return tuple(str(name) for name in data)

@@ -10,8 +10,7 @@ each way unless ``directed``; an NVSwitch is the centre of a star, never a cliqu
 
 from __future__ import annotations
 
-import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,12 @@ from typing import Any
 
 from qcluster.errors import FormatError
 from qcluster.record import Record
+from qcluster.telemetry.documents import read_document
 
 __all__ = ["Accelerator", "Link", "Node", "Topology"]
 
+# A line of text may name any number of GPUs; each one that is believed in costs memory.
+MAX_GPUS = 131_072
 _MODELS = {  # watts: lowest and highest power limit, nvidia-smi -q -d POWER
     "GB200": (200.0, 1200.0),
     "B200": (200.0, 1000.0),
@@ -105,9 +107,13 @@ class Topology(Record):
             raise FormatError("wants a mapping with 'nodes'", file=file)
         unknown = set(data) - {"nodes", "accelerators", "links"}
         if unknown:
-            raise FormatError("a topology has no such field", file=file, field=min(unknown))
+            raise FormatError(
+                "a topology has no such field", file=file, field=min(map(str, unknown))
+            )
         nodes = tuple(_node(row, place, file) for place, row in _rows(data, "nodes", file))
         _unique([n.id for n in nodes], "nodes", file)
+        if sum(max(node.gpus, 1) for node in nodes) > MAX_GPUS:
+            raise FormatError(f"has more than {MAX_GPUS:,} GPUs", file=file, field="nodes")
         return cls(
             nodes=nodes,
             accelerators=tuple(
@@ -119,29 +125,7 @@ class Topology(Record):
     @classmethod
     def read(cls, path: str | Path) -> Topology:
         """A topology file, YAML or JSON by its ending."""
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise FormatError(error.strerror or "cannot be read", file=path) from None
-        except UnicodeDecodeError:
-            raise FormatError("is not UTF-8 text", file=path) from None
-        if path.suffix in (".yaml", ".yml"):
-            return cls.parse(_yaml(text, path), file=path)
-        try:
-            return cls.parse(json.loads(text), file=path)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise FormatError(f"is not JSON: {error}", file=path) from None
-
-
-def _yaml(text: str, path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        line = str(error).replace("\n", " ")
-        raise FormatError(f"is not YAML: {line}", file=path) from None
+        return cls.parse(read_document(path), file=path)
 
 
 def _rows(data: Mapping[str, Any], name: str, file: Any) -> list[tuple[str, Mapping[str, Any]]]:
@@ -164,16 +148,30 @@ def _node(row: Mapping[str, Any], place: str, file: Any) -> Node:
         raise FormatError(f"is below min_w = {low}", file=file, field=f"{place}.max_w")
     gpus = row.get("gpus", 0)
     if isinstance(gpus, bool) or not isinstance(gpus, int) or not 0 <= gpus <= 4096:
-        raise FormatError(f"wants a count of GPUs, got {gpus!r}", file=file, field=f"{place}.gpus")
+        raise FormatError(
+            f"wants a count of GPUs, got {_short(gpus)}", file=file, field=f"{place}.gpus"
+        )
     return Node(
         id=name_of(row, "id", place, file),
         gpus=gpus,
         model=model,
         min_w=low,
         max_w=high,
-        clocks_mhz=tuple(int(mhz) for mhz in row.get("clocks_mhz", ())),
+        clocks_mhz=_clocks(row.get("clocks_mhz"), place, file),
         domain=str(row.get("domain", "")),
     )
+
+
+def _clocks(data: Any, place: str, file: Any) -> tuple[int, ...]:
+    if data is None:
+        return ()
+    field = f"{place}.clocks_mhz"
+    if not isinstance(data, list):
+        raise FormatError("wants a list of clocks in MHz", file=file, field=field)
+    for mhz in data:
+        if isinstance(mhz, bool) or not isinstance(mhz, int) or not 0 < mhz < 100_000:
+            raise FormatError(f"wants a clock in MHz, got {_short(mhz)}", file=file, field=field)
+    return tuple(data)
 
 
 def _accelerator(row: Mapping[str, Any], place: str, file: Any) -> Accelerator:
@@ -197,10 +195,24 @@ def _link(row: Mapping[str, Any], place: str, file: Any) -> Link:
         source=name_of(row, "source", place, file),
         target=name_of(row, "target", place, file),
         bandwidth_gb_s=bandwidth,
-        links=int(number(row, "links", place, file, default=1.0)),
+        links=_lanes(row.get("links", 1), place, file),
         kind=str(row.get("kind", "nvlink")),
-        directed=bool(row.get("directed", False)),
+        directed=_flag(row.get("directed", False), place, file),
     )
+
+
+def _lanes(value: Any, place: str, file: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100_000:
+        message = f"wants a count of lanes, got {_short(value)}"
+        raise FormatError(message, file=file, field=f"{place}.links")
+    return value
+
+
+def _flag(value: Any, place: str, file: Any) -> bool:
+    if not isinstance(value, bool):
+        message = f"wants true or false, got {_short(value)}"
+        raise FormatError(message, file=file, field=f"{place}.directed")
+    return value
 
 
 def number(
@@ -208,22 +220,31 @@ def number(
 ) -> float:
     """A finite number of at least 0 from a row, or FormatError with its place."""
     value = row.get(name, default)
+    field = f"{place}.{name}"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise FormatError(f"wants a number, got {value!r}", file=file, field=f"{place}.{name}")
-    if not math.isfinite(value) or value < 0:
-        field = f"{place}.{name}"
-        raise FormatError(
-            f"wants a finite number of at least 0, got {value}", file=file, field=field
-        )
+        raise FormatError(f"wants a number, got {_short(value)}", file=file, field=field)
+    # Compared, not converted: an integer may be too large for a float.
+    if not 0 <= value <= sys.float_info.max:
+        message = f"wants a finite number of at least 0, got {_short(value)}"
+        raise FormatError(message, file=file, field=field)
     return float(value)
 
 
 def name_of(row: Mapping[str, Any], name: str, place: str, file: Any = None) -> str:
     """A non-empty name (a string or an integer) from a row, as a string."""
     value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
-        raise FormatError(f"wants a name, got {value!r}", file=file, field=f"{place}.{name}")
-    return str(value)
+    text = "" if isinstance(value, bool) or not isinstance(value, (int, str)) else str(value)
+    if not text.isprintable() or not 0 < len(text) <= 256:
+        message = f"wants a name of 1 to 256 printable characters, got {_short(value)}"
+        raise FormatError(message, file=file, field=f"{place}.{name}")
+    return text
+
+
+def _short(value: Any) -> str:
+    try:
+        return f"{value!a:.40}"
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a deep list
+        return f"a {type(value).__name__}"
 
 
 def _known(row: Mapping[str, Any], kind: type, place: str, file: Any) -> None:

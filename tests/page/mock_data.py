@@ -29,7 +29,7 @@ class Scene:
         self.pairs = pairs
         self.dead: set[str] = set()
         self.down: set[str] = set()
-        self.budget_w = 880.0 * len(self.gpus)
+        self.budget_w = 880.0 * len(self.gpus) + 1000.0 * len(nodes)
 
     def snapshot(self, tick: int, ts_s: float) -> Json:
         alive = [gpu not in self.dead for gpu in self.gpus]
@@ -47,7 +47,6 @@ class Scene:
         return {
             "seq": tick,
             "ts_s": ts_s,
-            "age_s": 0.2,
             "simulated": True,
             "sources": ["simulate:nvl72"],
             "gpus": self.gpus,
@@ -60,7 +59,7 @@ class Scene:
                 for i in range(len(self.nodes))
             ],
             "links": links,
-            "events": self.events(ts_s - tick),
+            "events": self.events(1_700_000_000.0),
         }
 
     def events(self, start: float) -> list[Json]:
@@ -107,19 +106,24 @@ class Scene:
             mean = sum(before) / n
             after = [mean * (1 + 0.03 * math.sin(i * 1.7 + tick)) for i in range(n)]
             loads = {"gpu_load_before": before, "gpu_load_after": after, "moved_slots": 14}
-            return {**loads, "balancedness": 0.9612, "upper_bound": 0.9731}
+            return {
+                **loads,
+                "balancedness_before": 0.7042,
+                "balancedness_after": 0.9612,
+                "upper_bound": 0.9731,
+            }
         if planner == "energy":
             caps = [round(wave(tick, i, 700, 1000)) for i in range(n)]
-            power = [0.93 * cap for cap in caps]
-            own = {"budget_w": self.budget_w, "gpu_ids": self.gpus, "cap_w": caps}
-            return {**own, "predicted_power_w": power}
+            own = {"budget_w": self.budget_w, "gpus": self.gpus, "caps_w": caps}
+            predicted = {"p50": 0.9 * self.budget_w, "p95": 0.97 * self.budget_w}
+            return {**own, "predicted_power_w": predicted}
         half = n // 2
         load = {
             f"{a}->{b}": round(wave(tick, i, 0.05, 0.8), 3)
             for i, (a, b, _) in enumerate(self.pairs)
         }
         jobs = {"train-70b": self.gpus[:half], "serve-moe": self.gpus[half : half + n // 4]}
-        return {"assignment": jobs, "link_load": load}
+        return {"assignment": jobs, "link_loads": load}
 
 
 def _figures(planner: str, tick: int) -> tuple[float, float | None, Json]:

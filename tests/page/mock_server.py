@@ -12,12 +12,23 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from deployments.page import PAGE_HEADERS, page_file  # noqa: E402
-from tests.page.mock_data import PLANNERS, SCENES, Scene  # noqa: E402
+from deployments.page import CSP, UI
+from tests.page.mock_data import PLANNERS, SCENES, Scene
+
+MEDIA = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+SUMMARY = (
+    "plan_id", "planner", "created_at", "expires_at", "objective", "lower_bound", "gap", "solver",
+    "wall_s", "quantum_gain", "baselines", "telemetry", "warnings", "reasons",
+)  # fmt: skip
 
 
 class MockServer:
@@ -33,13 +44,14 @@ class MockServer:
         self.stale: str | None = None  # the alarm of every plan
         self.requests: list[str] = []
         self.history = 24
+        self.rate = 1  # ticks a second
         handler = type("Handler", (_Handler,), {"mock": self})
         self.http = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         self.thread = threading.Thread(target=self.http.serve_forever, daemon=True)
 
-    def __enter__(self) -> MockServer:
+    def __enter__(self) -> Self:
         self.thread.start()
         return self
 
@@ -51,19 +63,16 @@ class MockServer:
     @property
     def tick(self) -> int:
         now = self.frozen_at or time.time()
-        return 100 + int(now - self.started)
+        return 100 + int((now - self.started) * self.rate)
 
     def snapshot(self) -> dict[str, Any]:
         now = self.frozen_at or time.time()
-        snapshot = self.scene.snapshot(self.tick, now)
-        if self.frozen_at:
-            snapshot["age_s"] = time.time() - self.frozen_at
-        return snapshot
+        return self.scene.snapshot(self.tick, now)
 
     def plan(self, planner: str, back: int = 0) -> dict[str, Any]:
         """The newest plan, made every 4 s, or the one ``back`` plans before it."""
         number = self.tick // 4 - back
-        plan = self.scene.plan(planner, number, self.started + (number * 4 - 100))
+        plan = self.scene.plan(planner, number, self.started + (number * 4 - 100) / self.rate)
         state = {"stale": self.stale is not None, "alarm": self.stale}
         return {**plan, **state, "age_s": time.time() - plan["created_at"]}
 
@@ -73,22 +82,21 @@ class MockServer:
             return {"status": "ok"}
         if path == "/v1/telemetry/latest":
             now = time.time()
-            history = [[now - 120 + i, 55_000 + 3_000 * ((i % 40) / 40)] for i in range(119)]
-            return {"snapshot": {**self.snapshot(), "power_history": history}}
+            past = [
+                (now - back, self.scene.snapshot(self.tick - back, now))
+                for back in range(99, 0, -1)
+            ]
+            history = [[ts, sum(old["node_power_w"])] for ts, old in past]
+            silent = now - self.frozen_at if self.frozen_at else 0.2
+            health = {"silent_s": silent}
+            return {"snapshot": self.snapshot(), "power_history": history, "health": health}
         if path == "/v1/plans":
-            return {"plans": {name: self.plan(name) for name in PLANNERS}}
+            plans = {name: self.plan(name) for name in PLANNERS}
+            return {"plans": plans, "alarms": dict.fromkeys(plans, self.stale)}
         for name in PLANNERS:
             if path == f"/v1/plans/{name}/history":
                 rows = [self.plan(name, back) for back in range(self.history)]
-                large = (
-                    "gpu_load_before",
-                    "gpu_load_after",
-                    "cap_w",
-                    "link_load",
-                    "stale",
-                    "alarm",
-                )
-                return {"plans": [{k: v for k, v in r.items() if k not in large} for r in rows]}
+                return {"plans": [{key: row.get(key) for key in SUMMARY} for row in rows]}
         return None
 
 
@@ -101,9 +109,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        file = page_file(path)
-        if file is not None:
-            self.send(200, file.body, file.media_type, {**PAGE_HEADERS, "ETag": file.etag})
+        file = UI / ("index.html" if path == "/" else path.removeprefix("/ui/"))
+        if (path == "/" or path.startswith("/ui/")) and file.is_file():
+            headers = {"Content-Security-Policy": CSP, "Cache-Control": "no-cache"}
+            self.send(200, file.read_bytes(), MEDIA[file.suffix], headers)
         elif self.mock.token and self.headers["Authorization"] != f"Bearer {self.mock.token}":
             self.send(401, b"{}", "application/problem+json")
         elif path == "/v1/telemetry/stream":
@@ -138,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
             while not self.mock.cut:
                 if not self.mock.silent:
                     self.send_events(sent)
-                time.sleep(0.25)
+                time.sleep(0.25 / self.mock.rate)
         except OSError:
             return  # the browser went away
 
@@ -152,7 +161,11 @@ class _Handler(BaseHTTPRequestHandler):
             key = f"{plan['plan_id']} {plan['alarm']}"
             if sent.get(name) != key:
                 sent[name] = key
-                self.event("plan", {"planner": name, "plan": plan}, snapshot["seq"])
+                self.event(
+                    "plan",
+                    {"planner": name, "plan": plan, "alarm": self.mock.stale},
+                    snapshot["seq"],
+                )
 
     def event(self, kind: str, content: dict[str, Any], number: int) -> None:
         text = f"id: {number}\nevent: {kind}\ndata: {json.dumps(content)}\n\n"

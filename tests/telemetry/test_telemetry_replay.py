@@ -62,6 +62,35 @@ def test_the_wide_form_with_missing_cells_and_other_columns(tmp_path):
     assert second.blocks[0].ids == ("a/0",)
 
 
+SMI = """timestamp, index, name, power.draw [W], clocks.current.sm [MHz], utilization.gpu [%], \
+memory.used [MiB], temperature.gpu
+2024/05/07 15:11:19.869, 0, NVIDIA H100, 512.34 W, 1980 MHz, 87 %, 1024 MiB, 61
+2024/05/07 15:11:19.871, 1, NVIDIA H100, [N/A], 345 MHz, 0 %, 0 MiB, 30
+2024/05/07 15:11:20.869, 0, NVIDIA H100, 500.00 W, 1965 MHz, 90 %, 1024 MiB, 62
+"""
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_the_log_of_nvidia_smi(tmp_path, units):
+    text = SMI
+    if not units:
+        for unit in (" W,", " MHz,", " %,", " MiB,"):
+            text = text.replace(unit, ",")
+    first, second = read(write(tmp_path / "smi.csv", text))
+    assert first.topology.gpu_ids == ("node0/0", "node0/1")
+    found = dict(zip(first.blocks[0].metrics, first.blocks[0].values.T.tolist(), strict=True))
+    assert found.pop("power_w") == [512.34, pytest.approx(np.nan, nan_ok=True)]
+    assert found == {
+        "sm_clock_mhz": [1980, 345],
+        "utilization": [pytest.approx(0.87), 0],
+        "memory_used_bytes": [2**30, 0],
+        "temperature_c": [61, 30],
+    }
+    assert second.ts_s - first.ts_s == pytest.approx(0.998)
+    with pytest.raises(FormatError, match=r"row 2.*timestamp"):
+        list(read(write(tmp_path / "smi.csv", text.replace("2024/05/07", "yesterday"))))
+
+
 def test_a_gap_is_told_when_the_node_is_back(tmp_path):
     rows = [(t, "a") for t in (0, 2, 4, 16, 18)] + [(t, "b") for t in range(0, 20, 2)]
     path = write(tmp_path / "p.csv", "node,time_ms,power_w\n" + "".join(
@@ -130,6 +159,11 @@ def test_broken_files_are_refused_in_one_line(tmp_path):
     (tmp_path / "latin.csv").write_bytes(b"node,time_ms,power_w\n\xff,1,1\n")
     with pytest.raises(FormatError, match="UTF-8"):
         list(read(tmp_path / "latin.csv"))
+    whole = bytearray(gzip.compress(b"node,time_ms,power_w\n" * 1000))
+    whole[20:40] = bytes(20)
+    (tmp_path / "rot.csv.gz").write_bytes(whole)
+    with pytest.raises(FormatError, match="cannot be read"):
+        list(read(tmp_path / "rot.csv.gz"))
     (tmp_path / "bad.gz.csv.gz").write_bytes(b"no gzip")
     with pytest.raises(FormatError, match="cannot be read"):
         list(read(tmp_path / "bad.gz.csv.gz"))
@@ -148,6 +182,35 @@ def test_json_lines(tmp_path):
         list(
             read(write(tmp_path / "n2.jsonl", '{"ts_s": 1, "node": "a", "gpu": 0, "power_w": "x"}'))
         )
+
+
+MLLOG = ':::MLLOG {"time_ms": %d, "key": "%s", "value": %s}\n'
+
+
+def test_mlperf_power_logs(tmp_path):
+    text = MLLOG % (0, "power_measurement_start", "null") + "noise\n"
+    text += "".join(MLLOG % (1000 * t, "power_reading", 2000 + t) for t in range(3))
+    batches = list(read(write(tmp_path / "node_7.txt", text)))
+    assert [node_power(b)["node_7"] for b in batches] == [2000, 2001, 2002]
+    for cut, named in ((text[:-10], "row 5"), (text.replace("2001", '"x"'), "row 4.*value"),
+                       ("nothing\n", "no power readings")):  # fmt: skip
+        with pytest.raises(FormatError, match=named):
+            list(read(write(tmp_path / "node_7.txt", cut)))
+
+
+def test_the_real_mlperf_log(data_dir):
+    batches = list(read(data_dir / "energy" / "mlperf_power" / "sample_mllog_node.txt"))
+    assert 100 <= len(batches) <= 110
+    assert batches[0].period_s == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_saved_scrape(tmp_path, data_dir):
+    (batch,) = read(data_dir / "ray" / "ray-2.60-metrics.prom")
+    assert batch.topology.nodes[0].id == "192.0.2.10"
+    with pytest.raises(FormatError, match="no series"):
+        list(read(write(tmp_path / "x.prom", "up 1\n")))
+    with pytest.raises(FormatError, match=r"x\.prom.*row 1"):
+        list(read(write(tmp_path / "x.prom", "up up up\n")))
 
 
 def test_routing_decisions_become_windows(tmp_path):
@@ -190,22 +253,18 @@ def test_bad_archives_are_refused(tmp_path, arrays):
         list(read(tmp_path / "x.npz"))
 
 
-def test_topology_and_jobs_beside_the_recording(tmp_path):
-    write(tmp_path / "t.yaml", "nodes: [{id: a, gpus: 8, model: H100}]\n")
-    write(tmp_path / "j.json", '[{"id": "job", "gpus": 8}]')
-    path = write(tmp_path / "p.csv", "node,time_ms,power_w\na,0,1\na,1000,2\n")
-    source = Replay(f"{path}?topology={tmp_path / 't.yaml'}&jobs={tmp_path / 'j.json'}@4")
-    assert source.recording.speed == 4
-    first, second = read(source.recording)
-    assert first.topology.nodes[0].model == "H100"
-    assert first.jobs[0].id == "job"
-    assert second.topology is None
+def test_the_grammar_of_the_spec(tmp_path):
+    path = write(tmp_path / "p.csv", "node,time_ms,power_w\na,0,1\n")
+    source = Replay(f"{path}?run=3&window=50&period=2&loop=1@4")
+    assert source.recording == Recording(path, 4.0, run="3", window=50, period_s=2.0, loop=True)
+    odd = write(tmp_path / "a?b@2.csv", "node,time_ms,power_w\na,0,1\n")
+    assert Replay(str(odd)).recording == Recording(odd)
 
 
 @pytest.mark.parametrize(
     ("suffix", "named"),
     [("@0", "speed"), ("@fast", "speed"), ("@-1", "speed"), ("@inf", "speed"),
-     ("?colour=1", "colour"), ("?window=0", "window"), ("?topology=/nowhere", "nowhere"),
+     ("?colour=1", "colour"), ("?window=0", "window"),
      ("x", "no such file")],
 )  # fmt: skip
 def test_a_bad_spec_names_what_is_wrong(tmp_path, suffix, named):
@@ -243,6 +302,12 @@ def test_a_loop_goes_on_in_time(tmp_path):
     path = write(tmp_path / "p.csv", "node,time_ms,power_w\na,0,1\na,1000,2\na,2000,3\n")
     batches = collect(open_source(f"replay:{path}?loop=1@max"), 7)
     assert np.diff([b.ts_s for b in batches]) == pytest.approx(1.0)
+
+
+def test_slow_motion_says_how_often_batches_come(tmp_path):
+    path = write(tmp_path / "p.csv", "node,time_ms,power_w\na,0,1\na,20,2\n")
+    batches = collect(open_source(f"replay:{path}@0.5"), 99)
+    assert [b.period_s for b in batches] == [pytest.approx(0.04)] * 2
 
 
 def test_speed_paces(tmp_path):
@@ -295,7 +360,9 @@ def test_the_h100_counters(data_dir):
             before = batch
     snapshot = ring.snapshot()
     assert snapshot.topology.gpu_ids == tuple(f"node0/{i}" for i in range(8))
-    assert {"power_w", "temperature_c", "utilization", "energy_w"} <= set(snapshot.gpu)
+    assert {"power_w", "temperature_c", "utilization", "energy_w", "nvlink_tx_gb_s"} <= set(
+        snapshot.gpu
+    )
     assert (snapshot.gpu["utilization"] <= 1).all()
 
 

@@ -59,10 +59,13 @@ def _builtin(name: str, module: str, factory: str) -> None:
 for _name, _module, _factory in (
     ("auto", "auto", "Auto"),
     ("dcgm", "dcgm", "dcgm"),
+    ("jobs", "described", "jobs"),
+    ("nvml", "nvml", "Nvml"),
     ("prometheus", "prometheus", "prometheus"),
     ("push", "push", "Push"),
     ("ray", "ray_metrics", "ray"),
     ("replay", "replay", "Replay"),
     ("simulate", "simulate", "Simulate"),
+    ("topology", "described", "topology"),
 ):
     _builtin(_name, _module, _factory)

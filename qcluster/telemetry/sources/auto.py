@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from qcluster.errors import InputError
 from qcluster.telemetry.schema import Batch
+from qcluster.telemetry.sources.nvml import driver_state
 
 __all__ = ["Auto", "Detection", "detect"]
 
@@ -20,23 +21,8 @@ class Detection(NamedTuple):
 
 def detect() -> Detection:
     """Look for a driver. Never raises: whatever is wrong with it is the reason."""
-    try:
-        import pynvml
-    except ImportError as error:
-        return Detection("simulate", f"nvidia-ml-py cannot be imported: {error}")
-    try:
-        pynvml.nvmlInit()
-    except Exception as error:  # each state of a broken driver has its own class
-        return Detection("simulate", f"no NVIDIA driver answers: {error}")
-    try:
-        count = pynvml.nvmlDeviceGetCount()
-    except Exception as error:
-        return Detection("simulate", f"the NVIDIA driver lists no GPUs: {error}")
-    finally:
-        pynvml.nvmlShutdown()
-    if not count:
-        return Detection("simulate", "the NVIDIA driver finds no GPU")
-    return Detection("nvml", f"the NVIDIA driver finds {count} GPU{'s' if count > 1 else ''}")
+    found = driver_state()
+    return Detection("nvml" if found.state == "ready" else "simulate", found.detail)
 
 
 class Auto:

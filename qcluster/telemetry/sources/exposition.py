@@ -2,7 +2,8 @@
 
 A scrape repeats the same series line after line, scrape after scrape: only the numbers change. So
 a ``Reader`` remembers the text before the number, the series key, and takes its labels apart once.
-Values agree with the reference parser's to the last bit, because both end in Python's ``float``.
+Values agree with the reference parser's to the last bit, because both end in Python's ``float``;
+names stay as written, where the reference adds ``_total`` to a counter that lacks it.
 """
 
 from __future__ import annotations
@@ -22,13 +23,20 @@ _LINE = re.compile(
     r"([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*(?:\{(.*)\})?[ \t]*(?<=[ \t}])(\S+)(?:[ \t]+(-?\d+))?"
 )
 _LABEL = re.compile(r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(?:,|$)')
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _ESCAPE = re.compile(r"\\(.)")
 MAX_SERIES = 1_000_000
+MAX_PARTS = 100_000
+FORGET, MIN_KNOWN = 4, 10_000
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Series:
-    """One time series: its name and labels."""
+    """One time series: its name and labels, which others may share: read them, never write.
+
+    A ``Reader`` gives the same object every scrape.
+    """
 
     name: str
     labels: dict[str, str]
@@ -48,6 +56,8 @@ class Reader:
 
     def __init__(self) -> None:
         self._known: dict[str, Series] = {}
+        self._sets = _LabelSets()
+        self._names: set[str] = set()
 
     def parse(self, text: str) -> Scrape:
         """A scrape.
@@ -66,15 +76,19 @@ class Reader:
             key, _, number = line.rpartition(" ")
             found = known.get(key)
             if found is None:
-                if not line.strip() or line.lstrip().startswith("#"):
+                if line[0] in " \t\r" and line.lstrip()[:1] in ("", "#"):
                     continue
                 found, number, stamp = self._learn(line, key, row)
                 if stamp is not None:
                     stamped.append((len(values), stamp))
             add_series(found)
             add_value(number)
-        if len(known) > MAX_SERIES:
+        if len(series) > MAX_SERIES:
             raise FormatError(f"has more than {MAX_SERIES} series", row=row)
+        if len(known) > FORGET * len(series) + MIN_KNOWN:
+            # Labels that name jobs and pods come and go: what is no longer sent is forgotten.
+            known.clear()
+            self._names.clear()
         if "_" in "".join(values):  # Python reads 1_000 as a number, the format does not
             raise self._blame(text)
         try:
@@ -87,14 +101,20 @@ class Reader:
         return Scrape(series, array, ts_s)
 
     def _learn(self, line: str, key: str, row: int) -> tuple[Series, str, float | None]:
+        name, _, rest = key.partition("{")
+        plain = self._sets[rest]
+        if plain is not None and (name in self._names or _NAME.fullmatch(name)):
+            self._names.add(name)
+            found = self._known[key] = Series(name, plain)
+            return found, line[len(key) + 1 :], None
         match = _LINE.fullmatch(line.strip())
         if not match:
             raise FormatError(f"is no sample: '{line[:60]}'", row=row)
         name, labels, number, stamp = match.groups()
         text = name if labels is None else f"{name}{{{labels}}}"
-        found = self._known.get(text)
-        if found is None:
-            found = self._known[text] = Series(name, _labels(labels or "", row))
+        known = self._known.get(text)
+        found = known or Series(name, _labels(labels or "", row))
+        self._known[text] = found
         # A key with other blanks is remembered too, but only if the number alone follows it.
         if stamp is None and key != text and line.rpartition(" ")[2] == number:
             self._known[key] = found
@@ -136,6 +156,46 @@ def _labels(text: str, row: int) -> dict[str, str]:
         out[name] = _ESCAPE.sub(_unescape, value) if "\\" in value else value
         position = match.end()
     return out
+
+
+class _Parts(dict[str, tuple[str, str]]):
+    """``name="value`` to the two of them. Label sets share most of their labels."""
+
+    def __missing__(self, part: str) -> tuple[str, str]:
+        label, found, value = part.partition('="')
+        if not found or '"' in value or not _LABEL_NAME.fullmatch(label):
+            raise KeyError(part)
+        if len(self) >= MAX_PARTS:
+            self.clear()
+        self[part] = label, value
+        return label, value
+
+
+class _LabelSets(dict[str, dict[str, str] | None]):
+    """What follows a name, ``a="b",c="d"}``, to its labels. Many names share one set of labels.
+
+    None for what is not written as nearly all exporters write it.
+    """
+
+    def __init__(self) -> None:
+        self._parts = _Parts()
+
+    def __missing__(self, text: str) -> dict[str, str] | None:
+        if len(self) >= MAX_PARTS:
+            self.clear()
+        labels = self[text] = self._read(text)
+        return labels
+
+    def _read(self, text: str) -> dict[str, str] | None:
+        if text[-2:] != '"}' or "\\" in text:
+            return None
+        # Without escapes no value holds a quote, so a quote and a comma always part two labels.
+        texts = text[:-2].split('",')
+        try:
+            labels = dict(map(self._parts.__getitem__, texts))
+        except KeyError:
+            return None
+        return labels if len(labels) == len(texts) else None
 
 
 def _unescape(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Recorded power and counters in CSV: node power, or one row a GPU and time.
+"""Recorded power and counters: node power, or one row a GPU and time.
 
 Real recordings have traps, and each shows up in what is delivered: a node that is silent for more
 than three periods gives a ``gap`` event; a second reading of the same node and time is dropped;
@@ -8,22 +8,19 @@ are marked SHARED but for the first; the pause between two runs is cut to one pe
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import FormatError
 from qcluster.telemetry.schema import METRICS, Batch, Block, Entity, Event, Quality
+from qcluster.telemetry.sources.replay.cells import Cells
 from qcluster.telemetry.topology import Node, Topology
 
-__all__ = ["open_text", "read_table"]
+__all__ = ["read_table"]
 
 GAP_PERIODS = 3.0
 # Names that recordings use, ours, and the factor between their units. What is known to be a wrong
@@ -32,8 +29,11 @@ _ALIASES: dict[str, tuple[str, float]] = {
     "temp_c": ("temperature_c", 1.0),
     "gpu_util_pct": ("utilization", 0.01),
     "energy_mj": ("energy_j", 1e-3),
+    "nvlink_tx_bytes_s": ("nvlink_tx_gb_s", 1e-9),
+    "nvlink_rx_bytes_s": ("nvlink_rx_gb_s", 1e-9),
     "sm_clock": ("sm_clock_mhz", 1.0),
     "limit_w": ("power_limit_w", 1.0),
+    "memory_used_mib": ("memory_used_bytes", 2.0**20),
 }
 _TIMES = {"ts_s": 1.0, "t_s": 1.0, "time_s": 1.0, "time_ms": 1e-3, "ts_ms": 1e-3}
 _WRONG_UNITS = {"power_mw": "power_w", "power_kw": "power_w", "energy_kj": "energy_j",
@@ -52,30 +52,15 @@ class _Table:
     topology: Topology
 
 
-def open_text(path: Path) -> TextIO:
-    """A text file, unpacked if its name ends in .gz.
-
-    Raises FormatError when it cannot be opened; one that breaks off shows while reading.
-    """
-    try:
-        raw = path.read_bytes()
-        data = gzip.decompress(raw) if path.name.lower().endswith(".gz") else raw
-        return io.StringIO(data.decode("utf-8-sig"), newline="")
-    except (OSError, EOFError) as error:
-        raise FormatError(f"cannot be read: {error}", file=path) from None
-    except UnicodeDecodeError:
-        raise FormatError("is not UTF-8", file=path) from None
-
-
 def read_table(
-    path: Path, source: str, *, run: str | None = None, period_s: float | None = None
+    cells: Cells, path: Path, source: str, *, run: str | None = None, period_s: float | None = None
 ) -> Iterator[Batch]:
-    """Batches of a CSV file, one a period, stamped with the newest row in it.
+    """Batches of a table, one a period, stamped with the newest row in it.
 
     ``period_s`` of None takes the median step of the rows of one node.
     Raises FormatError naming row and column.
     """
-    table = _load(path, run)
+    table = _load(cells, path, run)
     period = period_s or _median_step(table)
     shared = _shared(table)
     tick = np.floor((table.ts - table.ts[0]) / period + 1e-6).astype(np.int64)
@@ -94,22 +79,7 @@ def read_table(
         )
 
 
-def _load(path: Path, run: str | None) -> _Table:
-    with open_text(path) as file:
-        reader = csv.reader(file)
-        try:
-            head = [name.strip() for name in next(reader, [])]
-            rows = [row for row in reader if row]
-        except csv.Error as error:
-            raise FormatError(str(error), file=path, row=reader.line_num) from None
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(head):
-            raise FormatError(f"wants {len(head)} cells, got {len(row)}", file=path, row=number)
-    if not rows:
-        raise FormatError("holds no rows", file=path)
-    cells = dict(zip(head, zip(*rows, strict=True), strict=True))
-    if len(cells) != len(head):
-        raise FormatError("a column stands twice", file=path, row=1)
+def _load(cells: Cells, path: Path, run: str | None) -> _Table:
     for name, ours in _WRONG_UNITS.items():
         if name in cells:
             raise FormatError(f"wants {ours} ({METRICS[ours].unit})", file=path, field=name)
@@ -124,9 +94,7 @@ def _load(path: Path, run: str | None) -> _Table:
     return _ordered(ts, keep, cells, path)
 
 
-def _ordered(
-    ts: NDArray[np.float64], keep: NDArray[np.int64], cells: dict[str, tuple[str, ...]], path: Path
-) -> _Table:
+def _ordered(ts: NDArray[np.float64], keep: NDArray[np.int64], cells: Cells, path: Path) -> _Table:
     nodes = cells.get("node", ("node0",) * len(ts))
     gpus = cells.get("gpu")
     entity: Entity = "node" if gpus is None else "gpu"
@@ -145,9 +113,7 @@ def _ordered(
     return _Table(ts[order], who[order], known, entity, columns, topology)
 
 
-def _metrics(
-    cells: dict[str, tuple[str, ...]], entity: Entity, path: Path
-) -> dict[str, NDArray[np.float64]]:
+def _metrics(cells: Cells, entity: Entity, path: Path) -> dict[str, NDArray[np.float64]]:
     out: dict[str, NDArray[np.float64]] = {}
     for name, texts in cells.items():
         ours, scale = _ALIASES.get(name, (name, 1.0))

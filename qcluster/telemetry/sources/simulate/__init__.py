@@ -30,7 +30,7 @@ from qcluster.telemetry.sources.simulate.simulator import Scenario, Simulator
 
 __all__ = ["Fault", "Scenario", "Simulate", "Simulator", "parse"]
 
-_LIMITS = {"seed": 2**63 - 1, "nodes": 1000, "layers": 1000, "experts": 4096}
+_LIMITS = {"seed": 2**63 - 1, "nodes": 256, "layers": 1000, "experts": 4096}
 
 
 class Simulate:
@@ -44,10 +44,13 @@ class Simulate:
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Batches without end, stamped with the time of day at which they are due."""
-        begin, clock = time.time(), time.monotonic()
+        # The first period is taken to have passed already: no sample comes from the future.
+        begin, clock = time.time() - self.scenario.period_s, time.monotonic()
         simulator = Simulator(self.scenario, start_ts_s=begin)
         while True:
-            batch = dataclasses.replace(simulator.step(), source=self.name)
+            # In slow motion batches come further apart than their time stamps say.
+            period_s = self.scenario.period_s / min(1.0, self.speed)
+            batch = dataclasses.replace(simulator.step(), source=self.name, period_s=period_s)
             due = clock + (simulator.t - self.scenario.period_s) / self.speed
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             yield batch

@@ -27,6 +27,8 @@ class ExpertTraffic:
 
     def __init__(self, layers: int, experts: int, rng: np.random.Generator) -> None:
         self.layers, self.experts, self._rng = layers, experts, rng
+        # A token picks k different experts, so none gets more than every k-th pick.
+        self.top_k = max(1, min(8, experts // 8))
         zipf = np.arange(1, experts + 1) ** -rng.uniform(0.3, 0.5, (DOMAINS, layers, 1))
         self._domains = np.log(rng.permuted(zipf / zipf.sum(axis=2, keepdims=True), axis=2))
         self._drift = rng.normal(0.0, DRIFT, (layers, experts))
@@ -54,8 +56,19 @@ class ExpertTraffic:
         mixed = np.einsum("d,dle->le", self._weights, np.exp(self._domains)) * np.exp(self._drift)
         if boost is not None:
             mixed = mixed * boost
-        return np.asarray(mixed / mixed.sum(axis=1, keepdims=True))
+        return _capped(mixed / mixed.sum(axis=1, keepdims=True), 1.0 / self.top_k)
 
     def draw(self, share: NDArray[np.float64], picks: int) -> NDArray[np.float64]:
         """Tokens for each expert, (layers, experts): ``picks`` drawn in each layer."""
         return self._rng.multinomial(picks, share).astype(np.float64)
+
+
+def _capped(share: NDArray[np.float64], cap: float) -> NDArray[np.float64]:
+    """Rows that sum to 1 with no entry above ``cap``; what is cut off goes to the others."""
+    full = np.zeros(share.shape, dtype=bool)
+    while (share > cap * (1 + 1e-12)).any():
+        full |= share > cap
+        rest = np.where(full, 0.0, share)
+        room = 1.0 - cap * full.sum(axis=1, keepdims=True)
+        share = np.where(full, cap, rest * room / rest.sum(axis=1, keepdims=True))
+    return share

@@ -1,7 +1,8 @@
 """The clusters that the simulator knows: topology, the processor's electrical figures, the jobs.
 
-Figures are the vendors' data sheets for bandwidth, clocks and power limits, and round numbers near
-published measurements for idle power and thermal resistance. A rack is a description; it holds no
+Figures are the vendors' data sheets for bandwidth, clocks and power limits. The H100's idle power,
+power awake and thermal resistance agree with recordings of a real node; the other models' are
+round numbers near published ones. A rack is a description; it holds no
 state.
 """
 
@@ -23,12 +24,14 @@ HOURS_4 = 4 * 3600.0
 class GpuModel:
     """Electrical and thermal figures of one GPU.
 
-    Watts, MHz, bytes; ``ohm_c_per_w`` is die temperature above inlet for each watt, ``tau_s`` the
-    time constant with which temperature follows power.
+    Watts, MHz, bytes; ``idle_w`` is drawn asleep at the lowest clock, ``awake_w`` at the highest
+    clock without work; ``ohm_c_per_w`` is die temperature above inlet for each watt, ``tau_s`` the
+    time constant with which temperature follows power. ``host_w`` is the rest of the node.
     """
 
     name: str
     idle_w: float
+    awake_w: float
     min_w: float
     max_w: float
     min_mhz: int
@@ -38,7 +41,7 @@ class GpuModel:
     memory_bytes: float
     inlet_c: float
     ohm_c_per_w: float
-    tau_s: float = 25.0
+    tau_s: float = 5.0
     host_w: float = 500.0
 
 
@@ -79,17 +82,50 @@ class Rack:
 
 
 _GB200 = GpuModel(
-    name="GB200", idle_w=185, min_w=200, max_w=1200, min_mhz=345, max_mhz=2062, step_mhz=15,
-    memory_mhz=3996, memory_bytes=186e9, inlet_c=30, ohm_c_per_w=0.028, host_w=620,
-)  # fmt: skip
+    name="GB200",
+    idle_w=185,
+    awake_w=270,
+    min_w=200,
+    max_w=1200,
+    min_mhz=345,
+    max_mhz=2062,
+    step_mhz=15,
+    memory_mhz=3996,
+    memory_bytes=186e9,
+    inlet_c=30,
+    ohm_c_per_w=0.028,
+    host_w=620,
+)
 _H100 = GpuModel(
-    name="H100", idle_w=72, min_w=200, max_w=700, min_mhz=345, max_mhz=1980, step_mhz=15,
-    memory_mhz=2619, memory_bytes=80e9, inlet_c=28, ohm_c_per_w=0.062, host_w=2000,
-)  # fmt: skip
+    name="H100",
+    idle_w=72,
+    awake_w=120,
+    min_w=200,
+    max_w=700,
+    min_mhz=345,
+    max_mhz=1980,
+    step_mhz=15,
+    memory_mhz=2619,
+    memory_bytes=80e9,
+    inlet_c=27,
+    ohm_c_per_w=0.051,
+    host_w=2000,
+)
 _V100 = GpuModel(
-    name="V100", idle_w=43, min_w=150, max_w=300, min_mhz=135, max_mhz=1530, step_mhz=15,
-    memory_mhz=877, memory_bytes=32e9, inlet_c=27, ohm_c_per_w=0.13, host_w=750,
-)  # fmt: skip
+    name="V100",
+    idle_w=43,
+    awake_w=58,
+    min_w=150,
+    max_w=300,
+    min_mhz=135,
+    max_mhz=1530,
+    step_mhz=15,
+    memory_mhz=877,
+    memory_bytes=32e9,
+    inlet_c=27,
+    ohm_c_per_w=0.13,
+    host_w=750,
+)
 
 
 def _node(name: str, gpus: int, model: GpuModel, domain: str) -> Node:
@@ -101,14 +137,20 @@ def _node(name: str, gpus: int, model: GpuModel, domain: str) -> Node:
 
 
 def _nvl72(nodes: int) -> Rack:
-    """GB200 NVL72: every GPU has 18 NVLink 5 lanes of 50 GB/s to one switch plane."""
-    hosts = tuple(_node(f"node{i:02d}", 4, _GB200, "rack0") for i in range(nodes))
-    gpus = [gpu for host in hosts for gpu in host.gpu_ids]
-    links = tuple(
-        Link(source=gpu, target="rack0/nvswitch", bandwidth_gb_s=900.0, links=18) for gpu in gpus
-    )
-    jobs = _jobs(len(gpus), _GB200)
-    topology = Topology(nodes=hosts, links=links)
+    """GB200 NVL72: every GPU has 18 NVLink 5 lanes of 50 GB/s to its rack's switch plane.
+
+    A rack holds 18 nodes of 4; more nodes make more racks, joined by 400 Gb/s rails.
+    """
+    hosts = tuple(_node(f"node{i:02d}", 4, _GB200, f"rack{i // 18}") for i in range(nodes))
+    links = [
+        Link(source=gpu, target=f"{host.domain}/nvswitch", bandwidth_gb_s=900.0, links=18)
+        for host in hosts
+        for gpu in host.gpu_ids
+    ]
+    if nodes > 18:
+        links += _rails(hosts)
+    topology = Topology(nodes=hosts, links=tuple(links))
+    jobs = _jobs(4 * nodes, _GB200)
     return Rack("nvl72", topology, _GB200, jobs, layers=16, experts=128, picks_per_gpu_s=240_000)
 
 
@@ -120,19 +162,25 @@ def _dgx_h100(nodes: int) -> Rack:
         for host in hosts
         for gpu in host.gpu_ids
     ]
-    links += [
+    topology = Topology(nodes=hosts, links=(*links, *_rails(hosts)))
+    jobs = _jobs(8 * nodes, _H100)
+    return Rack("dgx-h100", topology, _H100, jobs, layers=16, experts=64, picks_per_gpu_s=60_000)
+
+
+def _rails(hosts: tuple[Node, ...]) -> list[Link]:
+    """One network card of 50 GB/s a GPU; cards of one index share a leaf, leaves a spine."""
+    cards = [
         Link(source=gpu, target=f"pod0/rail{rail}", bandwidth_gb_s=50.0, kind="infiniband")
         for host in hosts
         for rail, gpu in enumerate(host.gpu_ids)
     ]
-    links += [
-        Link(source=f"pod0/rail{rail}", target="pod0/spine", bandwidth_gb_s=50.0 * nodes,
-             links=nodes, kind="infiniband")
-        for rail in range(8)
+    n = len(hosts)
+    uplinks = [
+        Link(source=f"pod0/rail{rail}", target="pod0/spine", bandwidth_gb_s=50.0 * n, links=n,
+             kind="infiniband")
+        for rail in range(hosts[0].gpus)
     ]  # fmt: skip
-    jobs = _jobs(8 * nodes, _H100)
-    topology = Topology(nodes=hosts, links=tuple(links))
-    return Rack("dgx-h100", topology, _H100, jobs, layers=16, experts=64, picks_per_gpu_s=60_000)
+    return cards + uplinks
 
 
 # NVIDIA's hybrid cube mesh: pairs of GPUs and the number of NVLink 2 lanes of 25 GB/s between them.

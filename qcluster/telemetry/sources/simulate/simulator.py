@@ -6,7 +6,6 @@ same batches, number for number.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,15 +16,12 @@ from qcluster.telemetry.schema import Batch, Block, Event
 from qcluster.telemetry.sources.simulate.chips import Chips
 from qcluster.telemetry.sources.simulate.experts import ExpertTraffic
 from qcluster.telemetry.sources.simulate.faults import FAULT_KINDS, Fault
-from qcluster.telemetry.sources.simulate.racks import Training, rack
-from qcluster.telemetry.sources.simulate.traffic import Fabric, demand
+from qcluster.telemetry.sources.simulate.racks import rack
+from qcluster.telemetry.sources.simulate.traffic import Fabric
+from qcluster.telemetry.sources.simulate.workload import Workload
 
 __all__ = ["Scenario", "Simulator"]
 
-# A lost GPU ends the job; it restarts from its checkpoint this long after the GPU is back.
-RESTART_S = 12.0
-CHECKPOINT_ACTIVITY = 0.06
-WAIT_ACTIVITY = 0.32
 XID_OFF_BUS = 79.0
 
 
@@ -60,7 +56,7 @@ class Simulator:
         self.fabric = Fabric(self.topology)
         self._faults: list[Fault] = []
         self._active: set[Fault] = set()
-        self._ready_at = dict.fromkeys((t.job.id for t in self.rack.jobs), 0.0)
+        self.workload = Workload(self.rack, self.fabric, self.experts, rng, scenario.period_s)
         n = len(self.gpu_ids)
         self._energy, self._tx, self._rx = rng.uniform(1e8, 2e8, n), np.zeros(n), np.zeros(n)
         for fault in scenario.faults:
@@ -98,11 +94,13 @@ class Simulator:
             up[self._members(fault)] = False
         lanes = self._lanes()
         self.experts.step(dt)
-        load, activity, flow = self._run_jobs(up, self.fabric.gpu_share(lanes))
+        load, activity, flow = self.workload.step(
+            self.t, up, self.chips.speed, lanes, self._boost()
+        )
         for fault in self._of("power_step"):
             activity[self._members(fault)] = fault.value
         activity[~up] = 0.0
-        self.chips.step(activity, dt)
+        self.chips.step(activity, self.workload.held & up, dt)
         tx, rx = self.fabric.carry(flow, lanes, dt)
         self._tx += tx
         self._rx += rx
@@ -192,35 +190,6 @@ class Simulator:
                 share[i] = min(share[i], 1 - min(fault.value, total) / total)
         return share
 
-    def _run_jobs(
-        self, up: NDArray[np.bool_], connected: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Expert loads, activity of each GPU, bytes a second from GPU to GPU."""
-        n = len(self.gpu_ids)
-        activity, flow = np.zeros(n), np.zeros((n, n))
-        load = np.zeros((self.experts.layers, self.experts.experts))
-        for training in self.rack.jobs:
-            ranks = np.array(training.ranks)
-            if not up[ranks].all():
-                self._ready_at[training.job.id] = self.t + RESTART_S
-            running = self.t >= self._ready_at[training.job.id] and connected[ranks].min() > 0
-            computing, writing = self._phase(training)
-            # A synchronous job goes at the pace of its slowest clock and its thinnest link.
-            pace = running * (1 - writing) * connected[ranks].min() ** 0.5
-            rate = pace * max(0.3, float(self.chips.speed[ranks].min()))
-            share = np.ones(len(ranks))
-            if training.mixture:
-                picks = int(self.rack.picks_per_gpu_s * len(ranks) * self.scenario.period_s * rate)
-                load = self.experts.draw(self.experts.share(self._boost()), picks)
-                share, flow_of = demand(training, load / self.scenario.period_s, rate)
-            else:
-                _, flow_of = demand(training, None, rate)
-            busy = computing * training.activity + (1 - computing) * WAIT_ACTIVITY
-            wave = busy * share * pace + CHECKPOINT_ACTIVITY * writing * running
-            activity[ranks] = np.clip(wave * self._rng.normal(1.0, 0.015, len(ranks)), 0.0, 1.0)
-            flow[np.ix_(ranks, ranks)] += flow_of
-        return load, activity, flow
-
     def _boost(self) -> NDArray[np.float64] | None:
         hot = self._of("hot_expert")
         if not hot:
@@ -229,19 +198,6 @@ class Simulator:
         for fault in hot:
             boost.ravel()[self._members(fault)] *= fault.value
         return boost
-
-    def _phase(self, job: Training) -> tuple[float, float]:
-        """Share of the last period spent computing (of iterating) and writing a checkpoint."""
-        dt = self.scenario.period_s
-        start = self.t - dt
-        computing = _square(self.t, job.iteration_s, job.compute) - _square(
-            start, job.iteration_s, job.compute
-        )
-        cycle = job.checkpoint_every_s + job.checkpoint_s
-        iterating = _square(self.t, cycle, job.checkpoint_every_s / cycle) - _square(
-            start, cycle, job.checkpoint_every_s / cycle
-        )
-        return computing / dt, max(0.0, 1 - iterating / dt)
 
     def _gpus(self, up: NDArray[np.bool_], activity: NDArray[np.float64]) -> Block:
         chips, model, n = self.chips, self.rack.gpu, len(up)
@@ -255,10 +211,10 @@ class Simulator:
             "mem_clock_mhz": np.full(n, float(model.memory_mhz)),
             "temperature_c": np.round(chips.temperature_c),
             "utilization": np.clip(np.where(busy, 0.25 + activity, 0.0), 0.0, 1.0),
-            "sm_active": np.clip(0.92 * activity, 0.0, 1.0),
+            "sm_active": np.clip(0.88 * activity, 0.0, 1.0),
             "tensor_active": np.clip(0.6 * activity**1.3, 0.0, 1.0),
             "dram_active": np.clip(0.45 * activity**0.8, 0.0, 1.0),
-            "memory_used_bytes": np.where(self._held(), 0.83, 0.004) * model.memory_bytes,
+            "memory_used_bytes": np.where(self.workload.held, 0.83, 0.004) * model.memory_bytes,
             "nvlink_tx_bytes": self._tx.copy(),
             "nvlink_rx_bytes": self._rx.copy(),
         }
@@ -267,12 +223,6 @@ class Simulator:
         columns["up"] = up.astype(np.float64)
         columns["xid_error"] = np.where(up, 0.0, XID_OFF_BUS)
         return Block.of("gpu", self.gpu_ids, columns)
-
-    def _held(self) -> NDArray[np.bool_]:
-        held = np.zeros(len(self.gpu_ids), dtype=bool)
-        for training in self.rack.jobs:
-            held[list(training.ranks)] = True
-        return held
 
     def _nodes(self, up: NDArray[np.bool_], activity: NDArray[np.float64]) -> Block:
         nodes = self.topology.nodes
@@ -294,9 +244,3 @@ class Simulator:
             "link_errors": self.fabric.errors.copy(),
         }
         return Block.of("link", tuple(link.id for link in self.topology.links), columns)
-
-
-def _square(t: float, period: float, duty: float) -> float:
-    """Integral from 0 to t of a wave that is 1 for the first ``duty`` of each period, else 0."""
-    whole = math.floor(t / period)
-    return whole * period * duty + min(t - whole * period, period * duty)

@@ -46,7 +46,8 @@ class Fabric:
         links, gpus = topology.links, topology.gpu_ids
         index = {gpu: i for i, gpu in enumerate(gpus)}
         domain = [topology.nodes[i].domain for i in topology.node_of().values()]
-        self._near = np.array([[a == b for b in domain] for a in domain])
+        code = np.unique(domain, return_inverse=True)[1]
+        self._near = code[:, None] == code[None, :]
         self._nvlink = np.array([link.kind == "nvlink" for link in links], dtype=bool)
         self._band = np.array([link.bandwidth_gb_s * 1e9 for link in links])
         self._source = np.array([index.get(link.source, -1) for link in links])
@@ -57,8 +58,15 @@ class Fabric:
 
     def gpu_share(self, lanes: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of each GPU's NVLink bandwidth that is up, (gpus,)."""
-        whole, left = self._capacity(np.ones_like(lanes)), self._capacity(lanes)
+        whole = self._capacity(self._nvlink, np.ones_like(lanes))
+        left = self._capacity(self._nvlink, lanes)
         return np.divide(left, whole, out=np.ones(self._n), where=whole > 0)
+
+    def fit(self, flow: NDArray[np.float64], lanes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Share of ``flow`` (gpus, gpus) that each GPU's links carry, at most 1, (gpus,)."""
+        near, away = np.where(self._near, flow, 0.0), np.where(self._near, 0.0, flow)
+        over_nvlink = _ratio(self._capacity(self._nvlink, lanes), near)
+        return np.minimum(over_nvlink, _ratio(self._capacity(~self._nvlink, lanes), away))
 
     def carry(
         self, flow: NDArray[np.float64], lanes: NDArray[np.float64], dt: float
@@ -68,18 +76,16 @@ class Fabric:
         Returns NVLink bytes sent and received by each GPU; no GPU exceeds what its links can do.
         """
         near = np.where(self._near, flow, 0.0)
-        room = self._capacity(lanes)
-        peak = np.maximum(near.sum(axis=1), near.sum(axis=0))
-        ratio = np.divide(room, peak, out=np.ones(self._n), where=peak > 0)
-        fits = np.minimum(1.0, np.where(peak > 0, ratio, 1.0))
+        room = self._capacity(self._nvlink, lanes)
+        fits = _ratio(room, near)
         near = near * np.minimum(fits[:, None], fits[None, :])
         tx, rx = near.sum(axis=1) * dt, near.sum(axis=0) * dt
-        away = (flow.sum(axis=1) - np.where(self._near, flow, 0.0).sum(axis=1)) * dt
+        away = np.where(self._near, 0.0, flow).sum(axis=1) * dt
         self._count(tx, away, lanes, room, dt)
         return tx, rx
 
-    def _capacity(self, lanes: NDArray[np.float64]) -> NDArray[np.float64]:
-        width = np.where(self._nvlink, self._band * lanes, 0.0)
+    def _capacity(self, kind: NDArray[np.bool_], lanes: NDArray[np.float64]) -> NDArray[np.float64]:
+        width = np.where(kind, self._band * lanes, 0.0)
         out = np.zeros(self._n)
         for ends in (self._source, self._target):
             known = ends >= 0
@@ -107,6 +113,12 @@ class Fabric:
         self.sent += np.minimum(sent, limit)
         # A link that has lost lanes retrains and replays.
         self.errors += np.where((lanes > 0) & (lanes < 1), 40.0 * dt, 0.0)
+
+
+def _ratio(room: NDArray[np.float64], flow: NDArray[np.float64]) -> NDArray[np.float64]:
+    peak = np.maximum(flow.sum(axis=1), flow.sum(axis=0))
+    share: NDArray[np.float64] = np.divide(room, peak, out=np.ones_like(room), where=peak > 0)
+    return np.minimum(1.0, share)
 
 
 def _feeds(topology: Topology, index: dict[str, int]) -> list[tuple[int, list[int]]]:

@@ -1,0 +1,1 @@
+"""The parts of benchmarks/energy.py: one module a bar, each with ``run(quick, fresh)``."""

@@ -1,0 +1,223 @@
+"""Readers of power telemetry and PSPLIB files: what they take, what they refuse, and how."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qcluster.errors import FormatError
+from qcluster.q_energy import PowerTrace, Task, read_psplib, read_trace
+from qcluster.q_energy.formats import parse_trace
+from qcluster.q_energy.psplib import parse_psplib
+
+CSV = "node,time_ms,power_w\nb,1000,20\na,0,10\na,1000,11\nb,0,21\n"
+
+
+def test_csv_is_sorted_by_entity_and_time() -> None:
+    trace = parse_trace("node,ts_s,power_w\nb,0,21\nb,1,20\na,0,10\na,1,11\n")
+    assert trace.ids == ("a", "b")
+    assert trace.ts_s.tolist() == [0, 1, 0, 1]
+    assert trace.power_w.tolist() == [10, 11, 21, 20]
+    assert trace.period_s == 1.0
+    assert trace.newest_s == 1.0
+
+
+def test_units_in_column_names_are_converted() -> None:
+    trace = parse_trace("hostname,time_ms,power_mw,gpu\nh,1000,250000,3\n")
+    assert trace.ids == ("h/3",)
+    assert trace.ts_s.tolist() == [1.0]
+    assert trace.power_w.tolist() == [250.0]
+
+
+def test_json_lines_and_mlperf_logs() -> None:
+    lines = '{"ts_s": 0, "node": "a", "power_w": 5}\n\n{"ts_s": 1, "node": "a", "power_w": 6}\n'
+    assert parse_trace(lines).power_w.tolist() == [5, 6]
+    iso = '{"timestamp": "2026-01-01T00:00:00Z", "host": "a", "gpu": 0, "power": 5}'
+    assert parse_trace(iso).ids == ("a/0",)
+    event = {"time_ms": 2000, "key": "power_reading", "value": 7}
+    log = f':::MLLOG {{"key": "start", "time_ms": 1}}\nnoise\n:::MLLOG {json.dumps(event)}\n'
+    trace = parse_trace(log, node="n7")
+    assert trace.ids == ("n7",)
+    assert trace.ts_s.tolist() == [2.0]
+
+
+def test_iso_time_stamps_need_a_zone() -> None:
+    good = parse_trace("timestamp,node,power_w\n2026-01-01T00:00:01+00:00,a,5\n")
+    assert good.ts_s.tolist() == [1767225601.0]
+    with pytest.raises(FormatError, match=r"row 2.*no time zone"):
+        parse_trace("timestamp,node,power_w\n2026-01-01T00:00:01,a,5\n")
+    with pytest.raises(FormatError, match="ISO 8601"):
+        parse_trace("timestamp,node,power_w\nyesterday,a,5\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty"),
+        ("node,ts_s,power_w\n", "no readings"),
+        ("node,power_w\na,1\n", "no time column"),
+        ("node,ts_s\na,1\n", "no power column"),
+        ("node,ts_s,power_w\na,1\n", "row 2: has 2 cells"),
+        ("node,ts_s,power_w\na,0,5\na,1,nan\n", "row 3.*NaN"),
+        ("node,ts_s,power_w\na,0,5\na,1,\n", "row 3.*wants a number"),
+        ("node,ts_s,power_w\na,0,x\n", "row 2.*wants a number"),
+        ("node,ts_s,power_w\na,inf,5\n", "not a time"),
+        ("node,ts_s,power_w\na,0,-5\n", "negative"),
+        ("node,ts_s,power_w\na,0,9223372036854775794\n", "blank marker"),
+        ("node,ts_s,power_w\na,0,140737488355328.0\n", "blank marker"),
+        ("node,ts_s,power_w\na,0,2147483632\n", "blank marker"),
+        ("node,ts_s,power_w\na,0,450000\na,1,455000\n", "looks like milliwatts"),
+        ("node,ts_s,power_w\na,0,500\na,1,505\na,2,999999\n", "more than one node"),
+        ("node,ts_s,power_w\na,100,5\na,0,5\n", "row 3.*runs backward by 100 s"),
+        ('{"ts_s": 0}', "no power"),
+        ('{"power_w": 0}', "no time"),
+        ('{"ts_s": 0, "power_w": true}', "wants a number"),
+        ('{"ts_s": 0, "power_w": NaN}', "nan is not a reading"),
+        ('{"ts_s": 0, "power_w": 1e400}', "inf is not a reading"),
+        ('{"ts_s": 0,', "not JSON"),
+        ('{"ts_s": 0, "power_w": 1}\n[1]', "row 2.*wants a JSON object"),
+        (":::MLLOG {}", "no power_reading"),
+        (":::MLLOG {", "not JSON"),
+    ],
+)
+def test_bad_readings_are_named(text: str, words: str) -> None:
+    with pytest.raises(FormatError, match=words):
+        parse_trace(text)
+
+
+def test_deep_json_is_refused() -> None:
+    with pytest.raises(FormatError, match=r"nested too deeply|not JSON"):
+        parse_trace('{"a":' * 200_000)
+
+
+def test_small_disorder_and_duplicates_are_repaired_with_a_warning() -> None:
+    trace = parse_trace("node,ts_s,power_w\na,1,5\na,0.9,6\na,1,7\na,2,8\n")
+    assert trace.power_w.tolist() == [6, 5, 8]
+    assert any("out of order" in line for line in trace.warnings)
+    assert any("repeat a time" in line for line in trace.warnings)
+
+
+def test_runs_may_stand_in_any_order() -> None:
+    trace = parse_trace("node,run,time_ms,power_w\na,1,900000,5\na,2,0,6\n")
+    assert trace.power_w.tolist() == [6, 5]
+
+
+def test_shared_meters_are_told() -> None:
+    rows = [f"{n},{t},{100 + t % 3}" for n in "ab" for t in range(10)]
+    trace = parse_trace("node,ts_s,power_w\n" + "\n".join(rows))
+    assert trace.shared_meters() == 1
+    assert "2 entities give 1 distinct series" in trace.warnings[0]
+
+
+def test_quantiles_look_at_the_window_only() -> None:
+    trace = parse_trace("node,ts_s,power_w\na,0,900\na,100,10\na,101,20\na,102,30\n")
+    assert trace.quantiles((0.5, 1.0), 10.0).tolist() == [[20.0, 30.0]]
+
+
+def test_files_name_themselves(tmp_path: Path) -> None:
+    path = tmp_path / "power.csv.gz"
+    path.write_bytes(gzip.compress(b"ts_s,power_w\n0,5\n"))
+    assert read_trace(path).ids == ("power",)
+    path.write_bytes(gzip.compress(CSV.encode())[:-9])
+    with pytest.raises(FormatError, match=r"power\.csv\.gz: is not a whole gzip"):
+        read_trace(path)
+    path.write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(FormatError, match="not UTF-8"):
+        read_trace(path)
+    with pytest.raises(FormatError, match="No such file"):
+        read_trace(tmp_path / "absent")
+    with pytest.raises(FormatError):
+        read_trace(tmp_path)
+
+
+@given(st.text(max_size=200))
+def test_any_text_gives_a_trace_or_a_named_error(text: str) -> None:
+    try:
+        trace = parse_trace(text)
+    except FormatError:
+        return
+    assert np.isfinite(trace.power_w).all()
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.floats(0, 1e5)), min_size=1)
+)
+def test_traces_are_sorted_unique_and_survive_json(rows: list[tuple[str, int, float]]) -> None:
+    rows.sort(key=lambda row: row[1])
+    names, times, watts = zip(*rows, strict=True)
+    trace = PowerTrace.of(np.array(names), np.array(times, float), np.array(watts))
+    keys = list(zip(trace.entity.tolist(), trace.ts_s.tolist(), strict=True))
+    assert keys == sorted(set(keys))
+    assert PowerTrace.from_dict(trace.to_dict()) == trace
+
+
+SM = """file
+  - renewable                 :  2   R
+  - nonrenewable              :  0   N
+  - doubly constrained        :  0   D
+PRECEDENCE RELATIONS:
+jobnr.    #modes  #successors   successors
+   1        1          2           2   3
+   2        2          1           3
+   3        1          0
+************************************************************************
+REQUESTS/DURATIONS:
+jobnr. mode duration  R 1  R 2
+------------------------------------------------------------------------
+  1      1     0       0    0
+  2      1     4       3    5
+         2     6       2    1
+  3      1     2       1    1
+************************************************************************
+"""
+
+
+def test_psplib_reads_precedence_demands_and_modes() -> None:
+    tasks = parse_psplib(SM, watts_per_unit=10.0)
+    assert tasks == (
+        Task("1", 0, 0.0),
+        Task("2", 4, 80.0, ("1",), ((4, 80.0), (6, 30.0))),
+        Task("3", 2, 20.0, ("1", "2")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("- renewable", "- nothing"), "not a PSPLIB file"),
+        ((":  2   R", ":  x   R"), "count of resources"),
+        (("   1        1          2", "   1        1          3"), "that many successors"),
+        (("  3      1     2       1    1\n", ""), "only one of the two tables"),
+        (("  1      1     0       0    0", "  1      1     0"), "wants a mode"),
+        (("REQUESTS", "NOTHING"), "no rows under"),
+        (("2   3\n", "2   x\n"), "whole numbers"),
+    ],
+)
+def test_psplib_refuses(change: tuple[str, str], words: str) -> None:
+    with pytest.raises(FormatError, match=words):
+        parse_psplib(SM.replace(*change))
+
+
+def test_real_traces_read(data_dir: Path) -> None:
+    folder = data_dir / "energy" / "mlperf_power"
+    for path in sorted(folder.iterdir()):
+        trace = read_trace(path)
+        assert (trace.power_w > 0).all()
+        assert 0.5 < trace.period_s < 3.0
+    big = read_trace(folder / "gpt3_64node_run0.csv.gz")
+    assert len(big.ids) == 64
+    assert big.shared_meters() == 30
+
+
+def test_real_projects_read(data_dir: Path) -> None:
+    for size, folder in ((32, "j30"), (62, "j60"), (122, "j120")):
+        for path in (data_dir / "energy" / "psplib" / folder).iterdir():
+            assert len(read_psplib(path)) == size
+    with pytest.raises(FormatError, match=r"absent\.sm"):
+        read_psplib("absent.sm")
