@@ -34,6 +34,9 @@ def answer(kind: str, body: bytes | dict[str, Any]) -> dict[str, Any]:
 
 def warm_up() -> None:
     """Run every question's own example once: imports, compiled kernels, first allocations."""
+    from qcluster.quantum.solve import warm_up as compile_solvers
+
+    compile_solvers()
     for kind, question in REQUESTS.items():
         answer(kind, {**question.example, "deadline_s": 0.05})
 
