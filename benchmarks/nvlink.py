@@ -19,12 +19,15 @@ from qcluster.deadline import Deadline
 from qcluster.q_nvlink import (
     Fabric,
     NVLinkPlanner,
+    collective_bound,
     color_groups,
     cut_bandwidth,
     load_fabric,
     parse_node_link,
     place_ranks,
+    plan_collective,
     select_gpus,
+    simulate,
 )
 from qcluster.q_nvlink.alltoall.birkhoff import (
     check_traffic,
@@ -309,8 +312,48 @@ def bench_two_tiers(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: 
                     }
                 )
     table(
-        "All-to-all, two tiers: makespan / bound with NVLink hand-overs (direct: own NIC only)",
+        "All-to-all, two tiers: makespan / bound with all hand-overs (direct: own NIC only)",
         ["fabric", "traffic", "seed", "ours", "direct", "ms to schedule (CPU)"],
+        [list(r.values()) for r in rows],
+    )
+    return rows
+
+
+# ---- collectives ----
+
+
+def bench_collectives(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: ARG001
+    folder = DATA / "nvlink" / "fabrics"
+    names = ["dgx1_v100", "dgx_a100", "hgx_h100", "pcie_8gpu", "gb200_nvl72"]
+    fabrics = {name: load_fabric(folder / f"{name}.json") for name in names}
+    whole = fabrics["dgx1_v100"]
+    fabrics["dgx1_v100, one pair of links dead"] = whole.degraded(
+        factor={"gpu0->gpu1": 0.0, "gpu1->gpu0": 0.0}
+    )
+    if not quick:
+        fabrics["hgx_h100_x4"] = load_fabric(folder / "hgx_h100_x4.json")
+    rows = []
+    for name, fabric in fabrics.items():
+        for kind in ("allgather", "reduce_scatter", "allreduce"):
+            started = time.thread_time()
+            found = plan_collective(fabric, kind)
+            spent = time.thread_time() - started
+            proof = simulate(found, chunks=1000)
+            rows.append(
+                {
+                    "fabric": name,
+                    "gpus": len(fabric.gpus),
+                    "kind": kind,
+                    "gb_s": found.bandwidth_gb_s,
+                    "ratio": proof.seconds_per_gb / collective_bound(fabric, kind),
+                    "pipelined": proof.pipelined_s_per_gb / collective_bound(fabric, kind),
+                    "delivered": proof.delivered,
+                    "seconds": spent,
+                }
+            )
+    table(
+        "Collectives: time / min-cut bound, simulated (pipelined: 1000 chunks passed on whole)",
+        ["fabric", "GPUs", "kind", "GB/s", "ratio", "pipelined", "delivered", "s to plan (CPU)"],
         [list(r.values()) for r in rows],
     )
     return rows
@@ -414,6 +457,7 @@ PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "gpu_choice": bench_choice,
     "all_to_all_one_tier": bench_one_tier,
     "all_to_all_two_tiers": bench_two_tiers,
+    "collectives": bench_collectives,
     "mapping": bench_mapping,
     "live": bench_live,
     "colouring": bench_colouring,

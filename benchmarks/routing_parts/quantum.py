@@ -29,18 +29,20 @@ def run(quick: bool, fresh: bool) -> list[dict[str, Any]]:
                 "form": name,
                 "objective": float(np.mean([p.objective for p in plans])),
                 **mean,
+                "iterations": float(np.mean([p.params["iterations"] for p in plans])),
+                "kept_seed": sum(p.objective >= p.params["energies"][0] - 1e-12 for p in plans),
                 "wall_s": float(np.mean([p.wall_s for p in plans])),
                 "worse_than_seed": sum(p.objective > p.params["energies"][0] for p in plans),
             }
             results.append(result)
             rows.append((
                 f"{tokens} x {experts}", name, result["objective"],
-                *("-" if mean[s] is None else mean[s] for s in SIDES), result["wall_s"],
-                result["worse_than_seed"],
+                *("-" if mean[s] is None else mean[s] for s in SIDES), result["iterations"],
+                result["wall_s"], result["kept_seed"], result["worse_than_seed"],
             ))  # fmt: skip
     harness.table(
         "Token router: objective (lower is better), and what stands beside it",
-        ("size", "solver", "ours", *SIDES, "s", "worse than seed"),
+        ("size", "solver", "ours", *SIDES, "iterations", "s", "kept seed", "worse"),
         rows,
     )
     return results

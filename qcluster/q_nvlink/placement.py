@@ -158,20 +158,34 @@ class _State:
         ]
         hot = [slot for slot in slots if self.placement[slot[0]][slot[1]] in ends]
         cold = [slot for slot in slots if slot not in hot]
-        # The busiest ranks try the GPUs with the widest ports first, of these the least used.
+        # The busiest ranks try first what looks best by the ports alone.
         port = self.problem.fabric.effective.sum(axis=1)
-        use = seconds.max(axis=1)
-        best = sorted([*spare, *slots], key=lambda slot: self._rank(slot, port, use))
-        yield from ((a, b) for a in hot for b in best if a != b)
+        use = np.maximum(seconds.max(axis=1), seconds.max(axis=0))
+        everywhere: list[tuple[str | None, int]] = [*spare, *slots]
+        for a in hot:
+            guess = [(self._guess(a, b, port, use), i) for i, b in enumerate(everywhere)]
+            for _, i in sorted(guess):
+                b = everywhere[i]
+                if a != b:
+                    yield a, b
         pairs = [(a, b) for a in cold for b in [*spare, *slots] if a != b]
         for position in rng.permutation(len(pairs)):
             yield pairs[int(position)]
 
-    def _rank(
-        self, slot: tuple[str | None, int], port: NDArray[np.float64], use: NDArray[np.float64]
-    ) -> tuple[float, float]:
-        gpu = slot[1] if slot[0] is None else self.placement[slot[0]][slot[1]]
-        return -float(port[gpu]), float(use[gpu])
+    def _guess(
+        self,
+        a: tuple[str, int],
+        b: tuple[str | None, int],
+        port: NDArray[np.float64],
+        use: NDArray[np.float64],
+    ) -> float:
+        """Roughly the seconds of the slower of two GPUs after a step: volumes over ports."""
+        here = self.placement[a[0]][a[1]]
+        there = b[1] if b[0] is None else self.placement[b[0]][b[1]]
+        mine, other = use[here] * port[here], use[there] * port[there]
+        if b[0] is None:
+            other = 0.0
+        return float(max(mine / max(port[there], 1e-9), other / max(port[here], 1e-9)))
 
     def _stepped(
         self, slot: tuple[str, int], other: tuple[str | None, int]

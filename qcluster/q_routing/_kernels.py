@@ -25,6 +25,10 @@ F = NDArray[np.float64]
 I = NDArray[np.int64]  # noqa: E741 - the field's letter for an index array
 
 
+# Tries with ever fewer copies of hot experts that may fail in a row before no more are made.
+_PATIENCE = 4
+
+
 @njit(cache=True)
 def _sift(heap: I, key: F, i: int, size: int) -> None:
     """Let the entry at ``i`` of a max-heap sink to its place."""
@@ -266,17 +270,19 @@ def place_layers(w: F, start: I, speed: F, tolerance: float, steps: int, far: fl
         if top <= goal * (1.0 + far):
             continue
         cold = np.argsort(row)
+        vain = 0
         for fewer in range(1, extra + 1):
             count = replicate(row, extra - fewer, gpus)
-            if (row / count).max() >= top * speed.max():
+            if vain == _PATIENCE or (row / count).max() >= top * speed.max():
                 break
+            vain += 1
             for i in range(fewer):
                 if count[cold[i % experts]] < gpus:
                     count[cold[i % experts]] += 1
             trial[:] = -1
             after = _place_layer(row, count, start, speed, trial, goal, steps)
             if after < top:
-                top = after
+                top, vain = after, 0
                 slots[layer] = trial
     return slots, forced
 

@@ -118,7 +118,9 @@ def descend(
     for step in range(steps):
         best, chosen = least, -1
         for i in range(n):
-            change = _delta(i, z, field, group, hot, indptr, indices, data)
+            change = -2.0 * z[i] * field[i]
+            if group[i] >= 0:
+                change = _delta(i, z, field, group, hot, indptr, indices, data)
             if change < best:
                 best, chosen = change, i
         if chosen < 0:
