@@ -20,7 +20,6 @@ from deployments.api import Services
 from qcluster.plan import Plan, SolverRef, TelemetryRef
 from qcluster.request import Request
 
-
 TOKEN = "a-token-for-tests-0123456789"
 
 
