@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.answers import Answer, AnswerBook
 from actors.journal import Journal
 
 __all__ = ["PlanStore"]
@@ -38,6 +39,7 @@ class PlanStore:
 
     def __init__(self, state_dir: str, planners: tuple[str, ...], keep: int = 2000) -> None:
         self._journal = Journal(Path(state_dir), keep=keep)
+        self._answers = AnswerBook(Path(state_dir))
         self._planners = planners
         self._reports: dict[str, _Report] = {}
         self._started = time.time()
@@ -100,6 +102,14 @@ class PlanStore:
                     break
                 self._changed.wait(left)
         return last
+
+    def find_answer(self, key: str, question: str) -> Answer | None:
+        """The answer given to an idempotency key; see ``AnswerBook.find``."""
+        return self._answers.find(key, question)
+
+    def keep_answer(self, key: str, question: str, answer: Answer) -> Answer:
+        """Remember an answer; returns the one that counts, the first."""
+        return self._answers.keep(key, question, answer)
 
     def health(self) -> dict[str, Any]:
         """Plans stored, last sequence number, and each planner's alarm."""

@@ -19,6 +19,7 @@ from deployments import problems, security
 from deployments.limits import BodyLimits, BodyMiddleware, check_depth
 from deployments.page import UI
 from deployments.questions import REQUESTS, SolverPool
+from deployments.replay import PARAMETER, Replay
 from deployments.security import BearerGuard, SecurityHeaders
 from deployments.views import metrics_text, power_history, snapshot_view
 from qcluster import __version__
@@ -55,6 +56,7 @@ def create_api(services: Services) -> FastAPI:
         redoc_url=None,
     )
     problems.install(app)
+    app.add_middleware(Replay, store=services.store)
     app.add_middleware(BodyMiddleware, limits=services.limits)
     app.add_middleware(BearerGuard, digest=services.token_sha256)
     app.add_middleware(SecurityHeaders)
@@ -194,6 +196,7 @@ def _add_question(app: FastAPI, services: Services, question: type[Question]) ->
         summary=question.summary,
         tags=[question.kind.split(".")[0]],
         openapi_extra={
+            "parameters": [PARAMETER],
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": schema, "example": question.example}},
@@ -233,6 +236,7 @@ def _add_batch(app: FastAPI, services: Services) -> None:
         methods=["POST"],
         tags=["plans"],
         openapi_extra={
+            "parameters": [PARAMETER],
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": _batch_schema(), "example": example}},
