@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.environment import NAMESPACE
 from actors.hub import TelemetryHub
+from actors.jobs import JobDesk
 from actors.planner_host import PlannerHost
 from actors.planners import HOSTS
 from actors.store import PlanStore
@@ -24,7 +25,7 @@ from qcluster.errors import NotReady, QClusterError
 
 __all__ = ["Remote", "connect", "start_cluster", "stop_cluster"]
 
-HUB, STORE = "telemetry-hub", "plan-store"
+HUB, STORE, JOBS = "telemetry-hub", "plan-store", "job-desk"
 # Long polls hold a thread each: planners, event streams and the health checks of every replica.
 _THREADS = 64
 
@@ -94,6 +95,7 @@ def start_cluster(
     hosts = tuple(planners)
     _actor(TelemetryHub, HUB).remote(tuple(telemetry))
     _actor(PlanStore, STORE, scheduling_strategy=here).remote(str(state_dir), hosts)
+    _actor(JobDesk, JOBS, scheduling_strategy=here).remote(str(state_dir))
     for name in hosts:
         host: type[PlannerHost] = HOSTS[name]
         config = dict((configs or {}).get(name, {}))
@@ -102,7 +104,7 @@ def start_cluster(
 
 def stop_cluster(planners: Sequence[str] = tuple(HOSTS)) -> None:
     """End the actors. Stored plans stay on disk."""
-    for name in [*map(planner_name, planners), HUB, STORE]:
+    for name in [*map(planner_name, planners), HUB, STORE, JOBS]:
         try:
             ray.kill(ray.get_actor(name, namespace=NAMESPACE))
         except (ValueError, RayError):

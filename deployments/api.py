@@ -16,7 +16,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from deployments import problems, security
-from deployments.limits import BodyLimits, BodyMiddleware, check_depth
+from deployments.bodies import check_depth, read_object
+from deployments.jobs import job_routes
+from deployments.limits import BodyLimits, BodyMiddleware
 from deployments.page import UI
 from deployments.questions import REQUESTS, SolverPool
 from deployments.replay import PARAMETER, Replay
@@ -42,6 +44,8 @@ class Services:
     hub: Any
     store: Any
     pool: SolverPool
+    jobs: Any = None
+    """Answers like a JobDesk; without one there is no ``/v1/jobs``."""
     limits: BodyLimits = field(default_factory=BodyLimits)
     token_sha256: str = ""
     """Digest of the token that `/v1` wants; empty lets everybody in."""
@@ -66,6 +70,9 @@ def create_api(services: Services) -> FastAPI:
     for _, question in REQUESTS.items():  # noqa: PERF102 - not a dict
         _add_question(app, services, question)
     _add_batch(app, services)
+    if services.jobs is not None:
+        routes = job_routes(services.jobs, services.limits.max_depth)
+        app.include_router(routes, prefix="/v1/jobs", tags=["jobs"])
     if UI.is_dir():
         app.mount("/ui", StaticFiles(directory=UI), name="ui")
     security.declare(app, guarded=bool(services.token_sha256))
@@ -182,7 +189,7 @@ def _add_question(app: FastAPI, services: Services, question: type[Question]) ->
     async def ask(request: Request) -> Response:
         body = await request.body()
         check_depth(body, services.limits.max_depth)
-        parsed = await run_in_threadpool(parse_request, question.kind, body)
+        parsed = await run_in_threadpool(_parsed, question.kind, body)
         return JSONResponse(await run_in_threadpool(services.pool.run, parsed, body))
 
     schema = question.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -200,13 +207,18 @@ def _add_question(app: FastAPI, services: Services, question: type[Question]) ->
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": schema, "example": question.example}},
-            }
+            },
         },
         responses={
             200: {"content": {"application/json": {"schema": result}}},
             **problems.responses(408, 413, 422, 429, 501, 503),
         },
     )
+
+
+def _parsed(kind: str, body: bytes) -> Question:
+    read_object(body)  # refuses what JSON leaves open; the model's own parser names wrong fields
+    return parse_request(kind, body)
 
 
 def _add_batch(app: FastAPI, services: Services) -> None:
@@ -240,23 +252,14 @@ def _add_batch(app: FastAPI, services: Services) -> None:
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": _batch_schema(), "example": example}},
-            }
+            },
         },
         responses=problems.responses(408, 413, 422, 429, 503),
     )
 
 
 def _problems(body: bytes) -> list[Any]:
-    def constant(name: str) -> None:
-        raise InputError(f"{name} is not a number that JSON has")
-
-    try:
-        data = json.loads(body, parse_constant=constant)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"is not JSON: {error}") from None
-    items = data.get("problems") if isinstance(data, dict) else None
+    items = read_object(body).get("problems")
     if not isinstance(items, list) or not 1 <= len(items) <= MAX_BATCH:
         raise InputError(f"wants a list of 1 to {MAX_BATCH} problems", field="problems")
     return items

@@ -59,7 +59,7 @@ class Api:
     """Plans on demand, stored plans, telemetry, the page."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        from actors.cluster import HUB, STORE, connect
+        from actors.cluster import HUB, JOBS, STORE, connect
         from deployments.api import Services
         from deployments.limits import BodyLimits
         from deployments.questions import SolverPool
@@ -68,6 +68,7 @@ class Api:
         self.services = Services(
             hub=connect(HUB),
             store=connect(STORE),
+            jobs=connect(JOBS),
             pool=SolverPool(chosen.solver_processes, chosen.queue_limit),
             limits=BodyLimits(max_bytes=chosen.max_body_bytes, timeout_s=chosen.body_timeout_s),
             token_sha256=chosen.token_sha256,

@@ -37,7 +37,7 @@ PARAMETER: dict[str, Any] = {
 
 
 class Replay:
-    """Answers repeated POSTs from the journal. ``store`` has ``find_answer`` and ``keep_answer``."""
+    """Answers repeated POSTs from the journal: ``store.find_answer`` and ``store.keep_answer``."""
 
     def __init__(self, app: ASGIApp, store: Any) -> None:
         self.app, self.store = app, store
@@ -50,7 +50,9 @@ class Replay:
             return
         key = keys[0].decode("latin-1")
         if len(keys) > 1 or not 1 <= len(key) <= MAX_KEY or not all("!" <= c <= "~" for c in key):
-            detail = f"Idempotency-Key wants 1 to {MAX_KEY} printable ASCII characters without blank"
+            detail = (
+                f"Idempotency-Key wants 1 to {MAX_KEY} printable ASCII characters without blank"
+            )
             await problem(422, detail, field="Idempotency-Key")(scope, receive, send)
             return
         body = await _whole_body(receive)

@@ -85,6 +85,40 @@ def test_a_batch_is_typed_one_by_one(client: Client) -> None:
     assert answers[2].objective == answers[0].objective
 
 
+def test_a_job_from_its_start_to_its_answers(client: Client) -> None:
+    job = client.submit(
+        {"problems": [{"kind": "solve", "h": [1.0]}, {"kind": "solve", "h": [2.0]}]}
+    )
+    done = client.wait(job["id"], deadline_s=30)
+    assert done["state"] == "done"
+    assert [a["result"]["h"] for a in done["answers"]] == [[1.0], [2.0]]
+    assert job["id"] in {j["id"] for j in client.jobs()}
+    assert client.cancel(job["id"])["state"] == "done"
+    with pytest.raises(NotFound):
+        client.cancel("nothing")
+
+
+def test_a_job_sent_twice_under_its_key_is_one_job(client: Client, guarded: Guarded) -> None:
+    question = {"kind": "solve", "h": [1.0]}
+    job = client.submit(question, key="once")
+    assert client.submit(question, key="once")["id"] == job["id"]
+    # Taken in, but the replica died before it answered: the journal knows nothing of it.
+    guarded.services.store._answers._db.execute("DELETE FROM answers")
+    assert client.submit(question, key="once")["id"] == job["id"]
+
+
+def test_a_bad_question_is_refused_before_the_job_starts(client: Client) -> None:
+    for body, field in (
+        ({"kind": "solve", "h": "x"}, "problems[0].h"),
+        ({"kind": "nothing"}, "problems[0].kind"),
+        ({"problems": []}, "problems"),
+        ({"problems": [{"kind": "solve", "h": [1.0]}], "more": 1}, "more"),
+    ):
+        with pytest.raises(InputError) as error:
+            client.submit(body)
+        assert error.value.field == field
+
+
 def test_samples_are_pushed_and_read(client: Client) -> None:
     assert client.push({"node": "n", "gpu": 0, "power_w": 7.0}) == 1
     assert client.push(b'{"node": "n", "gpu": 0, "power_w": 8.5}\n') == 1

@@ -30,7 +30,9 @@ def api(tmp_path: Path) -> Iterator[tuple[httpx.Client, Services]]:
         yield http, services
 
 
-def ask(http: httpx.Client, key: str | None = "k", body: Any = None, path: str = "/v1/solve") -> Any:
+def ask(
+    http: httpx.Client, key: str | None = "k", body: Any = None, path: str = "/v1/solve"
+) -> Any:
     headers = {} if key is None else {"Idempotency-Key": key}
     return http.post(path, json=body or BODY, headers=headers)
 
@@ -112,7 +114,7 @@ def test_a_store_that_is_away_is_said(api: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_telemetry_needs_no_journal(api: Any) -> None:
-    http, services = api
+    http, _ = api
     for _ in range(2):
         answer = ask(http, body={"node": "n", "gpu": 0, "power_w": 1.0}, path="/v1/telemetry")
         assert answer.json() == {"samples": 1}
