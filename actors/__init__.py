@@ -2,8 +2,8 @@
 
 ``TelemetryHub`` and ``PlanStore`` hold what the cluster is and what was planned;
 ``RoutingPlanner``, ``EnergyPlanner`` and ``NVLinkPlanner`` are one generic host around the
-planners of ``qcluster``. All are plain classes that run without Ray too; ``actors.cluster`` turns
-them into actors.
+planners of ``qcluster``; ``NodeAgent`` reads one machine and carries plans out on it. All are
+plain classes that run without Ray too; ``actors.cluster`` turns them into actors.
 """
 
 from __future__ import annotations
@@ -14,12 +14,20 @@ from typing import Any
 _HOME = {
     "TelemetryHub": "actors.hub",
     "PlanStore": "actors.store",
+    "NodeAgent": "actors.node_agent",
     "RoutingPlanner": "actors.planners",
     "EnergyPlanner": "actors.planners",
     "NVLinkPlanner": "actors.planners",
 }
 
-__all__ = ["EnergyPlanner", "NVLinkPlanner", "PlanStore", "RoutingPlanner", "TelemetryHub"]
+__all__ = [
+    "EnergyPlanner",
+    "NVLinkPlanner",
+    "NodeAgent",
+    "PlanStore",
+    "RoutingPlanner",
+    "TelemetryHub",
+]
 
 
 def __getattr__(name: str) -> Any:

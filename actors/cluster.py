@@ -7,6 +7,7 @@ a value, not an object reference, and an actor that is away raises NotReady.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,20 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.agents import AgentKeeper
 from actors.environment import NAMESPACE
 from actors.hub import TelemetryHub
 from actors.jobs import JobDesk
+from actors.node_agent import NodeAgent
 from actors.planner_host import PlannerHost
 from actors.planners import HOSTS
 from actors.store import PlanStore
 from qcluster.errors import NotReady, QClusterError
+from qcluster.telemetry.sources.nvml import driver_state
 
 __all__ = ["Remote", "connect", "start_cluster", "stop_cluster"]
 
-HUB, STORE, JOBS = "telemetry-hub", "plan-store", "job-desk"
+HUB, STORE, JOBS, KEEPER = "telemetry-hub", "plan-store", "job-desk", "agent-keeper"
 # Long polls hold a thread each: planners, event streams and the health checks of every replica.
 _THREADS = 64
 
@@ -69,9 +73,47 @@ class Remote:
             raise NotReady(f"{self._name} is away: {message}") from None
 
 
-def connect(name: str) -> Any:
+def connect(name: str, timeout_s: float = 35.0) -> Any:
     """A handle to the actor called ``name``."""
-    return Remote(name)
+    return Remote(name, timeout_s)
+
+
+class RayNodes:
+    """The nodes of a Ray cluster, as the keeper of the agents sees them."""
+
+    def __init__(self, state_dir: str, apply: bool) -> None:
+        self._state_dir, self._apply = state_dir, apply
+
+    def nodes(self) -> dict[str, str]:
+        """Living nodes: id and host name."""
+        return {n["NodeID"]: n["NodeManagerHostname"] for n in ray.nodes() if n["Alive"]}
+
+    def driver(self, node_id: str) -> str:
+        """The state of the GPU driver on a node."""
+        probe = ray.remote(driver_state).options(num_cpus=0, max_retries=0)
+        asked = probe.options(scheduling_strategy=_on(node_id)).remote()
+        return str(ray.get(asked, timeout=60.0).state)
+
+    def start(self, node_id: str, name: str) -> None:
+        """Start the node's agent."""
+        # An agent that is stuck on an absent store must still see its plan expire.
+        _actor(NodeAgent, agent_name(node_id), scheduling_strategy=_on(node_id)).remote(
+            connect(HUB, 5.0), connect(STORE, 5.0), self._state_dir, node=name, apply=self._apply
+        )
+
+    def stop(self, node_id: str) -> None:
+        """End the node's agent; its watchdog puts old limits back."""
+        with contextlib.suppress(ValueError, RayError):
+            ray.kill(ray.get_actor(agent_name(node_id), namespace=NAMESPACE))
+
+
+def agent_name(node_id: str) -> str:
+    """Actor name of a node's agent."""
+    return f"node-agent-{node_id}"
+
+
+def _on(node_id: str) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
 def planner_name(planner: str) -> str:
@@ -86,24 +128,46 @@ def start_cluster(
     planners: Sequence[str] = tuple(HOSTS),
     configs: Mapping[str, Mapping[str, Any]] | None = None,
     period_s: float = 2.0,
+    agents: bool = False,
+    stand_in: str | None = None,
+    apply: bool = False,
 ) -> None:
     """Start hub, store and planners; those that are up already stay as they are.
 
-    The store is tied to this node, because the state directory is on its disk.
+    The store is tied to this node, because the state directory is on its disk. With ``agents``
+    every node that has GPUs gets a ``NodeAgent``, which sets power limits only if ``apply``;
+    ``stand_in`` is the source that runs until one of them delivers.
     """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    here = _on(ray.get_runtime_context().get_node_id())
     hosts = tuple(planners)
-    _actor(TelemetryHub, HUB).remote(tuple(telemetry))
+    _actor(TelemetryHub, HUB).remote(tuple(telemetry), stand_in=stand_in)
     _actor(PlanStore, STORE, scheduling_strategy=here).remote(str(state_dir), hosts)
     _actor(JobDesk, JOBS, scheduling_strategy=here).remote(str(state_dir))
     for name in hosts:
         host: type[PlannerHost] = HOSTS[name]
         config = dict((configs or {}).get(name, {}))
         _actor(host, planner_name(name)).remote(connect(HUB), connect(STORE), config, period_s)
+    if agents:
+        _actor(AgentKeeper, KEEPER).remote(RayNodes(str(state_dir), apply))
+
+
+def stop_agents() -> None:
+    """End the agents, which put the old power limits back first."""
+    try:
+        nodes = connect(KEEPER).stop()
+        ray.kill(ray.get_actor(KEEPER, namespace=NAMESPACE))
+    except (NotReady, ValueError, RayError):
+        return  # there are none
+    for node in nodes:
+        with contextlib.suppress(NotReady):
+            connect(agent_name(node), 10.0).stop()
+        with contextlib.suppress(ValueError, RayError):
+            ray.kill(ray.get_actor(agent_name(node), namespace=NAMESPACE))
 
 
 def stop_cluster(planners: Sequence[str] = tuple(HOSTS)) -> None:
     """End the actors. Stored plans stay on disk."""
+    stop_agents()
     for name in [*map(planner_name, planners), HUB, STORE, JOBS]:
         try:
             ray.kill(ray.get_actor(name, namespace=NAMESPACE))

@@ -22,6 +22,8 @@ from qcluster.worker import SolverProcess
 
 __all__ = ["Hub", "PlannerHost", "Store"]
 
+STARVED_PERIODS = 2.0
+
 
 class Hub(Protocol):
     """What a host asks of the telemetry hub; calls may block, and raise when it is away."""
@@ -77,6 +79,7 @@ class PlannerHost:
         self._period_s, self._deadline_s = period_s, deadline_s
         self._since, self._gpus, self._cycles, self._failures = 0, "", 0, 0
         self._alarm: str | None = "warming up"
+        self._fed = time.monotonic()
         self._process = SolverProcess(("qcluster.planner:build_planner", (self.path, self._config)))
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name=f"{self.name}-planner", daemon=True).start()
@@ -116,7 +119,12 @@ class PlannerHost:
         """One plan; returns the alarm of this cycle, None when all is well."""
         snapshot = self._hub.wait(self._since, self._period_s)
         if snapshot is None:
-            return f"no new telemetry for {self._period_s:.0f} s"
+            starved = time.monotonic() - self._fed
+            # One late batch is a hiccup of the source, not a reason to call the plan stale.
+            if starved < STARVED_PERIODS * self._period_s + 1.0:
+                return self._alarm
+            return f"no new telemetry for {starved:.0f} s"
+        self._fed = time.monotonic()
         self._gpus = gpu_set(snapshot)
         plan = self._process.call(
             "qcluster.planner:run_planner",

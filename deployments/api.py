@@ -57,6 +57,7 @@ def create_api(services: Services) -> FastAPI:
         title="qcluster",
         version=__version__,
         summary="Live telemetry in, certified plans out.",
+        docs_url=None,  # FastAPI's own loads its scripts from elsewhere
         redoc_url=None,
     )
     problems.install(app)
@@ -85,6 +86,10 @@ def _page_routes(services: Services) -> APIRouter:
     @router.get("/", include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(UI / "index.html")
+
+    @router.get("/docs", include_in_schema=False)
+    def docs() -> FileResponse:
+        return FileResponse(UI / "api.html")
 
     @router.get("/healthz")
     def healthz() -> dict[str, str]:

@@ -115,7 +115,7 @@ class SecurityHeaders:
             await self.app(scope, receive, send)
             return
         extra = [(b"x-content-type-options", b"nosniff")]
-        if scope["path"] == "/" or scope["path"].startswith("/ui/"):
+        if scope["path"] in ("/", "/docs") or scope["path"].startswith("/ui/"):
             extra += _PAGE_HEADERS
 
         async def with_headers(message: Message) -> None:

@@ -157,8 +157,8 @@ function alarms() {
     const shown = plan ? `; the last safe plan is ${age(state.planAge(plan))} old` : "; there is no plan to show";
     lines.push(`${planner}: ${state.alarms[planner] ?? `the plan has ${word === "expired" ? "expired" : "gone stale"}`}${shown}`);
   }
-  const node = byId("alarms");
-  setHidden(node, !lines.length);
+  setHidden(byId("alarms"), !lines.length);
+  const node = byId("alarms").firstElementChild;
   while (node.children.length > lines.length) node.lastElementChild.remove();
   lines.forEach((line, i) => setText(node.children[i] ?? node.appendChild(el("li")), line));
 }

@@ -76,25 +76,25 @@ def pack_layer(
     """Longest processing time first: each copy to the GPU that would finish first.
 
     Never two copies of an expert on a GPU; a copy that fits nowhere is dropped, and slots left
-    free take the largest share that their GPU does not hold. Writes ``slots``, ``on``, ``load``
-    and the counts that came out.
+    free take the largest share that their GPU does not hold. Writes ``slots``, ``load``, ``on``
+    (experts, gpus) and the counts that came out.
     """
     gpus, experts = speed.size, w.size
     used = np.zeros(gpus, dtype=np.int64)
-    share = w / count
+    share, pace = w / count, 1.0 / speed
     for e in np.argsort(-share):
         placed = 0
         for _ in range(count[e]):
             best, best_time = -1, np.inf
             for g in range(gpus):
-                if used[g] < start[g + 1] - start[g] and not on[g, e]:
-                    time = (load[g] + share[e]) / speed[g]
+                if used[g] < start[g + 1] - start[g] and not on[e, g]:
+                    time = (load[g] + share[e]) * pace[g]
                     if time < best_time:
                         best, best_time = g, time
             if best < 0:
                 break
             slots[start[best] + used[best]] = e
-            on[best, e] = True
+            on[e, best] = True
             used[best] += 1
             load[best] += share[e]
             placed += 1
@@ -103,13 +103,13 @@ def pack_layer(
         while used[g] < start[g + 1] - start[g]:
             best = -1
             for e in range(experts):
-                if not on[g, e] and (best < 0 or w[e] * count[best] > w[best] * count[e]):
+                if not on[e, g] and (best < 0 or w[e] * count[best] > w[best] * count[e]):
                     best = e
             if best < 0:
                 break
             count[best] += 1
             slots[start[g] + used[g]] = best
-            on[g, best] = True
+            on[best, g] = True
             used[g] += 1
     gpu_load_layer(w, count, start, slots, load)
 
@@ -135,7 +135,7 @@ def _best_swap(
     at_i, at_j = -1, -1
     for i in range(start[a], start[a + 1]):
         e = slots[i]
-        if e < 0 or on[b, e]:
+        if e < 0 or on[e, b]:
             continue
         big = share[e]
         for j in range(start[b], start[b + 1]):
@@ -144,7 +144,7 @@ def _best_swap(
             if moved <= 0.0:
                 continue
             after = max((load[a] - moved) * pace[a], (load[b] + moved) * pace[b])
-            if after < best[0] and (f < 0 or not on[a, f]):
+            if after < best[0] and (f < 0 or not on[f, a]):
                 best[0], at_i, at_j = after, i, j
     return at_i, at_j
 
@@ -186,10 +186,10 @@ def swap_layer(
             return
         e, f = slots[best_i], slots[best_j]
         slots[best_i], slots[best_j] = f, e
-        on[a, e], on[best_b, e] = False, True
+        on[e, a], on[e, best_b] = False, True
         moved = share[e]
         if f >= 0:
-            on[best_b, f], on[a, f] = False, True
+            on[f, best_b], on[f, a] = False, True
             moved -= share[f]
         load[a] -= moved
         load[best_b] += moved
@@ -215,13 +215,13 @@ def weigh_layers(w: F, slots: I, gpu: I, gpus: int) -> tuple[F, int]:
     wrong = -1
     for x in range(layers):
         count = np.zeros(experts, dtype=np.int64)
-        on = np.zeros((gpus, experts), dtype=np.bool_)
+        on = np.zeros((experts, gpus), dtype=np.bool_)
         for s in range(gpu.size):
             e = slots[x, s]
             if e >= 0:
-                if on[gpu[s], e] and wrong < 0:
+                if on[e, gpu[s]] and wrong < 0:
                     wrong = x
-                on[gpu[s], e] = True
+                on[e, gpu[s]] = True
                 count[e] += 1
         if count.min() == 0 and wrong < 0:
             wrong = x
@@ -244,7 +244,7 @@ def place_layers(w: F, start: I, speed: F, tolerance: float, steps: int) -> tupl
     slots, forced = np.full((layers, size), -1, dtype=np.int64), np.empty(layers)
     for layer in range(layers):
         count = replicate(w[layer], size - experts, gpus)
-        on = np.zeros((gpus, experts), dtype=np.bool_)
+        on = np.zeros((experts, gpus), dtype=np.bool_)
         load = np.zeros(gpus)
         forced[layer] = (w[layer] / count).max()
         total, top = w[layer].sum() / speed.sum(), forced[layer] / speed.max()

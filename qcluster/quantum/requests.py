@@ -1,18 +1,19 @@
-"""The Ising question as a request: HTTP body, batch item, job."""
+"""The questions to the quantum core as requests: HTTP body, batch item, job."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from qcluster.quantum.formats import problem_from_json
+from qcluster.quantum.kernels import GramMatrix, gram_matrix
 from qcluster.quantum.solve import solve
 from qcluster.quantum.solver import Solution
 from qcluster.record import Record
 from qcluster.request import REQUESTS, Request
 
-__all__ = ["SolveRequest"]
+__all__ = ["KernelRequest", "SolveRequest"]
 
 
 class SolveRequest(Request):
@@ -48,3 +49,41 @@ class SolveRequest(Request):
 
 
 REQUESTS.register(SolveRequest.kind, SolveRequest)
+
+
+class KernelRequest(Request):
+    """The fidelity kernel |<phi(x)|phi(y)>|^2 between points."""
+
+    kind: ClassVar[str] = "quantum.kernel"
+    path: ClassVar[str] = "/v1/quantum/kernel"
+    summary: ClassVar[str] = "Gram matrix of a quantum feature map"
+    result: ClassVar[type[Record]] = GramMatrix
+    example: ClassVar[dict[str, Any]] = {
+        "points": [[0.1, 0.4, -0.2], [0.3, -0.5, 0.9], [1.0, 0.2, 0.0]],
+        "feature_map": "iqp",
+        "repeats": 2,
+    }
+
+    points: list[list[float]] = Field(min_length=1, max_length=4096)
+    """Rows of features in radians, one qubit a feature."""
+    others: list[list[float]] | None = Field(default=None, max_length=4096)
+    """Points to compare with; the points themselves when left out."""
+    feature_map: Literal["iqp", "angle"] = "iqp"
+    """Which circuit encodes a point."""
+    repeats: Annotated[int, Field(ge=1, le=16)] = 1
+    """How often the circuit is repeated."""
+    engine: Literal["builtin", "pennylane"] = "builtin"
+    """Who simulates the circuits; the result is the same."""
+
+    def run(self) -> GramMatrix:
+        """Compute; raises InputError naming the field."""
+        return gram_matrix(
+            self.points,
+            self.others,
+            feature_map=self.feature_map,
+            repeats=self.repeats,
+            engine=self.engine,
+        )
+
+
+REQUESTS.register(KernelRequest.kind, KernelRequest)

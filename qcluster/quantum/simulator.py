@@ -22,7 +22,7 @@ from qcluster.quantum.engine.reference import MIXERS
 from qcluster.quantum.problem import IsingProblem
 from qcluster.quantum.space import Space
 
-__all__ = ["MAX_BYTES", "QAOASimulator", "bytes_needed"]
+__all__ = ["MAX_BYTES", "QAOASimulator", "bytes_needed", "count", "walsh"]
 
 MAX_BYTES = 8 * 2**30
 
@@ -206,7 +206,7 @@ class QAOASimulator:
     def _by_each_gamma(self, weight: Floats) -> Floats:
         """w . D_i with D_i = h_i z_i + z_i sum_j J_ij z_j / 2, from w's Walsh spectrum."""
         problem = self.problem
-        spectrum = _walsh(weight)
+        spectrum = walsh(weight)
         left, right = problem.edges.T
         pairs = problem.weights * spectrum[(1 << left) | (1 << right)] / 2
         result: Floats = problem.h * spectrum[1 << np.arange(problem.n)]
@@ -249,7 +249,7 @@ def _angle_array(values: ArrayLike, name: str) -> Floats:
     return array
 
 
-def _walsh(values: Floats) -> Floats:
+def walsh(values: Floats) -> Floats:
     """sum_x values[x] (-1)^(popcount(x & k)) for all k; the length is a power of two."""
     spectrum, half = values.copy(), 1
     while half < len(spectrum):

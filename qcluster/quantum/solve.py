@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.errors import DeadlineExceeded, InputError, NotFound, SolverFailed
 from qcluster.fallback import Candidate, Certified, Stage, certified
-from qcluster.quantum import annealing, exact, greedy, qaoa
+from qcluster.quantum import annealing, exact, greedy, lns, qaoa, recursive  # noqa: F401
 from qcluster.quantum.bounds import lower_bound
 from qcluster.quantum.problem import IsingProblem
 from qcluster.quantum.solver import SOLVERS, IsingSolver, Solution
@@ -107,6 +107,7 @@ def verify_spins(problem: IsingProblem, z: Spins) -> None:
 def warm_up() -> None:
     """Load (or, the first time on a machine, compile) everything that ``solve`` uses."""
     solve(_TINY, solver="qaoa", deadline_s=5.0)
+    lower_bound(IsingProblem(_TINY.h, {(0, 1): 1.0, (1, 2): 1.0, (0, 2): 1.0}))
 
 
 @functools.cache

@@ -27,7 +27,13 @@ class NVMLError(Exception):
         return type(self).__name__.removeprefix("NVMLError_")
 
 
-class NVMLError_NotSupported(NVMLError):  # noqa: N801 - pynvml's own names
+class NVMLError_InvalidArgument(NVMLError):  # noqa: N801 - pynvml's own names
+    """No such GPU, for one."""
+
+    code = 2
+
+
+class NVMLError_NotSupported(NVMLError):  # noqa: N801
     """The board has no such thing."""
 
     code = 3
@@ -58,6 +64,7 @@ class NVMLError_GpuIsLost(NVMLError):  # noqa: N801
 
 
 _KINDS = (
+    NVMLError_InvalidArgument,
     NVMLError_NotSupported,
     NVMLError_NoPermission,
     NVMLError_DriverNotLoaded,
@@ -71,7 +78,8 @@ class FakeGpu:
     """One board, in NVML's units: milliwatts, millijoules, MHz, percent, bytes.
 
     ``peers`` has one entry a NVLink lane: the index of the GPU at the other end, -1 for a switch,
-    None where the lane is down. ``unsupported`` names functions that this board refuses.
+    None where the lane is down. ``unsupported`` names functions that this board refuses,
+    ``forbidden`` those that want root; ``uuid`` is made from the index where it is empty.
     """
 
     name: str = "NVIDIA H100 80GB HBM3"
@@ -89,7 +97,9 @@ class FakeGpu:
     cluster: bytes = bytes(16)
     clique: int = 0
     lost: bool = False
+    uuid: str = ""
     unsupported: set[str] = field(default_factory=set)
+    forbidden: set[str] = field(default_factory=set)
 
 
 class FakeNvml:
@@ -122,6 +132,8 @@ class FakeNvml:
         return len(self.gpus)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        if not 0 <= index < len(self.gpus):
+            raise NVMLError_InvalidArgument
         return index
 
     def __getattr__(self, name: str) -> Any:
@@ -135,12 +147,17 @@ class FakeNvml:
                 raise NVMLError_GpuIsLost
             if name in gpu.unsupported:
                 raise NVMLError_NotSupported
+            if name in gpu.forbidden:
+                raise NVMLError_NoPermission
             return answer(self, gpu, *args)
 
         return call
 
     def _GetName(self, gpu: FakeGpu) -> str:  # noqa: N802
         return gpu.name
+
+    def _GetUUID(self, gpu: FakeGpu) -> str:  # noqa: N802
+        return gpu.uuid or f"GPU-{next(i for i, one in enumerate(self.gpus) if one is gpu)}"
 
     def _GetPowerUsage(self, gpu: FakeGpu) -> int:  # noqa: N802
         return gpu.power_mw

@@ -44,6 +44,7 @@ class MockServer:
         self.stale: str | None = None  # the alarm of every plan
         self.requests: list[str] = []
         self.history = 24
+        self.rate = 1  # ticks a second
         handler = type("Handler", (_Handler,), {"mock": self})
         self.http = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self.http.daemon_threads = True
@@ -62,7 +63,7 @@ class MockServer:
     @property
     def tick(self) -> int:
         now = self.frozen_at or time.time()
-        return 100 + int(now - self.started)
+        return 100 + int((now - self.started) * self.rate)
 
     def snapshot(self) -> dict[str, Any]:
         now = self.frozen_at or time.time()
@@ -71,7 +72,7 @@ class MockServer:
     def plan(self, planner: str, back: int = 0) -> dict[str, Any]:
         """The newest plan, made every 4 s, or the one ``back`` plans before it."""
         number = self.tick // 4 - back
-        plan = self.scene.plan(planner, number, self.started + (number * 4 - 100))
+        plan = self.scene.plan(planner, number, self.started + (number * 4 - 100) / self.rate)
         state = {"stale": self.stale is not None, "alarm": self.stale}
         return {**plan, **state, "age_s": time.time() - plan["created_at"]}
 
@@ -146,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
             while not self.mock.cut:
                 if not self.mock.silent:
                     self.send_events(sent)
-                time.sleep(0.25)
+                time.sleep(0.25 / self.mock.rate)
         except OSError:
             return  # the browser went away
 

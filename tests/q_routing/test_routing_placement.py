@@ -214,7 +214,7 @@ def test_pack_twin():
     w, gpus, room = rng.random(12), 4, 5
     count = replicate(w, gpus * room - 12, gpus)
     start = np.arange(gpus + 1) * room
-    slots, on = np.full(20, -1), np.zeros((gpus, 12), dtype=bool)
+    slots, on = np.full(20, -1), np.zeros((12, gpus), dtype=bool)
     load = np.zeros(gpus)
     pack_layer(w, count.copy(), start, np.ones(gpus), slots, on, load)
     held, total = [[] for _ in range(gpus)], np.zeros(gpus)
@@ -232,8 +232,8 @@ def test_swaps_only_improve_and_keep_books():
     rng = np.random.default_rng(6)
     share, start = rng.random(12), np.arange(5) * 3
     slots = np.arange(12)
-    on = np.zeros((4, 12), dtype=bool)
-    on[slots // 3, slots] = True
+    on = np.zeros((12, 4), dtype=bool)
+    on[slots, slots // 3] = True
     load = share.reshape(4, 3).sum(axis=1)
     before = load.max()
     swap_layer(share, start, np.ones(4), slots, on, load, 0.0, 1000)

@@ -399,3 +399,36 @@ def test_real_planners_fill_the_page(browser, live_url):
     browser.click("#gpu-details summary")
     browser.until(lambda: " W" in browser.text("#gpu-table tbody tr td:nth-child(4)"))
     assert faults(browser) == []
+
+
+def test_api_description_needs_nothing_from_outside(browser, live_url):
+    browser.open("about:blank")
+    browser.log()
+    browser.open(live_url + "/docs")
+    browser.until(lambda: "/v1/plans/{planner}/latest" in browser.text("#api"), 20)
+    urls = browser.js("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert all(url.startswith((live_url, "data:")) for url in urls)
+    assert faults(browser) == []
+
+
+def test_many_events_leave_the_page_as_small_as_it_was(browser, server):
+    server.rate = 40
+    show(browser, server)
+    for domain in ("Performance", "HeapProfiler"):
+        browser.cdp(f"{domain}.enable", {})
+
+    def size() -> dict[str, float]:
+        browser.cdp("HeapProfiler.collectGarbage", {})
+        metrics = browser.cdp("Performance.getMetrics", {})["metrics"]
+        return {row["name"]: row["value"] for row in metrics}
+
+    # The table is full after five minutes of plans; from then on nothing may grow.
+    browser.until(lambda: browser.js(ROWS) == 240, 60)
+    before = size()
+    first = server.tick
+    browser.until(lambda: server.tick - first > 600, 60)
+    after = size()
+    assert browser.js(ROWS) == 240
+    assert after["JSHeapUsedSize"] < 1.3 * before["JSHeapUsedSize"] + 1e6
+    assert after["Nodes"] < 1.2 * before["Nodes"]
+    assert after["JSEventListeners"] <= before["JSEventListeners"]

@@ -120,7 +120,7 @@ def _sums_overlap_near(pr: Floats, pi: Floats, lr: Floats, li: Floats, k: int, i
 def sums_overlap(pr: Floats, pi: Floats, lr: Floats, li: Floats, k: int, inner: int) -> float:
     """Im of the sum over fibres of conj(S_lambda) S_psi = Im <lambda|11^T|psi> on the axis."""
     if inner < SHORT and k < len(pr):
-        return _sums_overlap_near(pr, pi, lr, li, k, inner)
+        return float(_sums_overlap_near(pr, pi, lr, li, k, inner))
     total = 0.0
     width = min(inner, CHUNK)
     x, y, z, w = np.empty(width), np.empty(width), np.empty(width), np.empty(width)

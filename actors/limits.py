@@ -1,0 +1,191 @@
+"""Power limits of one machine's GPUs: set within the boards' own range, remembered, put back.
+
+What the limits were before is on disk, synced, before the first one is changed, so that whoever
+finds the file can put them back: the agent itself, its watchdog, or the next agent. A limit that
+is neither the old one nor one of ours was set by somebody else since, and is left as it is.
+
+Imports little, because the watchdog does too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from qcluster.errors import InputError, NotReady, Refused
+
+__all__ = ["PowerLimits"]
+
+FILE, LOCK = "limits.json", "limits.lock"
+# Drivers round a limit to what the board can do.
+_ROUNDING_MW = 1000
+
+
+class PowerLimits:
+    """Sets and restores power limits. Safe to use from several processes at once.
+
+    Parameters
+    ----------
+    nv: the NVML module; it is opened and closed around every use.
+    directory: where the old limits are kept while there are any to put back.
+    """
+
+    def __init__(self, nv: Any, directory: Path) -> None:
+        self._nv = nv
+        self._path, self._lock_path = directory / FILE, directory / LOCK
+
+    def held(self) -> bool:
+        """Whether there are limits to put back."""
+        return self._path.exists()
+
+    def check(self, caps_w: Mapping[int, float]) -> dict[int, tuple[str, int, int]]:
+        """What setting ``caps_w`` (watts by GPU index) would change.
+
+        Returns ``{index: (uuid, limit now, limit wanted)}``, limits in milliwatts. Raises Refused
+        when a cap is outside what its board allows, InputError when it is not a number, NotReady
+        when a GPU does not answer.
+        """
+        with self._open():
+            return {index: self._checked(index, watts) for index, watts in caps_w.items()}
+
+    def apply(self, caps_w: Mapping[int, float]) -> dict[int, float]:
+        """Set all of ``caps_w``, or none: returns the watts in force by GPU index.
+
+        Raises what ``check`` raises, before anything is changed. When a board refuses half-way,
+        all limits are put back and Refused (no permission, not supported) or NotReady is raised.
+        """
+        with self._locked(), self._open():
+            wanted = {index: self._checked(index, watts) for index, watts in caps_w.items()}
+            kept = self._load()
+            for uuid, now, target in wanted.values():
+                entry = kept.setdefault(uuid, {"old_mw": now, "ours_mw": []})
+                last = [mw for mw in entry["ours_mw"][-1:] if mw != target]
+                entry["ours_mw"] = [*last, target]
+            self._save(kept)
+            try:
+                for index, (_, now, target) in wanted.items():
+                    if now != target:
+                        handle = self._nv.nvmlDeviceGetHandleByIndex(index)
+                        self._nv.nvmlDeviceSetPowerManagementLimit(handle, target)
+            except self._nv.NVMLError as error:
+                self._restore(kept)
+                name = type(error).__name__
+                refused = name in ("NVMLError_NoPermission", "NVMLError_NotSupported")
+                kind = Refused if refused else NotReady
+                raise kind(f"setting the power limit of GPU {index}: {error}") from None
+        return {index: target / 1e3 for index, (_, _, target) in wanted.items()}
+
+    def restore(self) -> dict[str, str]:
+        """Put the old limits back; says for every GPU, by UUID, what was done.
+
+        What cannot be put back now (a lost GPU, no driver) stays on disk for the next time.
+        """
+        with self._locked():
+            if not (kept := self._load()):
+                return {}
+            try:
+                with self._open():
+                    return self._restore(kept)
+            except NotReady as error:
+                return dict.fromkeys(kept, f"not restored: {error}")
+
+    def _restore(self, kept: dict[str, dict[str, Any]]) -> dict[str, str]:
+        done: dict[str, str] = {}
+        handles = self._handles()
+        for uuid, entry in list(kept.items()):
+            try:
+                if uuid not in handles:
+                    raise NotReady("the GPU does not answer")
+                done[uuid] = self._put_back(handles[uuid], entry)
+                del kept[uuid]
+            except (self._nv.NVMLError, NotReady) as error:
+                done[uuid] = f"not restored: {error}"
+        self._save(kept)
+        return done
+
+    def _put_back(self, handle: Any, entry: Mapping[str, Any]) -> str:
+        now, old = self._nv.nvmlDeviceGetPowerManagementLimit(handle), int(entry["old_mw"])
+        if now == old:
+            return "as it was"
+        if not any(abs(now - ours) <= _ROUNDING_MW for ours in entry["ours_mw"]):
+            return f"left at {now / 1e3:g} W, which somebody else has set"
+        self._nv.nvmlDeviceSetPowerManagementLimit(handle, old)
+        return f"restored to {old / 1e3:g} W"
+
+    def _handles(self) -> dict[str, Any]:
+        found = {}
+        for index in range(self._nv.nvmlDeviceGetCount()):
+            with contextlib.suppress(self._nv.NVMLError):
+                handle = self._nv.nvmlDeviceGetHandleByIndex(index)
+                found[_text(self._nv.nvmlDeviceGetUUID(handle))] = handle
+        return found
+
+    def _checked(self, index: int, watts: float) -> tuple[str, int, int]:
+        if isinstance(watts, bool) or not math.isfinite(watts):
+            raise InputError(f"wants watts, got {watts}", field=f"cap of GPU {index}")
+        nv = self._nv
+        try:
+            handle = nv.nvmlDeviceGetHandleByIndex(index)
+            low, high = nv.nvmlDeviceGetPowerManagementLimitConstraints(handle)
+            now = nv.nvmlDeviceGetPowerManagementLimit(handle)
+            uuid = _text(nv.nvmlDeviceGetUUID(handle))
+        except nv.NVMLError as error:
+            raise NotReady(f"GPU {index}: {error}") from None
+        target = round(watts * 1e3)
+        if not low <= target <= high:
+            raise Refused(
+                f"{watts:g} W is outside the {low / 1e3:g} to {high / 1e3:g} W of GPU {index}"
+            )
+        return uuid, int(now), target
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        try:
+            self._nv.nvmlInit()
+        except Exception as error:  # each state of a broken driver has its own class
+            raise NotReady(f"NVML: {error}") from None
+        try:
+            yield
+        finally:
+            self._nv.nvmlShutdown()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._lock_path.open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def _load(self) -> dict[str, dict[str, Any]]:
+        try:
+            found: dict[str, dict[str, Any]] = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def _save(self, kept: Mapping[str, Any]) -> None:
+        if not kept:
+            self._path.unlink(missing_ok=True)
+            return
+        # Written beside and moved over, so that a crash leaves the old file or the new one.
+        fresh = self._path.with_suffix(".new")
+        with fresh.open("w") as handle:
+            json.dump(kept, handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        fresh.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
