@@ -7,6 +7,7 @@ with actors behind it and in tests with plain objects. Everything blocking runs 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from deployments.bodies import check_depth, read_object
 from deployments.jobs import job_routes
 from deployments.limits import BodyLimits, BodyMiddleware
 from deployments.page import UI
+from deployments.plan_cache import PlanCache
 from deployments.questions import REQUESTS, SolverPool
 from deployments.replay import PARAMETER, Replay
 from deployments.security import BearerGuard, SecurityHeaders
@@ -61,12 +63,13 @@ def create_api(services: Services) -> FastAPI:
         redoc_url=None,
     )
     problems.install(app)
+    plans = PlanCache(services.store)
     app.add_middleware(Replay, store=services.store)
     app.add_middleware(BodyMiddleware, limits=services.limits)
     app.add_middleware(BearerGuard, digest=services.token_sha256)
     app.add_middleware(SecurityHeaders)
-    app.include_router(_page_routes(services))
-    app.include_router(_plan_routes(services), prefix="/v1/plans", tags=["plans"])
+    app.include_router(_page_routes(services, plans))
+    app.include_router(_plan_routes(services, plans), prefix="/v1/plans", tags=["plans"])
     app.include_router(_telemetry_routes(services), prefix="/v1/telemetry", tags=["telemetry"])
     for _, question in REQUESTS.items():  # noqa: PERF102 - not a dict
         _add_question(app, services, question)
@@ -80,7 +83,7 @@ def create_api(services: Services) -> FastAPI:
     return app
 
 
-def _page_routes(services: Services) -> APIRouter:
+def _page_routes(services: Services, plans: PlanCache) -> APIRouter:
     router = APIRouter(tags=["service"])
 
     @router.get("/", include_in_schema=False)
@@ -99,7 +102,7 @@ def _page_routes(services: Services) -> APIRouter:
     @router.get("/readyz", responses=problems.responses(503))
     def readyz() -> dict[str, Any]:
         """Whether every planner has a fresh plan; 503 with the alarms otherwise."""
-        alarms = {name: view["alarm"] for name, view in services.store.all_latest().items()}
+        alarms = {name: view["alarm"] for name, view in plans.all_latest().items()}
         late = [f"{name}: {alarm}" for name, alarm in alarms.items() if alarm]
         if late:
             raise NotReady("; ".join(late))
@@ -108,13 +111,13 @@ def _page_routes(services: Services) -> APIRouter:
     @router.get("/metrics")
     def metrics() -> Response:
         """Prometheus text."""
-        text = metrics_text(services.store.all_latest(), services.hub.health())
+        text = metrics_text(plans.all_latest(), services.hub.health())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
 
 
-def _plan_routes(services: Services) -> APIRouter:
+def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
     router = APIRouter(responses=problems.responses(404, 422, 503))
     store = services.store
 
@@ -123,22 +126,22 @@ def _plan_routes(services: Services) -> APIRouter:
             raise NotFound(f"no planner '{planner}'; there are: {', '.join(PLANNERS)}")
         return planner
 
-    @router.get("")
-    def plans() -> dict[str, Any]:
-        """The latest plan of every planner, null where there is none yet."""
-        latest = store.all_latest()
-        return {
-            "plans": {name: view["plan"] for name, view in latest.items()},
-            "alarms": {name: view["alarm"] for name, view in latest.items()},
-        }
+    async def read(text: Callable[..., bytes | None], *arguments: str) -> bytes | None:
+        # Once filled the cache answers from memory; only before that is there anything to wait for.
+        return text(*arguments) if cache.filled else await run_in_threadpool(text, *arguments)
 
-    @router.get("/{planner}/latest")
-    def latest(planner: str) -> dict[str, Any]:
+    @router.get("", response_model=dict[str, Any])
+    async def plans() -> Response:
+        """The latest plan of every planner, null where there is none yet."""
+        return Response(await read(cache.all_json), media_type="application/json")
+
+    @router.get("/{planner}/latest", response_model=dict[str, Any])
+    async def latest(planner: str) -> Response:
         """The plan that is safe to carry out now, marked when it is stale, and why."""
-        found: dict[str, Any] = store.latest(known(planner))
-        if found["plan"] is None:
-            raise NotReady(f"{planner}: {found['alarm']}")
-        return found
+        text = await read(cache.latest_json, known(planner))
+        if text is None:
+            raise NotReady(f"{planner}: {cache.latest(planner)['alarm']}")
+        return Response(text, media_type="application/json")
 
     @router.get("/{planner}/history")
     def history(planner: str, limit: int = Query(100, ge=1, le=1000)) -> dict[str, Any]:

@@ -17,6 +17,7 @@ _ANSWERS = {
     "nvlink.plan": "qcluster.q_nvlink:NVLinkPlan",
     "nvlink.all-to-all": "qcluster.q_nvlink:Schedule",
     "solve": "qcluster.quantum:Solution",
+    "quantum.kernel": "qcluster.quantum.kernels:GramMatrix",
 }
 _PLANS = {
     "routing": "qcluster.q_routing.planner:PlacementPlan",
