@@ -73,6 +73,10 @@ class PlanStore:
         """The plan with this id. Raises NotFound."""
         return self._journal.get(plan_id)
 
+    def before(self, plan_id: str) -> str:
+        """The id of the plan that its planner made before this one. Raises NotFound."""
+        return self._journal.before(plan_id)
+
     def history(self, planner: str | None, limit: int = 100) -> list[dict[str, Any]]:
         """Summaries, newest first."""
         return self._journal.history(planner, max(1, min(limit, 1000)))

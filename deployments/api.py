@@ -30,6 +30,7 @@ from qcluster import __version__
 from qcluster.errors import InputError, NotFound, NotReady, QClusterError
 from qcluster.explain import explain
 from qcluster.json_schema import record_schema
+from qcluster.plan_diff import diff_plans
 from qcluster.request import Request as Question
 from qcluster.request import parse_request
 
@@ -152,6 +153,12 @@ def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
     def explained(plan_id: str) -> dict[str, Any]:
         """Why the plan is as it is: solver, bound, gap, baselines, telemetry."""
         return explain(store.get(plan_id))
+
+    @router.get("/{plan_id}/diff", response_model=dict[str, Any])
+    def diff(plan_id: str, against: str | None = Query(None, max_length=100)) -> JSONResponse:
+        """What the plan changes against its planner's plan before it, or against another."""
+        new = store.get(plan_id)
+        return JSONResponse(diff_plans(store.get(against or store.before(plan_id)), new))
 
     return router
 

@@ -58,6 +58,12 @@ def test_stored_plans(client: Client, guarded: Guarded) -> None:
     with pytest.raises(NotFound, match="no plan 'nothing'"):
         client.explain("nothing")
     assert client.history("energy") == []
+    newer = stored_plan(guarded.services.store, "custom-energy", objective=0.5)
+    found = client.diff(newer["plan_id"])
+    assert (found["against"], found["improved"]) == (plan["plan_id"], True)
+    assert client.diff(plan["plan_id"], against=newer["plan_id"])["improved"] is False
+    with pytest.raises(NotFound):
+        client.diff(plan["plan_id"])
 
 
 def test_questions_come_back_typed(client: Client) -> None:
