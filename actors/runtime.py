@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actors.environment import NAMESPACE, cluster_environment, own_token
+from actors.front import front_environment
 from qcluster.errors import InputError, NotReady
 
 __all__ = ["running_ray"]
@@ -36,13 +37,14 @@ def running_ray(address: str, state_dir: Path) -> Iterator[None]:
             "Ray Client is not supported, give the head's HOST:PORT", field="--address"
         )
     if address == "local":
+        # Socket paths may be 107 bytes at most, so the directory's name must be short.
+        temp = tempfile.mkdtemp(prefix="qc-", dir="/tmp")
         # Ray reads its variables once, when it is imported.
         os.environ.update(cluster_environment(own_token(state_dir)))
+        os.environ.update(front_environment(Path(temp, "front")))
     import ray
 
     if address == "local":
-        # Socket paths may be 107 bytes at most, so the directory's name must be short.
-        temp = tempfile.mkdtemp(prefix="qc-", dir="/tmp")
         try:
             ray.init(
                 namespace=NAMESPACE,

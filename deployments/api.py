@@ -7,6 +7,7 @@ with actors behind it and in tests with plain objects. Everything blocking runs 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,15 +17,20 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from deployments import problems, security
-from deployments.limits import BodyLimits, BodyMiddleware, check_depth
+from deployments.bodies import check_depth, read_object
+from deployments.jobs import job_routes
+from deployments.limits import BodyLimits, BodyMiddleware
 from deployments.page import UI
+from deployments.plan_cache import PlanCache
 from deployments.questions import REQUESTS, SolverPool
+from deployments.replay import PARAMETER, Replay
 from deployments.security import BearerGuard, SecurityHeaders
 from deployments.views import metrics_text, power_history, snapshot_view
 from qcluster import __version__
 from qcluster.errors import InputError, NotFound, NotReady, QClusterError
 from qcluster.explain import explain
 from qcluster.json_schema import record_schema
+from qcluster.plan_diff import diff_plans
 from qcluster.request import Request as Question
 from qcluster.request import parse_request
 
@@ -41,6 +47,8 @@ class Services:
     hub: Any
     store: Any
     pool: SolverPool
+    jobs: Any = None
+    """Answers like a JobDesk; without one there is no ``/v1/jobs``."""
     limits: BodyLimits = field(default_factory=BodyLimits)
     token_sha256: str = ""
     """Digest of the token that `/v1` wants; empty lets everybody in."""
@@ -56,22 +64,27 @@ def create_api(services: Services) -> FastAPI:
         redoc_url=None,
     )
     problems.install(app)
+    plans = PlanCache(services.store)
+    app.add_middleware(Replay, store=services.store)
     app.add_middleware(BodyMiddleware, limits=services.limits)
     app.add_middleware(BearerGuard, digest=services.token_sha256)
     app.add_middleware(SecurityHeaders)
-    app.include_router(_page_routes(services))
-    app.include_router(_plan_routes(services), prefix="/v1/plans", tags=["plans"])
+    app.include_router(_page_routes(services, plans))
+    app.include_router(_plan_routes(services, plans), prefix="/v1/plans", tags=["plans"])
     app.include_router(_telemetry_routes(services), prefix="/v1/telemetry", tags=["telemetry"])
     for _, question in REQUESTS.items():  # noqa: PERF102 - not a dict
         _add_question(app, services, question)
     _add_batch(app, services)
+    if services.jobs is not None:
+        routes = job_routes(services.jobs, services.limits.max_depth)
+        app.include_router(routes, prefix="/v1/jobs", tags=["jobs"])
     if UI.is_dir():
         app.mount("/ui", StaticFiles(directory=UI), name="ui")
     security.declare(app, guarded=bool(services.token_sha256))
     return app
 
 
-def _page_routes(services: Services) -> APIRouter:
+def _page_routes(services: Services, plans: PlanCache) -> APIRouter:
     router = APIRouter(tags=["service"])
 
     @router.get("/", include_in_schema=False)
@@ -90,7 +103,7 @@ def _page_routes(services: Services) -> APIRouter:
     @router.get("/readyz", responses=problems.responses(503))
     def readyz() -> dict[str, Any]:
         """Whether every planner has a fresh plan; 503 with the alarms otherwise."""
-        alarms = {name: view["alarm"] for name, view in services.store.all_latest().items()}
+        alarms = {name: view["alarm"] for name, view in plans.all_latest().items()}
         late = [f"{name}: {alarm}" for name, alarm in alarms.items() if alarm]
         if late:
             raise NotReady("; ".join(late))
@@ -99,13 +112,13 @@ def _page_routes(services: Services) -> APIRouter:
     @router.get("/metrics")
     def metrics() -> Response:
         """Prometheus text."""
-        text = metrics_text(services.store.all_latest(), services.hub.health())
+        text = metrics_text(plans.all_latest(), services.hub.health())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
 
 
-def _plan_routes(services: Services) -> APIRouter:
+def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
     router = APIRouter(responses=problems.responses(404, 422, 503))
     store = services.store
 
@@ -114,22 +127,22 @@ def _plan_routes(services: Services) -> APIRouter:
             raise NotFound(f"no planner '{planner}'; there are: {', '.join(PLANNERS)}")
         return planner
 
-    @router.get("")
-    def plans() -> dict[str, Any]:
-        """The latest plan of every planner, null where there is none yet."""
-        latest = store.all_latest()
-        return {
-            "plans": {name: view["plan"] for name, view in latest.items()},
-            "alarms": {name: view["alarm"] for name, view in latest.items()},
-        }
+    async def read(text: Callable[..., bytes | None], *arguments: str) -> bytes | None:
+        # Once filled the cache answers from memory; only before that is there anything to wait for.
+        return text(*arguments) if cache.filled else await run_in_threadpool(text, *arguments)
 
-    @router.get("/{planner}/latest")
-    def latest(planner: str) -> dict[str, Any]:
+    @router.get("", response_model=dict[str, Any])
+    async def plans() -> Response:
+        """The latest plan of every planner, null where there is none yet."""
+        return Response(await read(cache.all_json), media_type="application/json")
+
+    @router.get("/{planner}/latest", response_model=dict[str, Any])
+    async def latest(planner: str) -> Response:
         """The plan that is safe to carry out now, marked when it is stale, and why."""
-        found: dict[str, Any] = store.latest(known(planner))
-        if found["plan"] is None:
-            raise NotReady(f"{planner}: {found['alarm']}")
-        return found
+        text = await read(cache.latest_json, known(planner))
+        if text is None:
+            raise NotReady(f"{planner}: {cache.latest(planner)['alarm']}")
+        return Response(text, media_type="application/json")
 
     @router.get("/{planner}/history")
     def history(planner: str, limit: int = Query(100, ge=1, le=1000)) -> dict[str, Any]:
@@ -140,6 +153,12 @@ def _plan_routes(services: Services) -> APIRouter:
     def explained(plan_id: str) -> dict[str, Any]:
         """Why the plan is as it is: solver, bound, gap, baselines, telemetry."""
         return explain(store.get(plan_id))
+
+    @router.get("/{plan_id}/diff", response_model=dict[str, Any])
+    def diff(plan_id: str, against: str | None = Query(None, max_length=100)) -> JSONResponse:
+        """What the plan changes against its planner's plan before it, or against another."""
+        new = store.get(plan_id)
+        return JSONResponse(diff_plans(store.get(against or store.before(plan_id)), new))
 
     return router
 
@@ -185,7 +204,7 @@ def _add_question(app: FastAPI, services: Services, question: type[Question]) ->
     async def ask(request: Request) -> Response:
         body = await request.body()
         check_depth(body, services.limits.max_depth)
-        parsed = await run_in_threadpool(parse_request, question.kind, body)
+        parsed = await run_in_threadpool(_parsed, question.kind, body)
         return JSONResponse(await run_in_threadpool(services.pool.run, parsed, body))
 
     schema = question.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -199,16 +218,22 @@ def _add_question(app: FastAPI, services: Services, question: type[Question]) ->
         summary=question.summary,
         tags=[question.kind.split(".")[0]],
         openapi_extra={
+            "parameters": [PARAMETER],
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": schema, "example": question.example}},
-            }
+            },
         },
         responses={
             200: {"content": {"application/json": {"schema": result}}},
             **problems.responses(408, 413, 422, 429, 501, 503),
         },
     )
+
+
+def _parsed(kind: str, body: bytes) -> Question:
+    read_object(body)  # refuses what JSON leaves open; the model's own parser names wrong fields
+    return parse_request(kind, body)
 
 
 def _add_batch(app: FastAPI, services: Services) -> None:
@@ -238,26 +263,18 @@ def _add_batch(app: FastAPI, services: Services) -> None:
         methods=["POST"],
         tags=["plans"],
         openapi_extra={
+            "parameters": [PARAMETER],
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": _batch_schema(), "example": example}},
-            }
+            },
         },
         responses=problems.responses(408, 413, 422, 429, 503),
     )
 
 
 def _problems(body: bytes) -> list[Any]:
-    def constant(name: str) -> None:
-        raise InputError(f"{name} is not a number that JSON has")
-
-    try:
-        data = json.loads(body, parse_constant=constant)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"is not JSON: {error}") from None
-    items = data.get("problems") if isinstance(data, dict) else None
+    items = read_object(body).get("problems")
     if not isinstance(items, list) or not 1 <= len(items) <= MAX_BATCH:
         raise InputError(f"wants a list of 1 to {MAX_BATCH} problems", field="problems")
     return items

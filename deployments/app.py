@@ -11,8 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import Application
 
+from qcluster.errors import NotReady
 from qcluster.request import Request  # noqa: F401 - resolves forward references in workers
 
 __all__ = ["ApiOptions", "EventOptions", "build", "build_events", "deploy", "withdraw"]
@@ -59,7 +61,7 @@ class Api:
     """Plans on demand, stored plans, telemetry, the page."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        from actors.cluster import HUB, STORE, connect
+        from actors.cluster import HUB, JOBS, STORE, connect
         from deployments.api import Services
         from deployments.limits import BodyLimits
         from deployments.questions import SolverPool
@@ -68,6 +70,7 @@ class Api:
         self.services = Services(
             hub=connect(HUB),
             store=connect(STORE),
+            jobs=connect(JOBS),
             pool=SolverPool(chosen.solver_processes, chosen.queue_limit),
             limits=BodyLimits(max_bytes=chosen.max_body_bytes, timeout_s=chosen.body_timeout_s),
             token_sha256=chosen.token_sha256,
@@ -120,7 +123,11 @@ def build_events(args: EventOptions) -> Application:
 def deploy(host: str, port: int, options: ApiOptions) -> None:
     """Start Serve's HTTP on this cluster and run both applications; returns when they answer."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(http_options={"host": host, "port": port, "location": "HeadOnly"})
+    try:
+        serve.start(http_options={"host": host, "port": port, "location": "HeadOnly"})
+    except RayError as error:
+        cause = str(error).strip().splitlines()[-1]
+        raise NotReady(f"the HTTP proxy did not start: {cause}") from None
     streams = EventOptions(token_sha256=options.token_sha256)
     serve.run(build_events(streams), name=EVENTS, route_prefix=STREAM, blocking=False)
     serve.run(build(options), name=API, route_prefix="/", blocking=False)

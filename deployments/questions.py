@@ -19,7 +19,7 @@ from qcluster.errors import DeadlineExceeded
 from qcluster.request import REQUESTS, Request, parse_request
 from qcluster.worker import SolverProcess
 
-__all__ = ["REQUESTS", "SolverPool", "answer", "warm_up"]
+__all__ = ["REQUESTS", "SolverPool", "answer", "budget_s", "warm_up"]
 
 # The deadline covers the answer; baselines run after it with the same time each.
 _BASELINES = 4
@@ -41,6 +41,11 @@ def warm_up() -> None:
         answer(kind, {**question.example, "deadline_s": 0.05})
 
 
+def budget_s(request: Request) -> float:
+    """Seconds after which a question's process is stuck: the answer, its baselines, some more."""
+    return request.deadline_s * (1 + _BASELINES) + _OVERHEAD_S
+
+
 class SolverPool:
     """A few warm worker processes and a bounded queue in front of them."""
 
@@ -56,7 +61,7 @@ class SolverPool:
 
         Raises Overloaded when too many wait, DeadlineExceeded when the worker was killed.
         """
-        budget = request.deadline_s * (1 + _BASELINES) + _OVERHEAD_S
+        budget = budget_s(request)
         if self._waiting >= self._limit:
             raise Overloaded(f"{self._waiting} requests are waiting, the limit is {self._limit}")
         self._waiting += 1
