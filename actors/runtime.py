@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +20,7 @@ __all__ = ["running_ray"]
 
 
 @contextlib.contextmanager
-def running_ray(address: str, state_dir: Path) -> Iterator[None]:
+def running_ray(address: str, state_dir: Path, temp: str) -> Iterator[None]:
     """Be connected to Ray while the block runs.
 
     Parameters
@@ -30,6 +28,7 @@ def running_ray(address: str, state_dir: Path) -> Iterator[None]:
     address: ``local`` starts one; ``auto`` joins the one on this machine; ``HOST:PORT`` joins
         that one. ``ray://`` is refused: Serve handles do not stream under Ray Client.
     state_dir: where the token of a local Ray lives.
+    temp: directory for the files of a local Ray; the caller removes it.
     """
     if address.startswith("ray://"):
         raise InputError(
@@ -41,8 +40,6 @@ def running_ray(address: str, state_dir: Path) -> Iterator[None]:
     import ray
 
     if address == "local":
-        # Socket paths may be 107 bytes at most, so the directory's name must be short.
-        temp = tempfile.mkdtemp(prefix="qc-", dir="/tmp")
         try:
             ray.init(
                 namespace=NAMESPACE,
@@ -54,7 +51,6 @@ def running_ray(address: str, state_dir: Path) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-            shutil.rmtree(temp, ignore_errors=True)
         return
     try:
         ray.init(
