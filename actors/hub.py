@@ -53,6 +53,8 @@ class TelemetryHub:
         self._snapshot: Snapshot | None = None
         self._arrived = time.monotonic()
         self._changed = threading.Condition()
+        if any(spec.partition(":")[0] == "ray" for spec in specs):
+            _know_ray()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._run, name="sources", daemon=True).start()
 
@@ -73,7 +75,7 @@ class TelemetryHub:
         """The picture now, or None before the first batch."""
         with self._changed:
             if self._snapshot is None and self._ring.seq:
-                self._snapshot = self._ring.snapshot()
+                self._snapshot = self._ring.snapshot(clock=time.monotonic())
             return self._snapshot
 
     def wait(self, since: int, timeout_s: float) -> Snapshot | None:
@@ -131,7 +133,7 @@ class TelemetryHub:
                 return 0
             if batch.topology is not None and len(self._described) < MAX_SOURCES:
                 self._described.add(batch.source)
-            self._ring.add(batch)
+            self._ring.add(batch, clock=time.monotonic())
             self._snapshot = None
             self._arrived = time.monotonic()
             count = sum(block.values.size for block in batch.blocks)
@@ -172,3 +174,13 @@ class TelemetryHub:
         now = time.time()
         event = Event(ts_s=now, kind="alarm", subject=spec, detail=state)
         self._take(Batch(source=spec, ts_s=0.0, events=(event,)))
+
+
+def _know_ray() -> None:
+    """Let the source ``ray`` ask the Ray around us for its nodes; the library knows no Ray."""
+    import ray
+
+    from qcluster.telemetry.sources import SOURCES
+    from qcluster.telemetry.sources.ray_metrics import ray as ray_source
+
+    SOURCES.register("ray", lambda argument: ray_source(argument, nodes=ray.nodes))

@@ -15,13 +15,27 @@ from typing import Any
 import numpy as np
 from harness import DATA, arguments, cached, save, table
 
+from qcluster.deadline import Deadline
 from qcluster.q_nvlink import (
     Fabric,
+    NVLinkPlanner,
     color_groups,
     cut_bandwidth,
     load_fabric,
+    parse_node_link,
+    place_ranks,
     select_gpus,
 )
+from qcluster.q_nvlink.alltoall.birkhoff import (
+    check_traffic,
+    matchings,
+    port_bound,
+    verify_matchings,
+)
+from qcluster.q_nvlink.alltoall.schedule import spread_out
+from qcluster.q_nvlink.alltoall.tiers import schedule_tiers
+from qcluster.q_nvlink.alltoall.verify import verify_timed
+from qcluster.telemetry import Job, Link, Node, Snapshot, Topology
 
 BEST_COLORS = {
     "myciel3": 4, "myciel4": 5, "myciel5": 6, "queen5_5": 5, "queen6_6": 7, "queen7_7": 7,
@@ -206,8 +220,202 @@ def bench_colouring(quick: bool, fresh: bool) -> list[dict[str, Any]]:
     return rows
 
 
+# ---- all-to-all ----
+
+
+def traffic(kind: str, n: int, seed: int) -> Any:
+    rng = np.random.default_rng(seed)
+    if kind == "uniform":
+        return np.full((n, n), 10**6)
+    if kind == "random":
+        return rng.integers(0, 10**7, (n, n))
+    if kind.startswith("zipf"):
+        power = float(kind.split()[1])
+        return (1e9 * rng.random((n, n)) / (1.0 + rng.permutation(n)) ** power).astype(np.int64)
+    return (1e6 * rng.pareto(1.2, (n, n))).astype(np.int64)
+
+
+KINDS = ["uniform", "random", "zipf 0.6", "zipf 1.0", "pareto"]
+
+
+def pod(domains: int, gpus: int = 8) -> Fabric:
+    """Servers of GPUs on an NVSwitch (450 GB/s a GPU) with a 50 GB/s NIC a GPU."""
+    names = [(s, g) for s in range(domains) for g in range(gpus)]
+    nodes = [{"id": f"h{s}g{g}", "kind": "gpu", "host": f"h{s}"} for s, g in names]
+    nodes += [{"id": f"nvswitch{s}"} for s in range(domains)] + [{"id": "spine"}]
+    edges: list[dict[str, Any]] = []
+    for s, g in names:
+        edges.append({"source": f"h{s}g{g}", "target": f"nvswitch{s}", "bandwidth": 450.0})
+        edges.append({"source": f"h{s}g{g}", "target": "spine", "bandwidth": 50.0, "type": "ib"})
+    return parse_node_link({"nodes": nodes, "edges": edges})
+
+
+def bench_one_tier(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: ARG001
+    rows = []
+    for n in (8, 32, 72):
+        for kind in KINDS:
+            volume = check_traffic(traffic(kind, n, 0))
+            found = matchings(volume)
+            verify_matchings(volume, found)
+            times = []
+            for _ in range(9 if quick else 25):
+                started = time.thread_time()
+                matchings(volume)
+                times.append(time.thread_time() - started)
+            rows.append(
+                {
+                    "ports": n,
+                    "traffic": kind,
+                    "ratio": found.length / port_bound(volume),
+                    "barrier": spread_out(volume) / port_bound(volume),
+                    "rounds": len(found.duration),
+                    "few": len(matchings(volume, few=True).duration),
+                    "ms": 1e3 * statistics.median(times),
+                }
+            )
+    table(
+        "All-to-all, one tier: makespan / bound (ours exact by integers; barrier: n - 1 shifts)",
+        ["ports", "traffic", "ours", "barrier", "rounds", "few rounds", "ms to schedule (CPU)"],
+        [list(r.values()) for r in rows],
+    )
+    return rows
+
+
+def bench_two_tiers(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: ARG001
+    fabrics = {
+        "hgx_h100_x4": load_fabric(DATA / "nvlink" / "fabrics" / "hgx_h100_x4.json"),
+        "8 servers x 8": pod(8),
+    }
+    if not quick:
+        fabrics["32 servers x 8"] = pod(32)
+    rows = []
+    for name, fabric in fabrics.items():
+        for kind in KINDS:
+            for seed in range(1 if quick else 3):
+                volume = check_traffic(traffic(kind, len(fabric.gpus), seed))
+                schedule_tiers(volume, fabric)
+                started = time.thread_time()
+                timed = schedule_tiers(volume, fabric)
+                spent = time.thread_time() - started
+                verify_timed(volume, fabric, timed)
+                rows.append(
+                    {
+                        "fabric": name,
+                        "traffic": kind,
+                        "seed": seed,
+                        "ratio": timed.makespan_s / timed.lower_bound_s,
+                        "direct": timed.baselines["direct"] / timed.lower_bound_s,
+                        "ms": 1e3 * spent,
+                    }
+                )
+    table(
+        "All-to-all, two tiers: makespan / bound with NVLink hand-overs (direct: own NIC only)",
+        ["fabric", "traffic", "seed", "ours", "direct", "ms to schedule (CPU)"],
+        [list(r.values()) for r in rows],
+    )
+    return rows
+
+
+# ---- rank mapping ----
+
+BEST_QAP = {
+    "nug12": 578, "nug15": 1150, "nug20": 2570, "nug30": 6124, "had20": 6922, "kra30a": 88900,
+    "tho30": 149936, "tai20b": 122455319, "tai30b": 637117113, "tai35b": 283315445,
+    "chr25a": 3796, "bur26a": 5426670, "ste36a": 9526, "esc32a": 130, "esc64a": 116,
+    "sko49": 23386, "wil50": 48816, "tai64c": 1855928, "tai60b": 608215054, "sko100a": 152002,
+}  # fmt: skip
+
+
+def bench_mapping(quick: bool, fresh: bool) -> list[dict[str, Any]]:
+    from scipy.optimize import quadratic_assignment
+
+    rows = []
+    for name, best in BEST_QAP.items():
+        text = (DATA / "nvlink" / "qaplib" / f"{name}.dat").read_text()
+        values = np.array(text.split(), dtype=float)
+        n = int(values[0])
+        flow, dist = values[1 : 1 + n * n].reshape(n, n), values[1 + n * n :].reshape(n, n)
+
+        def theirs(flow: Any = flow, dist: Any = dist) -> float:
+            faq = quadratic_assignment(flow, dist, method="faq", options={"rng": 0})
+            swap = quadratic_assignment(flow, dist, method="2opt", options={"rng": 0})
+            return float(min(faq.fun, swap.fun))
+
+        opponent = cached("nvlink", ["scipy-qap", text], theirs, fresh=fresh)
+        budget = (3.0 if quick else 10.0) if n <= 40 else (5.0 if quick else 60.0)
+        found = place_ranks(flow, dist, deadline_s=budget)
+        rows.append(
+            {
+                "name": name,
+                "best": best,
+                "ours": found.objective,
+                "gap_percent": 100 * (found.objective - best) / best,
+                "scipy_gap_percent": 100 * (opponent - best) / best,
+                "seconds": budget,
+            }
+        )
+    table(
+        "Rank mapping (QAPLIB): gap to the best known value, percent (SciPy: better of FAQ, 2-opt)",
+        ["instance", "best known", "ours", "gap %", "SciPy gap %", "seconds given"],
+        [list(r.values()) for r in rows],
+    )
+    mine = statistics.mean(r["gap_percent"] for r in rows)
+    other = statistics.mean(r["scipy_gap_percent"] for r in rows)
+    print(f"mean gap {mine:.4f} % against {other:.3f} %")
+    return rows
+
+
+# ---- live ----
+
+
+def bench_live(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: ARG001
+    rack = Topology(
+        nodes=tuple(Node(id=f"t{i}", gpus=4, domain="rack") for i in range(18)),
+        links=tuple(
+            Link(source=f"t{i // 4}/{i % 4}", target=f"sw{j}", bandwidth_gb_s=50.0)
+            for i in range(72)
+            for j in range(18)
+        ),
+    )
+    rng = np.random.default_rng(0)
+    planner, previous = NVLinkPlanner({"max_moved": 0.25}), None
+    spent, worse = [], []
+    for tick in range(40 if quick else 200):
+        jobs = tuple(
+            Job(id=f"j{i}", gpus=8, kind="allreduce", bytes=float(rng.uniform(1e8, 1e9)))
+            for i in range(8)
+        )
+        up = np.where(rng.random(len(rack.links)) < 0.01, 0.0, 1.0)
+        alive = np.ones(72, dtype=bool)
+        alive[rng.integers(72)] = tick % 10 != 9
+        snapshot = Snapshot(
+            seq=tick, ts_s=time.time(), topology=rack, alive=alive, link={"link_up": up}, jobs=jobs
+        )
+        started = time.thread_time()
+        plan = planner.plan(snapshot, previous, {}, deadline=Deadline.after(0.05))
+        if tick:
+            spent.append(time.thread_time() - started)
+        planner.verify(plan, snapshot)
+        cold = NVLinkPlanner({}).plan(snapshot, None, {}, deadline=Deadline.after(1.0))
+        worse.append(plan.objective / cold.objective - 1)
+        previous = plan
+    row = {
+        "ticks": len(spent),
+        "p50_ms": 1e3 * float(np.quantile(spent, 0.5)),
+        "p99_ms": 1e3 * float(np.quantile(spent, 0.99)),
+        "mean_off_cold_percent": 100 * float(np.mean(worse)),
+        "worst_off_cold_percent": 100 * float(np.max(worse)),
+    }
+    table("Live replan, 72 GPUs on 18 switches, links and GPUs failing", list(row), [row.values()])
+    return [row]
+
+
 PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "gpu_choice": bench_choice,
+    "all_to_all_one_tier": bench_one_tier,
+    "all_to_all_two_tiers": bench_two_tiers,
+    "mapping": bench_mapping,
+    "live": bench_live,
     "colouring": bench_colouring,
 }
 

@@ -17,12 +17,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import harness
-from routing_parts import placement, split, tokens
+from routing_parts import placement, replan, split, tokens, traffic
 
 PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "placement": placement.run,
     "split": split.run,
     "tokens": tokens.run,
+    "replan": replan.run,
+    "traffic": traffic.run,
 }
 
 

@@ -7,7 +7,6 @@ with actors behind it and in tests with plain objects. Everything blocking runs 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from deployments import problems
+from deployments import problems, security
 from deployments.limits import BodyLimits, BodyMiddleware, check_depth
-from deployments.page import CSP, UI
+from deployments.page import UI
 from deployments.questions import REQUESTS, SolverPool
+from deployments.security import BearerGuard, SecurityHeaders
 from deployments.views import metrics_text, power_history, snapshot_view
 from qcluster import __version__
 from qcluster.errors import InputError, NotFound, NotReady, QClusterError
@@ -42,6 +42,8 @@ class Services:
     store: Any
     pool: SolverPool
     limits: BodyLimits = field(default_factory=BodyLimits)
+    token_sha256: str = ""
+    """Digest of the token that `/v1` wants; empty lets everybody in."""
 
 
 def create_api(services: Services) -> FastAPI:
@@ -55,7 +57,8 @@ def create_api(services: Services) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(BodyMiddleware, limits=services.limits)
-    app.middleware("http")(_security_headers)
+    app.add_middleware(BearerGuard, digest=services.token_sha256)
+    app.add_middleware(SecurityHeaders)
     app.include_router(_page_routes(services))
     app.include_router(_plan_routes(services), prefix="/v1/plans", tags=["plans"])
     app.include_router(_telemetry_routes(services), prefix="/v1/telemetry", tags=["telemetry"])
@@ -64,19 +67,8 @@ def create_api(services: Services) -> FastAPI:
     _add_batch(app, services)
     if UI.is_dir():
         app.mount("/ui", StaticFiles(directory=UI), name="ui")
+    security.declare(app, guarded=bool(services.token_sha256))
     return app
-
-
-async def _security_headers(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    response = await call_next(request)
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    if request.url.path in ("/", "/docs") or request.url.path.startswith("/ui/"):
-        response.headers["Content-Security-Policy"] = CSP
-        response.headers["Referrer-Policy"] = "no-referrer"
-        response.headers["Cache-Control"] = "no-cache"
-    return response
 
 
 def _page_routes(services: Services) -> APIRouter:

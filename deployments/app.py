@@ -15,7 +15,7 @@ from ray.serve import Application
 
 from qcluster.request import Request  # noqa: F401 - resolves forward references in workers
 
-__all__ = ["ApiOptions", "build", "build_events", "deploy", "withdraw"]
+__all__ = ["ApiOptions", "EventOptions", "build", "build_events", "deploy", "withdraw"]
 
 API, EVENTS = "qcluster-api", "qcluster-events"
 STREAM = "/v1/telemetry/stream"
@@ -34,6 +34,16 @@ class ApiOptions(BaseModel):
     """Requests that may wait for a worker; the next gets 429."""
     max_body_bytes: int = Field(16 * 2**20, ge=1024)
     body_timeout_s: float = Field(20.0, gt=0)
+    token_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    """Digest of the token that every `/v1` route wants; empty lets everybody in."""
+
+
+class EventOptions(BaseModel):
+    """Arguments of the event streams' application."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
 
 
 @serve.deployment(
@@ -60,6 +70,7 @@ class Api:
             store=connect(STORE),
             pool=SolverPool(chosen.solver_processes, chosen.queue_limit),
             limits=BodyLimits(max_bytes=chosen.max_body_bytes, timeout_s=chosen.body_timeout_s),
+            token_sha256=chosen.token_sha256,
         )
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -83,16 +94,17 @@ class Api:
 class Events:
     """Event streams."""
 
-    def __init__(self) -> None:
+    def __init__(self, token_sha256: str) -> None:
         from actors.cluster import HUB, STORE, connect
         from deployments.events import Feed
 
+        self.token_sha256 = token_sha256
         self.feed = Feed(connect(HUB), connect(STORE))
 
     def __serve_build_asgi_app__(self) -> Any:
         from deployments.events import create_events
 
-        return create_events(self.feed)
+        return create_events(self.feed, self.token_sha256)
 
 
 def build(args: ApiOptions) -> Application:
@@ -100,17 +112,20 @@ def build(args: ApiOptions) -> Application:
     return Api.options(num_replicas=args.replicas).bind(args.model_dump())  # type: ignore[attr-defined]
 
 
-def build_events() -> Application:
+def build_events(args: EventOptions) -> Application:
     """The event streams, mounted at ``/v1/telemetry/stream``."""
-    return Events.bind()  # type: ignore[attr-defined]
+    return Events.bind(args.token_sha256)  # type: ignore[attr-defined]
 
 
 def deploy(host: str, port: int, options: ApiOptions) -> None:
     """Start Serve's HTTP on this cluster and run both applications; returns when they answer."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options={"host": host, "port": port, "location": "HeadOnly"})
-    serve.run(build_events(), name=EVENTS, route_prefix=STREAM, blocking=False)
-    serve.run(build(options), name=API, route_prefix="/", blocking=False)
+    streams = EventOptions(token_sha256=options.token_sha256)
+    # Together, because each takes seconds to start and until then nothing is at its path.
+    api = serve.RunTarget(build(options), name=API, route_prefix="/")
+    events = serve.RunTarget(build_events(streams), name=EVENTS, route_prefix=STREAM)
+    serve.run_many([api, events])
 
 
 def withdraw() -> None:

@@ -21,6 +21,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.problems import problem
+from deployments.security import BearerGuard
 from deployments.views import snapshot_view
 from qcluster.errors import QClusterError
 
@@ -120,9 +121,10 @@ class Feed:
                     self.publish(f"plan {planner}", "plan", view)
 
 
-def create_events(feed: Feed) -> ASGIApp:
+def create_events(feed: Feed, token_sha256: str = "") -> ASGIApp:
     """The ASGI application behind ``/v1/telemetry/stream``: every GET is a stream.
 
+    With a digest, readers must send the token, as on every other ``/v1`` route.
     Plain ASGI, because a router would redirect the mount's bare path to one with a slash.
     """
 
@@ -138,4 +140,9 @@ def create_events(feed: Feed) -> ASGIApp:
             )
         await answer(scope, receive, send)
 
-    return stream
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        # Mounted below its route, the application may see a path without the prefix.
+        await guard({**scope, "path": "/v1/telemetry/stream"}, receive, send)
+
+    guard = BearerGuard(stream, token_sha256)
+    return guarded

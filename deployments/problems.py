@@ -34,6 +34,8 @@ class TooLarge(QClusterError):
 
 
 _TITLES = {
+    400: "bad request",
+    401: "who are you",
     404: "not found",
     405: "method not allowed",
     408: "the body did not arrive in time",

@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - read by MkDocs by path, not imported as a package
 """MkDocs hook: the claims page takes in the rows that each room keeps under ``docs/claims/``."""
 
 from __future__ import annotations

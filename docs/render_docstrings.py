@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - read by MkDocs by path, not imported as a package
 """Griffe extension: this project's docstrings as Markdown.
 
 Sections are underlined words; their entries are ``name: text`` with indented continuations. As

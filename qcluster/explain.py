@@ -1,7 +1,7 @@
 """Why a plan is as it is, in sentences and figures, from the plan's own envelope.
 
-Used by ``qcluster plans explain``, by the HTTP route and by the page, so that all three say the
-same. It reads only what every plan carries and knows no domain.
+Used by ``qcluster plans explain`` and by the HTTP route, so that both say the same. It reads only
+what every plan carries and knows no domain.
 """
 
 from __future__ import annotations

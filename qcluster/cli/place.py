@@ -23,6 +23,8 @@ def place(
     hierarchical: bool = typer.Option(False, "--hierarchical", help="Keep groups on nodes."),
     previous: str | None = typer.Option(None, "--previous", help="Placement in force, JSON."),
     max_moved: float | None = typer.Option(None, "--max-moved", help="Share of slots, 0 to 1."),
+    trace: str | None = typer.Option(None, "--trace", help="Router trace, npz."),
+    engine: str | None = typer.Option(None, "--engine", help="Write SGLang/vLLM's JSON form."),
     output: str | None = typer.Option(None, "--output", "-o", help="Write the placement as JSON."),
     json_out: bool = typer.Option(False, "--json", help="The placement as JSON on stdout."),
 ) -> None:
@@ -30,8 +32,11 @@ def place(
 
     Example: qcluster place load.csv --gpus 16 --slots 96
     """
+    import json
+
     from qcluster.cli.output import emit_json, note, write_atomic
-    from qcluster.q_routing.formats import read_load_file, read_placement
+    from qcluster.q_routing.eplb import expert_location
+    from qcluster.q_routing.formats import read_load_file, read_placement, read_trace
     from qcluster.q_routing.placement import place_experts
 
     placement = place_experts(
@@ -43,7 +48,11 @@ def place(
         mode="hierarchical" if hierarchical else "global",
         previous=None if previous is None else read_placement(previous),
         max_moved=max_moved,
+        trace=None if trace is None else read_trace(trace),
     )
+    if engine is not None:
+        write_atomic(engine, json.dumps(expert_location(placement)) + "\n")
+        note(f"wrote {engine}")
     if output is not None:
         write_atomic(output, placement.to_dict())
         note(f"wrote {output}")

@@ -37,6 +37,9 @@ def serve(
     host: str = typer.Option("127.0.0.1", help="Address to listen on."),
     port: int = typer.Option(8000, min=1, max=65535, help="Port to listen on."),
     state_dir: Path = typer.Option(default_state_dir(), help="Stored plans live here."),
+    token_file: Path | None = typer.Option(
+        None, help="File with the token that /v1 wants; made with mode 0600 if it is not there."
+    ),
     period_s: float = typer.Option(2.0, min=0.2, max=3600.0, help="Seconds between plans."),
     replicas: int = typer.Option(2, min=1, max=64, help="Copies of the HTTP API."),
     apply: bool = typer.Option(
@@ -47,13 +50,14 @@ def serve(
     described = (("topology", topology), ("jobs", jobs))
     files = [f"{kind}:{path}" for kind, path in described if path]
     specs, agents, stand_in = _sources([*files, *telemetry], address)
-    _check_listen(host, port)
+    digest = _check_listen(host, port, token_file)
     url = f"http://{host}:{port}"
-    options = {"replicas": replicas}
+    server = {"url": url, "token_file": str(token_file.absolute()) if token_file else None}
+    options = {"replicas": replicas, "token_sha256": digest}
     stopped = threading.Event()
     stop_on_signals(stopped)
     state_dir = state_dir.absolute()
-    with lock_state(state_dir, {"url": url}):
+    with lock_state(state_dir, server):
         os.environ["PYTHONPATH"] = os.pathsep.join(_import_path())
         settings = Settings(
             sources=specs,
@@ -108,9 +112,15 @@ def _absolute(spec: str) -> str:
     return f"{name}:{Path(argument).absolute()}" if name in files else spec
 
 
-def _check_listen(host: str, port: int) -> None:
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        raise Refused(f"listening on {host} needs a token, which this version does not have yet")
+def _check_listen(host: str, port: int, token_file: Path | None) -> str:
+    """The digest of the token, empty without one. Raises Refused beyond loopback without one."""
+    if token_file is None and host not in ("127.0.0.1", "localhost", "::1"):
+        raise Refused(f"listening on {host} needs a token: give --token-file FILE")
+    digest = ""
+    if token_file is not None:
+        from deployments.security import read_token, token_digest
+
+        digest = token_digest(read_token(token_file))
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -118,6 +128,7 @@ def _check_listen(host: str, port: int) -> None:
         except OSError as error:
             reason = error.strerror or str(error)
             raise InputError(f"cannot listen on {host}:{port}: {reason}", field="--port") from None
+    return digest
 
 
 def _import_path() -> list[str]:

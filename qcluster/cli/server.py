@@ -144,7 +144,8 @@ def stop_on_signals(stopped: threading.Event) -> None:
     """Set the event on Ctrl-C and the other polite ways to ask a process to end."""
     # Setting an event twice does nothing: a second Ctrl-C must not leave processes behind.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopped.set())
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, lambda *_: stopped.set())
 
 
 def _quietly(step: Any) -> None:

@@ -35,6 +35,8 @@ HEAD_DIED = 75
 
 _STOP_S, _LEFT_S = 30.0, 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _GOOD_S = 0.2, 10.0, 60.0
+# A cluster that we have joined and that does not come back is not ours to wait for.
+_GONE_S = 30.0
 # Puts power limits back when its agent is gone, and then ends by itself.
 _WATCHDOG = "actors.watchdog"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -61,15 +63,20 @@ def supervise(settings: Settings, stopped: threading.Event) -> int:
     """Keep a server running until ``stopped``; returns the exit status.
 
     A server that never came up ends this with its own status: its first start is where mistakes
-    in the settings show. One that was up is started again, with growing pauses while it fails.
+    in the settings show. One that was up is started again, with growing pauses while it fails;
+    on a cluster that is not ours only while that is there.
     """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    pause, was_up = _FIRST_PAUSE_S, False
+    pause, was_up, last_up = _FIRST_PAUSE_S, False, time.monotonic()
     while True:
         started = time.monotonic()
         status, up = _one_life(settings, stopped)
-        was_up = was_up or up
+        if up:
+            was_up, last_up = True, time.monotonic()
         if stopped.is_set() or not was_up:
+            return status
+        if settings.address != "local" and time.monotonic() - last_up > _GONE_S:
+            note("the cluster is gone")
             return status
         if time.monotonic() - started > _GOOD_S:
             pause = _FIRST_PAUSE_S

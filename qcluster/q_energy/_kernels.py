@@ -160,6 +160,19 @@ def place(
 
 
 @njit(cache=True)
+def add_trees(x: F, split: F, link: I, root: I, out: F) -> None:
+    """Add every tree's leaf for each row of ``x`` to ``out``; layout as in ``trees.Trees``."""
+    for i in range(len(x)):
+        for r in root:
+            at = r
+            while not link[at, 3]:
+                value = x[i, link[at, 0]]
+                left = link[at, 4] == 1 if np.isnan(value) else value <= split[at, 0]
+                at = link[at, 1] if left else link[at, 2]
+            out[i] += split[at, 1]
+
+
+@njit(cache=True)
 def longest_path(order: I, before_ptr: I, before: I, took: F, start: F) -> float:
     """Earliest starts of operations that take ``took``; fills ``start``, returns the makespan."""
     span = 0.0

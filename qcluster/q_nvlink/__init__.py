@@ -7,6 +7,7 @@ from qcluster.q_nvlink.coloring import Coloring, color_groups
 from qcluster.q_nvlink.config import NVLinkConfig
 from qcluster.q_nvlink.fabric import Fabric, FabricLink, FabricNode
 from qcluster.q_nvlink.formats import load_fabric, parse_fabric, parse_node_link
+from qcluster.q_nvlink.mapping import Mapping, place_ranks
 from qcluster.q_nvlink.plan import NVLinkPlan, plan_fabric
 from qcluster.q_nvlink.planner import NVLinkPlanner
 from qcluster.q_nvlink.recommend import recommend
@@ -17,6 +18,7 @@ __all__ = [
     "Fabric",
     "FabricLink",
     "FabricNode",
+    "Mapping",
     "NVLinkConfig",
     "NVLinkPlan",
     "NVLinkPlanner",
@@ -27,6 +29,7 @@ __all__ = [
     "load_fabric",
     "parse_fabric",
     "parse_node_link",
+    "place_ranks",
     "plan_fabric",
     "recommend",
     "schedule_all_to_all",

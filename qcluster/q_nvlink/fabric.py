@@ -22,7 +22,7 @@ from qcluster.record import Record
 if TYPE_CHECKING:
     import networkx as nx
 
-    from qcluster.telemetry import Snapshot, Topology
+    from qcluster.telemetry import Link, Snapshot, Topology
 
 __all__ = ["Fabric", "FabricLink", "FabricNode", "NodeId", "effective_factor"]
 
@@ -36,6 +36,7 @@ FAST_KINDS = frozenset({"nvlink", "xgmi"})
 # 50 GB/s measured. PCIe: about 24 of 32 GB/s for Gen 4 x16.
 _EFFECTIVE = {"nvlink": 0.80, "xgmi": 0.75, "ib": 0.97, "pcie": 0.75}
 _EFFECTIVE_NVLINK4 = 0.824
+_NVLINK4_LINKS = 18
 
 
 def effective_factor(kind: str, *, nvlink4: bool = False) -> float:
@@ -184,6 +185,11 @@ class Fabric(Record):
         )
 
     @functools.cached_property
+    def scratch(self) -> dict[str, Any]:
+        """What solvers remember about this fabric; not part of its value."""
+        return {}
+
+    @functools.cached_property
     def components(self) -> list[list[int]]:
         """Positions of the GPUs that links join both ways, each group in order, largest first."""
         from scipy.sparse import csr_matrix
@@ -224,6 +230,11 @@ class Fabric(Record):
             for gpu, node in host.items()
         ]
         known: set[NodeId] = set(host)
+        lanes: dict[str, int] = {}
+        for row in topology.links:
+            if row.kind == "nvlink":
+                lanes[row.source] = lanes.get(row.source, 0) + row.links
+                lanes[row.target] = lanes.get(row.target, 0) + row.links
         links = []
         for row in topology.links:
             for end in (row.source, row.target):
@@ -237,7 +248,7 @@ class Fabric(Record):
                     source=a,
                     target=b,
                     bandwidth_gb_s=row.bandwidth_gb_s,
-                    effective_gb_s=0.0,
+                    effective_gb_s=row.bandwidth_gb_s * _factor(row, lanes),
                     links=row.links,
                     kind=row.kind,
                 )
@@ -246,12 +257,13 @@ class Fabric(Record):
         return cls.build(nodes, links, name=name)
 
     @classmethod
-    def from_snapshot(cls, snapshot: Snapshot) -> Fabric:
+    def from_snapshot(cls, snapshot: Snapshot, *, whole: Fabric | None = None) -> Fabric:
         """From live telemetry: GPUs that do not answer are gone, links count as far as they are up.
 
-        A link whose state is unknown counts as up.
+        A link whose state is unknown counts as up. ``whole`` is the fabric of the snapshot's
+        topology, where it is known already.
         """
-        whole = cls.from_topology(snapshot.topology)
+        whole = whole or cls.from_topology(snapshot.topology)
         state = snapshot.link.get("link_up")
         factor: dict[str, float] = {}
         if state is not None:
@@ -264,11 +276,29 @@ class Fabric(Record):
         dead = [gpu for gpu in snapshot.topology.gpu_ids if gpu not in alive]
         return whole.degraded(factor=factor, dead=dead)
 
+    @functools.cached_property
+    def _ends(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        index = self.index
+        source = np.array([index[link.source] for link in self.links], dtype=np.int64)
+        target = np.array([index[link.target] for link in self.links], dtype=np.int64)
+        return source, target
+
     def _matrix(self, value: Any) -> NDArray[np.float64]:
         out = np.zeros((len(self.nodes), len(self.nodes)))
-        for link in self.links:
-            out[self.index[link.source], self.index[link.target]] = value(link)
+        out[self._ends] = [value(link) for link in self.links]
         return out
+
+    def by_link(self, matrix: NDArray[np.float64]) -> dict[str, float]:
+        """Values of a (nodes, nodes) matrix by link id."""
+        values = matrix[self._ends].tolist()
+        return {link.id: value for link, value in zip(self.links, values, strict=True)}
+
+
+def _factor(row: Link, lanes: Mapping[str, int]) -> float:
+    """Effective over nominal bandwidth; NVLink 4 is told by 18 links of 25 GB/s at a GPU."""
+    lane = row.bandwidth_gb_s / max(row.links, 1)
+    full = lanes.get(row.source) == _NVLINK4_LINKS or lanes.get(row.target) == _NVLINK4_LINKS
+    return effective_factor(row.kind, nvlink4=full and 24 <= lane <= 27)
 
 
 def _switch_kind(link_kind: str) -> str:
@@ -288,17 +318,24 @@ def _scaled(link: FabricLink, share: float) -> FabricLink:
     )
 
 
+def _problem(link: FabricLink, known: set[NodeId]) -> str:
+    """What is wrong with a link; empty when nothing is."""
+    for end in (link.source, link.target):
+        if end not in known:
+            return f"there is no node '{end}'"
+    if link.source == link.target:
+        return "joins a node to itself"
+    if not (math.isfinite(link.bandwidth_gb_s) and link.bandwidth_gb_s > 0):
+        return f"wants a bandwidth above 0, got {link.bandwidth_gb_s}"
+    return ""
+
+
 def _merge(links: Iterable[FabricLink], known: set[NodeId]) -> list[FabricLink]:
     merged: dict[tuple[NodeId, NodeId], FabricLink] = {}
     for link in links:
-        place = f"links[{link.id}]"
-        for end in (link.source, link.target):
-            if end not in known:
-                raise InputError(f"there is no node '{end}'", field=place)
-        if link.source == link.target:
-            raise InputError("joins a node to itself", field=place)
-        if not (math.isfinite(link.bandwidth_gb_s) and link.bandwidth_gb_s > 0):
-            raise FormatError(f"wants a bandwidth above 0, got {link.bandwidth_gb_s}", field=place)
+        problem = _problem(link, known)
+        if problem:
+            raise FormatError(problem, field=f"links[{link.id}]")
         key = (link.source, link.target)
         other = merged.get(key)
         if other is not None:
@@ -322,7 +359,9 @@ def _fill_effective(
     for link in links:
         if link.kind == "nvlink":
             lanes[link.source] = lanes.get(link.source, 0) + link.links
-    fourth = {node.id for node in nodes if node.kind == "gpu" and lanes.get(node.id) == 18}
+    fourth = {
+        node.id for node in nodes if node.kind == "gpu" and lanes.get(node.id) == _NVLINK4_LINKS
+    }
 
     def filled(link: FabricLink) -> FabricLink:
         if link.effective_gb_s > 0:

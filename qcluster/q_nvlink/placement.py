@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, SolverFailed
@@ -92,63 +93,105 @@ def _swaps(
 ) -> Candidate[Placement]:
     """First-improvement swaps between ranks, and moves to free GPUs, within the move budget.
 
-    The total of squared link times breaks ties, so plateaus of the busiest link are left too.
+    Ranks at the busiest link come first. The total of squared link times breaks ties, so plateaus
+    of the busiest link are left too.
     """
     bound = problem.lower_bound() * (1 + 1e-9)
-    current = {job: list(gpus) for job, gpus in start.value.items()}
-    score = _score(problem, current)
-    tried = 0
-    while score[0] > bound and not deadline.expired:
-        step = _first_improvement(problem, current, score, deadline, rng)
-        tried += 1
-        if step is None:
+    state = _State(problem, start.value)
+    improvements = 0
+    while state.score[0] > bound and not deadline.expired:
+        if not state.improve(deadline, rng):
             break
-        current, score = step
-    if score[0] < start.objective:
-        return Candidate(current, score[0], notes={"improvements": tried})
+        improvements += 1
+    if state.score[0] < start.objective:
+        return Candidate(state.placement, state.score[0], notes={"improvements": improvements})
     return start
 
 
-def _score(problem: PlacementProblem, placement: Placement) -> tuple[float, float]:
-    seconds = problem.seconds(problem.loads(placement)[0])
-    return float(seconds.max(initial=0.0)), float((seconds**2).sum())
+class _State:
+    """A placement with the loads of each job, so that a swap recomputes only what it touches."""
 
+    def __init__(self, problem: PlacementProblem, placement: Placement) -> None:
+        self.problem = problem
+        self.placement = {job: list(gpus) for job, gpus in placement.items()}
+        self._loads = {job: problem.job_loads(job, g)[0] for job, g in self.placement.items()}
+        n = len(problem.fabric.nodes)
+        self._total = sum(self._loads.values(), np.zeros((n, n)))
+        self._fixed = {gpu for gpus in problem.pinned.values() for gpu in gpus}
+        self.score = self._score(self._total)
 
-def _first_improvement(
-    problem: PlacementProblem,
-    current: Placement,
-    score: tuple[float, float],
-    deadline: Deadline,
-    rng: np.random.Generator,
-) -> tuple[Placement, tuple[float, float]] | None:
-    slots = [(job, rank) for job, gpus in current.items() for rank in range(len(gpus))]
-    fixed = {gpu for gpus in problem.pinned.values() for gpu in gpus}
-    used = {gpu for gpus in current.values() for gpu in gpus}
-    spare = [(None, int(i)) for i in problem.fabric.gpu_index if int(i) not in used]
-    pairs = [(a, b) for i, a in enumerate(slots) for b in slots[i + 1 :]]
-    moves = [(a, b) for a in slots for b in spare]
-    everything = [*pairs, *moves]
-    for position in rng.permutation(len(everything)):
-        if deadline.expired:
+    def _score(self, loads: NDArray[np.float64]) -> tuple[float, float]:
+        seconds = self.problem.seconds(loads)
+        return float(seconds.max(initial=0.0)), float((seconds**2).sum())
+
+    def improve(self, deadline: Deadline, rng: np.random.Generator) -> bool:
+        """Take the first step that helps; False when there is none or time is up."""
+        for slot, other in self._steps(rng):
+            if deadline.expired:
+                return False
+            changed = self._stepped(slot, other)
+            if changed is None:
+                continue
+            loads = {job: self.problem.job_loads(job, gpus)[0] for job, gpus in changed.items()}
+            total = self._total.copy()
+            for job, mine in loads.items():
+                total += mine - self._loads[job]
+            found = self._score(total)
+            less = found[1] < self.score[1] * (1 - 1e-9)
+            if found[0] < self.score[0] * (1 - 1e-9) or (found[0] <= self.score[0] and less):
+                self.placement.update(changed)
+                self._loads.update(loads)
+                self._total, self.score = total, found
+                return True
+        return False
+
+    def _steps(
+        self, rng: np.random.Generator
+    ) -> Iterator[tuple[tuple[str, int], tuple[str | None, int]]]:
+        """Pairs of a rank and another rank or free GPU; those at the busiest link first."""
+        seconds = self.problem.seconds(self._total)
+        ends = set(divmod(int(np.argmax(seconds)), len(self._total)))
+        slots = [(job, r) for job, gpus in self.placement.items() for r in range(len(gpus))]
+        used = {gpu for gpus in self.placement.values() for gpu in gpus}
+        spare: list[tuple[str | None, int]] = [
+            (None, int(i)) for i in self.problem.fabric.gpu_index if int(i) not in used
+        ]
+        hot = [slot for slot in slots if self.placement[slot[0]][slot[1]] in ends]
+        cold = [slot for slot in slots if slot not in hot]
+        # The busiest ranks try the GPUs with the widest ports first, of these the least used.
+        port = self.problem.fabric.effective.sum(axis=1)
+        use = seconds.max(axis=1)
+        best = sorted([*spare, *slots], key=lambda slot: self._rank(slot, port, use))
+        yield from ((a, b) for a in hot for b in best if a != b)
+        pairs = [(a, b) for a in cold for b in [*spare, *slots] if a != b]
+        for position in rng.permutation(len(pairs)):
+            yield pairs[int(position)]
+
+    def _rank(
+        self, slot: tuple[str | None, int], port: NDArray[np.float64], use: NDArray[np.float64]
+    ) -> tuple[float, float]:
+        gpu = slot[1] if slot[0] is None else self.placement[slot[0]][slot[1]]
+        return -float(port[gpu]), float(use[gpu])
+
+    def _stepped(
+        self, slot: tuple[str, int], other: tuple[str | None, int]
+    ) -> dict[str, list[int]] | None:
+        """The changed jobs' GPUs after a step, or None when it is not allowed."""
+        (job, rank), (name, there) = slot, other
+        here = self.placement[job][rank]
+        target = there if name is None else self.placement[name][there]
+        if name != job and (here in self._fixed or target in self._fixed):
             return None
-        (job, rank), (other, there) = everything[int(position)]
-        new = {name: list(gpus) for name, gpus in current.items()}
-        here = new[job][rank]
-        target = there if other is None else new[other][there]
-        across = other != job
-        if across and (here in fixed or target in fixed):
-            continue
-        if not problem.same_group(here, target):
-            continue
-        new[job][rank] = target
-        if other is not None:
-            new[other][there] = here
-        if problem.limit is not None and problem.moved(new) > problem.limit:
-            continue
-        found = _score(problem, new)
-        if found < (score[0] * (1 - 1e-12), score[1] * (1 - 1e-9)) and found[0] <= score[0]:
-            return new, found
-    return None
+        if not self.problem.same_group(here, target):
+            return None
+        changed = {job: self.placement[job].copy()}
+        if name is not None:
+            changed.setdefault(name, self.placement[name].copy())[there] = here
+        changed[job][rank] = target
+        limit = self.problem.limit
+        if limit is not None and self.problem.moved({**self.placement, **changed}) > limit:
+            return None
+        return changed
 
 
 def verify_placement(problem: PlacementProblem, placement: Placement) -> None:

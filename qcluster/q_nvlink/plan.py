@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qcluster.deadline import Deadline
 from qcluster.errors import InputError
@@ -177,8 +176,8 @@ def _assemble(
         warnings=merge_warnings(fabric.notes, answer.warnings, warnings, rounds.warnings),
         assignment={job: [fabric.nodes[i].id for i in gpus] for job, gpus in placement.items()},
         jobs=tuple(_job_plan(fabric, job, placement[job.id]) for job in problem.jobs),
-        link_loads=_by_link(fabric, seconds / (seconds.max(initial=0.0) or 1.0)),
-        link_seconds=_by_link(fabric, seconds),
+        link_loads=fabric.by_link(seconds / (seconds.max(initial=0.0) or 1.0)),
+        link_seconds=fabric.by_link(seconds),
         routes=list_routes(problem, placement, max_paths=settings.max_paths),
         rounds=rounds.rounds,
         rounds_lower_bound=rounds.lower_bound,
@@ -191,10 +190,3 @@ def _assemble(
 def _job_plan(fabric: Fabric, job: Job, gpus: list[int]) -> JobPlan:
     ids = tuple(fabric.nodes[i].id for i in gpus)
     return JobPlan(id=job.id, gpus=ids, bandwidth_gb_s=cut_bandwidth(fabric, ids, effective=True))
-
-
-def _by_link(fabric: Fabric, matrix: NDArray[np.float64]) -> dict[str, float]:
-    return {
-        link.id: float(matrix[fabric.index[link.source], fabric.index[link.target]])
-        for link in fabric.links
-    }

@@ -36,6 +36,7 @@ class NVLinkPlanner:
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         self.config = NVLinkConfig.read(config)
+        self._known: tuple[Any, Fabric | None] = (None, None)
 
     def plan(
         self,
@@ -111,7 +112,14 @@ class NVLinkPlanner:
             raise NotReady("telemetry knows no links yet: give a topology with links")
         if not snapshot.alive_gpus:
             raise NotReady("no GPU answers")
-        return Fabric.from_snapshot(snapshot)
+        # The topology rarely changes, and building its fabric takes most of a replan's time.
+        key = tuple(
+            (k.source, k.target, k.bandwidth_gb_s, k.links, k.kind, k.directed)
+            for k in snapshot.topology.links
+        ) + tuple((node.id, node.gpus, node.domain) for node in snapshot.topology.nodes)
+        if key != self._known[0]:
+            self._known = (key, Fabric.from_topology(snapshot.topology))
+        return Fabric.from_snapshot(snapshot, whole=self._known[1])
 
     def _verify_objective(self, plan: NVLinkPlan, fabric: Fabric, jobs: tuple[Job, ...]) -> None:
         admission = admit(fabric, jobs, strict=False)

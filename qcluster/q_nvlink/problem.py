@@ -58,25 +58,28 @@ class PlacementProblem:
         Raises Infeasible naming the first pair of GPUs that nothing joins.
         """
         n = len(self.fabric.nodes)
-        cap = self.fabric.effective
         loads, relayed = np.zeros((n, n)), 0
         for job in self.jobs:
-            gpus = placement[job.id]
-            demand = np.zeros((n, n))
-            demand[np.ix_(gpus, gpus)] = self.demand[job.id]
-            own = self.transit(gpus)
-            mine = np.zeros((n, n))
-            missing = route_loads(cap, own, demand, mine)
-            if missing[0] >= 0:
-                mine[:] = 0.0
-                anyone = np.ones(n, dtype=np.bool_)
-                missing = route_loads(cap, anyone, demand, mine)
-                relayed += 1
-            if missing[0] >= 0:
-                a, b = (self.fabric.nodes[int(i)].id for i in missing)
-                raise Infeasible(f"nothing joins {a} and {b}", field=f"jobs[{job.id}]")
+            mine, relays = self.job_loads(job.id, placement[job.id])
             loads += mine
+            relayed += relays
         return loads, relayed
+
+    def job_loads(self, job: str, gpus: Sequence[int]) -> tuple[NDArray[np.float64], bool]:
+        """Bytes of one job on every link, and whether it needs other jobs' GPUs as relays."""
+        n = len(self.fabric.nodes)
+        cap = self.fabric.effective
+        demand, mine = np.zeros((n, n)), np.zeros((n, n))
+        demand[np.ix_(gpus, gpus)] = self.demand[job]
+        missing = route_loads(cap, self.transit(gpus), demand, mine)
+        if missing[0] < 0:
+            return mine, False
+        mine[:] = 0.0
+        missing = route_loads(cap, np.ones(n, dtype=np.bool_), demand, mine)
+        if missing[0] >= 0:
+            a, b = (self.fabric.nodes[int(i)].id for i in missing)
+            raise Infeasible(f"nothing joins {a} and {b}", field=f"jobs[{job}]")
+        return mine, True
 
     def transit(self, gpus: Sequence[int]) -> NDArray[np.bool_]:
         """Nodes that pass traffic on for a job on ``gpus``: switches and its own, (nodes,)."""

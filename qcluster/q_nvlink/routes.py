@@ -43,16 +43,14 @@ def list_routes(
     wanted.sort(key=lambda row: -row[0])
     n = len(problem.fabric.nodes)
     near = [np.flatnonzero(problem.fabric.effective[u]).tolist() for u in range(n)]
+    name = [node.id for node in problem.fabric.nodes]
     own: dict[str, NDArray[np.bool_]] = {
         job.id: problem.transit(placement[job.id]) for job in problem.jobs
     }
     routes = []
     for volume, job_id, a, b in wanted[:_MOST_ROUTES]:
-        paths = _shortest(near, own[job_id], a, b)
-        if not paths:
-            paths = _shortest(near, np.ones(n, dtype=np.bool_), a, b)
+        paths = _paths(problem.fabric.effective, near, own[job_id], a, b)
         paths.sort(key=lambda path: -_width(problem.fabric.effective, path))
-        name = [node.id for node in problem.fabric.nodes]
         routes.append(
             Route(
                 job=job_id,
@@ -68,6 +66,18 @@ def list_routes(
 
 def _width(cap: NDArray[np.float64], path: Sequence[int]) -> float:
     return min(float(cap[a, b]) for a, b in pairwise(path))
+
+
+def _paths(
+    cap: NDArray[np.float64], near: list[list[int]], transit: NDArray[np.bool_], a: int, b: int
+) -> list[list[int]]:
+    """Shortest paths over a job's own nodes, or over anyone's where these do not join a and b."""
+    if cap[a, b] > 0:
+        return [[a, b]]
+    middle = np.flatnonzero((cap[a] > 0) & (cap[:, b] > 0) & transit).tolist()
+    if middle:
+        return [[a, w, b] for w in middle]
+    return _shortest(near, transit, a, b) or _shortest(near, np.ones_like(transit), a, b)
 
 
 def _shortest(

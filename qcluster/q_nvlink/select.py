@@ -16,7 +16,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +60,6 @@ class _Problem:
     free: list[int]
     switches: list[int]
     hosts: list[str]
-    classes: list[list[int]]
     values: dict[tuple[int, ...], tuple[float, float, bool]]
 
 
@@ -134,7 +132,6 @@ def _state(fabric: Fabric, busy: Iterable[NodeId]) -> _Problem:
         free=free,
         switches=switches,
         hosts=[node.host or node.domain for node in fabric.nodes],
-        classes=twins(cap, free, switches),
         values=memory.values,
     )
 
@@ -148,13 +145,10 @@ class _Memory:
         self.values: dict[tuple[int, ...], tuple[float, float, bool]] = {}
 
 
-_MEMORIES: WeakKeyDictionary[Fabric, _Memory] = WeakKeyDictionary()
-
-
 def _memory(fabric: Fabric) -> _Memory:
-    found = _MEMORIES.get(fabric)
-    if found is None:
-        found = _MEMORIES.setdefault(fabric, _Memory(fabric))
+    found = fabric.scratch.get("select")
+    if not isinstance(found, _Memory):
+        found = fabric.scratch["select"] = _Memory(fabric)
     return found
 
 
@@ -204,9 +198,10 @@ def _pack(members: list[int], take: int, hosts: list[str]) -> list[int]:
 
 def _ranked(problem: _Problem, k: int) -> list[int] | None:
     """The best of all sets, or None when there are too many to try."""
-    if _count_sets([len(c) for c in problem.classes], k) > _MOST_SETS:
+    classes = twins(problem.cap, problem.free, problem.switches)
+    if _count_sets([len(c) for c in classes], k) > _MOST_SETS:
         return None
-    sets = np.array(list(_sets(problem.classes, k, problem.hosts)), dtype=np.int64)
+    sets = np.array(list(_sets(classes, k, problem.hosts)), dtype=np.int64)
     value = _values(problem, sets)
     best = value.max()
     # Equal up to rounding of the division; the rest is decided by what stays free.

@@ -11,6 +11,7 @@ from qcluster.q_routing.problem import Placement
 from qcluster.q_routing.recommend import recommend
 from qcluster.q_routing.route import RoutingPlan, route
 from qcluster.q_routing.split import split_load
+from qcluster.q_routing.traffic import dispatch
 
 __all__ = [
     "Assignment",
@@ -19,6 +20,7 @@ __all__ = [
     "RoutingConfig",
     "RoutingPlan",
     "assign_tokens",
+    "dispatch",
     "place_experts",
     "rebalance_experts",
     "recommend",

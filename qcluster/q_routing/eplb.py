@@ -16,7 +16,7 @@ from qcluster.errors import InputError
 from qcluster.q_routing.placement import place_experts
 from qcluster.q_routing.problem import EMPTY, Placement
 
-__all__ = ["expert_maps", "rebalance_experts"]
+__all__ = ["expert_location", "expert_maps", "rebalance_experts"]
 
 
 def rebalance_experts(
@@ -77,3 +77,23 @@ def expert_maps(
         rank = np.arange(len(order)) - np.searchsorted(expert, expert)
         out[layer, expert, rank] = order
     return slots.copy(), out, counts
+
+
+def expert_location(placement: Placement) -> dict[str, list[object]]:
+    """The placement as serving engines read it, ready for JSON.
+
+    ``physical_to_logical_map`` (layers, slots) is what SGLang's ``--init-expert-location`` takes
+    from a JSON file; ``logical_to_physical_map`` (layers, experts, copies, padded with -1) and
+    ``logical_replica_count`` (layers, experts) carry vLLM's names. Raises InputError when slots
+    are unused or differ in number between GPUs: the engines have no form for either.
+    """
+    if (placement.slots == EMPTY).any():
+        raise InputError("has unused slots, for which engines have no form", field="placement")
+    if np.ptp(np.bincount(placement.gpu_of_slot, minlength=placement.num_gpus)):
+        raise InputError("GPUs differ in their number of slots", field="placement")
+    physical, logical, count = expert_maps(placement)
+    return {
+        "physical_to_logical_map": physical.tolist(),
+        "logical_to_physical_map": logical.tolist(),
+        "logical_replica_count": count.tolist(),
+    }

@@ -24,7 +24,8 @@ from qcluster.q_routing.problem import (
     PlacementProblem,
     balancedness,
 )
-from qcluster.q_routing.sticky import improve, moves_between, replan
+from qcluster.q_routing.sticky import align, improve, moves_between, replan
+from qcluster.q_routing.traffic import place_by_traffic
 
 __all__ = ["place_experts", "verify_placement"]
 
@@ -45,6 +46,7 @@ def place_experts(
     mode: str = "global",
     previous: Placement | ArrayLike | None = None,
     max_moved: float | None = None,
+    trace: ArrayLike | None = None,
     slots_per_gpu: ArrayLike | None = None,
     speed: ArrayLike | None = None,
     alive: ArrayLike | None = None,
@@ -61,6 +63,9 @@ def place_experts(
     previous: the placement in force, or its slots (layers, num_slots).
     max_moved: share of all slots that may hold another expert than in ``previous``, 0 to 1. Copies
         that are needed because an expert would otherwise be lost are made in any case.
+    trace: router picks (tokens, layers, k). Experts that are picked together then stand together,
+        so that a token visits few GPUs (see ``dispatch``), at some cost in equal-split balance.
+        Not together with ``max_moved`` or hierarchical mode.
     slots_per_gpu: (num_gpus,) slots of each GPU, adding up to ``num_slots``.
     speed: (num_gpus,) relative speeds. alive: (num_gpus,) False for GPUs that take nothing.
 
@@ -78,6 +83,8 @@ def place_experts(
         alive=alive,
     )
     before = _previous(previous, problem)
+    if trace is not None:
+        return _result(problem, *_by_traffic(problem, trace, before, max_moved), before)
     slots, bound = _solve(problem)
     slots = _polish(problem, slots, bound)
     if before is not None:
@@ -130,6 +137,20 @@ def _solve(problem: PlacementProblem) -> tuple[NDArray[np.int64], NDArray[np.flo
     for n in range(problem.num_nodes):
         _fill(problem, total, slots, gpus[n * per_node : (n + 1) * per_node], members[n])
     return slots, bound
+
+
+def _by_traffic(
+    problem: PlacementProblem,
+    trace: ArrayLike,
+    before: NDArray[np.int64] | None,
+    max_moved: float | None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    if max_moved is not None:
+        raise InputError("cannot be combined with a trace", field="max_moved")
+    slots = place_by_traffic(problem, trace)
+    if before is not None:
+        slots = align(problem, slots, before)
+    return slots, _bounds(problem)
 
 
 def _fill(

@@ -1,23 +1,25 @@
 """From batches to snapshots: a bounded memory of the latest values and a window of history.
 
 The ring is what the hub holds. Memory is bounded by the topology and the window lengths, whatever
-comes in. It takes batches from several sources and joins their topologies: of a node, link or
-accelerator that two of them describe, the first source's word counts. Entities that stay keep
-their values when the topology changes. A source that reports on nodes and never
+comes in. It takes batches from several sources and joins what they say of the cluster: of a node,
+link, accelerator or job that two of them describe, the first source's word counts. Entities that
+stay keep their values when the topology changes. A source that reports on nodes and never
 describes any has them taken in as they appear, up to a limit.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.telemetry.jobs import Job
-from qcluster.telemetry.schema import METRICS, Batch, Block, Entity, Event, Quality
+from qcluster.telemetry.schema import Batch, Block, Event
 from qcluster.telemetry.snapshot import Snapshot
+from qcluster.telemetry.tables import Table
 from qcluster.telemetry.topology import Node, Topology
 
 __all__ = ["Ring", "describe", "join"]
@@ -27,143 +29,16 @@ STALE_PERIODS = 3.0
 MAX_EVENTS = 64
 MAX_SOURCES = 4096
 MAX_ADOPTED = 16_384
-# How many lists of ids a table remembers the places of; sources send the same few again and again.
-MAX_PLACES = 256
 
 
-class _Table:
-    """Latest values of one kind of entity: (entities, metrics) arrays in topology order."""
+@dataclass
+class _Feed:
+    """What is known of a source: its number, its newest time stamp, when a batch last came."""
 
-    def __init__(self, entity: Entity, ids: tuple[str, ...]) -> None:
-        self.ids, self.index = ids, {name: i for i, name in enumerate(ids)}
-        self.metrics = tuple(m.name for m in METRICS.values() if m.entity == entity)
-        self._column = {name: i for i, name in enumerate(self.metrics)}
-        self._counter = np.array([METRICS[name].kind == "counter" for name in self.metrics])
-        shape = (len(ids), len(self.metrics))
-        self.value, self.rate = np.full(shape, np.nan), np.full(shape, np.nan)
-        self.ts, self.life = np.full(shape, -np.inf), np.zeros(shape)
-        self.quality = np.full(shape, int(Quality.MISSING), np.uint8)
-        self._places: dict[tuple[tuple[str, ...], tuple[str, ...]], _Place] = {}
-
-    def keep(self, old: _Table) -> None:
-        """Take over what an earlier table knows of the same entities."""
-        both = [(i, old.index[name]) for name, i in self.index.items() if name in old.index]
-        if not both:
-            return
-        here, there = (np.array(side) for side in zip(*both, strict=True))
-        for name in ("value", "rate", "ts", "life", "quality"):
-            getattr(self, name)[here] = getattr(old, name)[there]
-
-    def take(self, block: Block, ts_s: float, life_s: float) -> int:
-        """Store a block, whose values go stale after ``life_s`` seconds.
-
-        Returns how many of its rows belong to no known entity.
-        """
-        place = self._place(block)
-        values, quality = block.values, block.quality
-        if place.known is not None:
-            values, quality = values[place.known], quality[place.known]
-        where = place.where
-        ts = self.ts[where]
-        since = ts_s - ts
-        fresh = since > 0
-        if place.counters.size:
-            quality = self._rates(place, values, quality, since, fresh)
-        if fresh.all():
-            self.value[where], self.quality[where] = values, quality
-            self.ts[where], self.life[where] = ts_s, life_s
-        else:
-            self.value[where] = np.where(fresh, values, self.value[where])
-            self.quality[where] = np.where(fresh, quality, self.quality[where])
-            # The first reading of a time stays; the second shows only as a mark.
-            twice = np.uint8(Quality.DUPLICATE) * (since == 0)
-            self.quality[where] |= twice.astype(np.uint8)
-            self.ts[where] = np.where(fresh, ts_s, ts)
-            self.life[where] = np.where(fresh, life_s, self.life[where])
-        return place.unknown
-
-    def _place(self, block: Block) -> _Place:
-        key = (block.ids, block.metrics)
-        found = self._places.get(key)
-        if found is None:
-            if len(self._places) >= MAX_PLACES:
-                self._places.clear()
-            found = self._places[key] = _Place(self.index, self._column, self._counter, block)
-        return found
-
-    def _rates(
-        self,
-        place: _Place,
-        values: NDArray[np.float64],
-        quality: NDArray[np.uint8],
-        since: NDArray[np.float64],
-        fresh: NDArray[np.bool_],
-    ) -> NDArray[np.uint8]:
-        """Rates of the counters in a block; returns its quality with resets marked."""
-        cols, where = place.counters, place.counter_where
-        before, now, dt = self.value[where], values[:, cols], since[:, cols]
-        with np.errstate(invalid="ignore"):
-            back = now < before
-            good = (now >= before) & np.isfinite(dt)
-            rate = np.where(good, (now - before) / np.maximum(dt, 1e-9), np.nan)
-        self.rate[where] = np.where(fresh[:, cols], rate, self.rate[where])
-        if back.any():
-            quality = quality.copy()
-            quality[:, cols] |= np.uint8(Quality.RESET) * back.astype(np.uint8)
-        return quality
-
-    def latest(self, newest: float) -> dict[str, NDArray[np.float64]]:
-        """Current values; rates for counters; NaN for what is stale."""
-        out: dict[str, NDArray[np.float64]] = {}
-        seen = np.isfinite(self.ts).any(axis=0)
-        fresh = newest - self.ts <= self.life
-        for i in np.flatnonzero(seen):
-            name, source, scale = self.metrics[i], self.value[:, i], 1.0
-            if self._counter[i]:
-                name, scale = _rate_name(name)
-                source = self.rate[:, i]
-            shown = np.where(fresh[:, i], source * scale, np.nan)
-            # Some sources count bytes, others report the rate: where both are there, either does.
-            out[name] = np.where(np.isnan(shown), out[name], shown) if name in out else shown
-        return out
-
-    def marks(self, newest: float) -> dict[str, NDArray[np.uint8]]:
-        """Quality of every metric that was seen, with what is stale marked."""
-        seen = np.isfinite(self.ts).any(axis=0)
-        stale = (newest - self.ts > self.life) & np.isfinite(self.ts)
-        quality = self.quality | np.uint8(Quality.STALE) * stale.astype(np.uint8)
-        return {self.metrics[i]: quality[:, i].copy() for i in np.flatnonzero(seen)}
-
-    def column(self, metric: str) -> NDArray[np.float64]:
-        """Latest values of one metric, stale or not."""
-        return self.value[:, self._column[metric]]
-
-
-class _Place:
-    """Where the rows and columns of one form of block go in a table."""
-
-    def __init__(
-        self,
-        index: dict[str, int],
-        column: dict[str, int],
-        counter: NDArray[np.bool_],
-        block: Block,
-    ) -> None:
-        rows = np.array([index.get(name, -1) for name in block.ids], dtype=np.int64)
-        known = rows >= 0
-        self.unknown = int(np.count_nonzero(~known))
-        self.known = known if self.unknown else None
-        rows = rows[known][:, None]
-        columns = np.array([column[name] for name in block.metrics], dtype=np.int64)
-        self.where = (rows, columns[None, :])
-        self.counters = np.flatnonzero(counter[columns])
-        self.counter_where = (rows, columns[self.counters][None, :])
-
-
-def _rate_name(counter: str) -> tuple[str, float]:
-    if counter.endswith("_bytes"):
-        return counter.removesuffix("_bytes") + "_gb_s", 1e-9
-    return (counter.removesuffix("_j") + "_w", 1.0) if counter == "energy_j" else (counter, 1.0)
+    number: int
+    simulated: bool = False
+    newest: float = 0.0
+    arrived: float | None = None
 
 
 class Ring:
@@ -175,6 +50,11 @@ class Ring:
     history: how many ticks of node power are kept.
 
     ``unknown_rows`` counts rows of entities that no topology knows.
+
+    A value is stale when it is older than three periods of its source. In a live hub clocks
+    differ and recordings run at any speed, so there ``add`` and ``snapshot`` are given a common
+    ``clock`` (monotonic seconds): age is then counted in the source's own time stamps, plus how
+    long the source has been silent. Without it all sources share one time line.
     """
 
     def __init__(self, *, windows: int = 16, history: int = 600) -> None:
@@ -182,11 +62,12 @@ class Ring:
         self.seq = 0
         self.ts_s = 0.0
         self.unknown_rows = 0
-        self._sources: dict[str, bool] = {}
+        self._sources: dict[str, _Feed] = {}
         self._described: dict[str, Topology] = {}
         self._adopted: dict[str, dict[str, int]] = {}
         self._loads: deque[NDArray[np.float64]] = deque(maxlen=windows)
         self._power: deque[tuple[float, NDArray[np.float64]]] = deque(maxlen=history)
+        self._jobs_of: dict[str, tuple[Job, ...]] = {}
         self._jobs: tuple[Job, ...] = ()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._topology, self._tables = Topology(), _tables(Topology())
@@ -197,21 +78,22 @@ class Ring:
         """The cluster as all sources together describe it."""
         return self._topology
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: Batch, *, clock: float | None = None) -> None:
         """Take in what a source delivered. Late batches fill in, they never overwrite newer."""
+        feed = self._feed(batch, clock)
         if batch.topology is not None and batch.topology != self._described.get(batch.source):
             self._adopted.pop(batch.source, None)
             self._described[batch.source] = batch.topology
             self._set_topology(join(self._described.values()))
         if batch.jobs is not None:
-            self._jobs = batch.jobs
-        if batch.source in self._sources or len(self._sources) < MAX_SOURCES:
-            self._sources[batch.source] = batch.simulated
+            self._jobs_of[batch.source] = batch.jobs
+            every = [job for jobs in self._jobs_of.values() for job in jobs]
+            self._jobs = tuple({job.id: job for job in (*every, *reversed(every))}.values())
         for block in batch.blocks:
-            life_s = STALE_PERIODS * batch.period_s
-            unknown = self._tables[block.entity].take(block, batch.ts_s, life_s)
+            when = (batch.ts_s, STALE_PERIODS * batch.period_s, feed.number)
+            unknown = self._tables[block.entity].take(block, *when)
             if unknown and self._adopt(batch.source, block):
-                unknown = self._tables[block.entity].take(block, batch.ts_s, life_s)
+                unknown = self._tables[block.entity].take(block, *when)
             self.unknown_rows += unknown
         if batch.expert_load is not None:
             if self._loads and self._loads[-1].shape != batch.expert_load.shape:
@@ -220,24 +102,24 @@ class Ring:
         self._events.extend(batch.events)
         if batch.ts_s > self.ts_s:
             self.ts_s = batch.ts_s
-            self._remember_power(batch.ts_s)
+            self._remember_power(batch.ts_s, batch.period_s)
         self.seq += 1
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, clock: float | None = None) -> Snapshot:
         """The picture now; values older than three periods of their source are NaN."""
-        # Staleness is counted from the newest sample, so that a replayed trace is not all stale.
-        newest = self.ts_s
+        now = self._now(clock)
+        fresh = {name: table.fresh(now) for name, table in self._tables.items()}
         return Snapshot(
             seq=self.seq,
             ts_s=self.ts_s,
             topology=self._topology,
-            simulated=any(self._sources.values()),
+            simulated=any(feed.simulated for feed in self._sources.values()),
             sources=tuple(sorted(self._sources)),
-            alive=self._alive(newest),
-            gpu=self._tables["gpu"].latest(newest),
-            gpu_quality=self._tables["gpu"].marks(newest),
-            node=self._tables["node"].latest(newest),
-            link=self._tables["link"].latest(newest),
+            alive=self._alive(fresh["gpu"]),
+            gpu=self._tables["gpu"].latest(fresh["gpu"]),
+            gpu_quality=self._tables["gpu"].marks(fresh["gpu"]),
+            node=self._tables["node"].latest(fresh["node"]),
+            link=self._tables["link"].latest(fresh["link"]),
             expert_load=np.stack(self._loads) if self._loads else None,
             power_ts_s=np.array([ts for ts, _ in self._power]),
             power_w=np.array([power for _, power in self._power]).reshape(
@@ -245,6 +127,27 @@ class Ring:
             ),
             jobs=self._jobs,
             events=tuple(self._events),
+        )
+
+    def _feed(self, batch: Batch, clock: float | None) -> _Feed:
+        name = batch.source
+        if name not in self._sources and len(self._sources) >= MAX_SOURCES:
+            name = next(iter(self._sources))  # a flood of names: they share one clock
+        feed = self._sources.setdefault(name, _Feed(len(self._sources)))
+        feed.simulated = batch.simulated
+        feed.newest, feed.arrived = max(feed.newest, batch.ts_s), clock
+        return feed
+
+    def _now(self, clock: float | None) -> NDArray[np.float64]:
+        """The time now in each source's own clock, (sources,)."""
+        return np.array(
+            [
+                self.ts_s
+                if clock is None or feed.arrived is None
+                else feed.newest + max(0.0, clock - feed.arrived)
+                for feed in self._sources.values()
+            ]
+            or [0.0]
         )
 
     def _adopt(self, source: str, block: Block) -> bool:
@@ -277,14 +180,14 @@ class Ring:
         self._tables = tables
         self._node_of = np.array(list(topology.node_of().values()), dtype=np.int64)
 
-    def _alive(self, newest: float) -> NDArray[np.bool_]:
+    def _alive(self, fresh: NDArray[np.bool_]) -> NDArray[np.bool_]:
         table = self._tables["gpu"]
         up, ts = table.column("up"), table.ts.max(axis=1, initial=-np.inf)
-        known, fresh = np.isfinite(ts), (newest - table.ts <= table.life).any(axis=1)
+        known = np.isfinite(ts)
         # A GPU that never reported is taken for alive: the topology says that it is there.
-        return np.where(known, fresh & (np.nan_to_num(up, nan=1.0) > 0), True)
+        return np.where(known, fresh.any(axis=1) & (np.nan_to_num(up, nan=1.0) > 0), True)
 
-    def _remember_power(self, ts_s: float) -> None:
+    def _remember_power(self, ts_s: float, period_s: float) -> None:
         nodes = len(self._topology.nodes)
         if not nodes:
             return
@@ -292,6 +195,9 @@ class Ring:
         if not np.isfinite(power).any() and self._node_of.size:
             board = np.nan_to_num(self._tables["gpu"].column("power_w"))
             power = np.bincount(self._node_of, board, nodes).astype(np.float64)
+        if self._power and ts_s - self._power[-1][0] < period_s / 2:
+            # Many senders report the same tick, each a little later: that is one row, not many.
+            ts_s = self._power.pop()[0]
         self._power.append((ts_s, power))
 
 
@@ -313,11 +219,11 @@ def join(parts: Any) -> Topology:
     )
 
 
-def _tables(topology: Topology) -> dict[str, _Table]:
+def _tables(topology: Topology) -> dict[str, Table]:
     return {
-        "gpu": _Table("gpu", topology.gpu_ids),
-        "node": _Table("node", tuple(node.id for node in topology.nodes)),
-        "link": _Table("link", tuple(link.id for link in topology.links)),
+        "gpu": Table("gpu", topology.gpu_ids),
+        "node": Table("node", tuple(node.id for node in topology.nodes)),
+        "link": Table("link", tuple(link.id for link in topology.links)),
     }
 
 

@@ -22,6 +22,8 @@ from qcluster.telemetry.documents import read_document
 
 __all__ = ["Accelerator", "Link", "Node", "Topology"]
 
+# A line of text may name any number of GPUs; each one that is believed in costs memory.
+MAX_GPUS = 131_072
 _MODELS = {  # watts: lowest and highest power limit, nvidia-smi -q -d POWER
     "GB200": (200.0, 1200.0),
     "B200": (200.0, 1000.0),
@@ -110,6 +112,8 @@ class Topology(Record):
             )
         nodes = tuple(_node(row, place, file) for place, row in _rows(data, "nodes", file))
         _unique([n.id for n in nodes], "nodes", file)
+        if sum(max(node.gpus, 1) for node in nodes) > MAX_GPUS:
+            raise FormatError(f"has more than {MAX_GPUS:,} GPUs", file=file, field="nodes")
         return cls(
             nodes=nodes,
             accelerators=tuple(

@@ -101,6 +101,9 @@ def test_doctor_lists_what_is_there(capsys: Any, tmp_path: Path) -> None:
 
 
 def test_serve_refuses_before_it_starts_anything(capsys: Any, tmp_path: Path) -> None:
+    readable = tmp_path / "token"
+    readable.write_text("a-token-that-everybody-can-read")
+    readable.chmod(0o644)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -108,6 +111,7 @@ def test_serve_refuses_before_it_starts_anything(capsys: Any, tmp_path: Path) ->
         cases: list[tuple[tuple[str, ...], int, str]] = [
             (("--port", port), 2, "Address already in use"),
             (("--host", "0.0.0.0"), 1, "needs a token"),
+            (("--host", "0.0.0.0", "--token-file", str(readable)), 2, "chmod 600"),
             (("--telemetry", "nonsense"), 1, "no telemetry source called 'nonsense'"),
             (("--telemetry", f"replay:{tmp_path}/no.csv"), 2, "no.csv"),
             (("--port", "0"), 2, "--port"),

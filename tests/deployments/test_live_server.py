@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
 from typing import Any
 
 import httpx
 import pytest
-from servers import Server, events
+from servers import ROOT, Server, events
 
 PLANNERS = ("routing", "energy", "nvlink")
 ENVELOPE = {
@@ -69,6 +71,17 @@ def test_every_openapi_example_works_when_pasted(server: Server) -> None:
             assert answer.status_code == 200, f"{path}: {answer.text}"
             tried += 1
     assert tried >= 6
+
+
+def test_the_readme_commands_run_as_written(server: Server) -> None:
+    readme = (ROOT / "README.md").read_text().replace("\\\n", "")
+    commands = [line for line in readme.splitlines() if line.startswith("curl ")]
+    assert len(commands) >= 2
+    for command in commands:
+        real = command.replace("localhost:8000", f"127.0.0.1:{server.port}").split("  #")[0]
+        done = subprocess.run(["sh", "-c", real], capture_output=True, text=True, check=True)
+        answer = json.loads(done.stdout)
+        assert "objective" in answer or answer["plan"]["objective"]
 
 
 def test_a_plan_on_demand_carries_its_proof(server: Server) -> None:

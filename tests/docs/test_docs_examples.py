@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+README = ROOT / "README.md"
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -22,7 +23,7 @@ def with_blocks(language: str) -> list[Path]:
     return [page for page in PAGES if blocks(page, language)]
 
 
-@pytest.mark.parametrize("page", with_blocks("python"), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [README, *with_blocks("python")], ids=lambda page: page.stem)
 def test_python_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "example"}

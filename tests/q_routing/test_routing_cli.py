@@ -45,6 +45,16 @@ def test_place_on_a_real_trace(data_dir, capsys):
     assert json.loads(capsys.readouterr().out)["balancedness"] > 0.998
 
 
+def test_place_with_a_trace_and_for_an_engine(tmp_path, capsys):
+    ids = np.random.default_rng(0).permuted(np.tile(np.arange(8), (60, 2, 1)), axis=2)[:, :, :2]
+    trace, engine = tmp_path / "trace.npz", tmp_path / "engine.json"
+    np.savez(trace, expert_ids=ids)
+    call = ["place", str(trace), "--gpus", "2", "--slots", "12", "--trace", str(trace)]
+    assert main([*call, "--engine", str(engine)]) == 0
+    assert "balancedness" in capsys.readouterr().out
+    assert np.array(json.loads(engine.read_text())["physical_to_logical_map"]).shape == (2, 12)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -7,7 +7,7 @@ import pytest
 
 from qcluster.errors import InputError
 from qcluster.q_routing import place_experts, rebalance_experts
-from qcluster.q_routing.eplb import expert_maps
+from qcluster.q_routing.eplb import expert_location, expert_maps
 from qcluster.q_routing.problem import balancedness, gpu_loads
 
 
@@ -66,3 +66,17 @@ def test_unused_slots_appear_in_no_map():
     assert logcnt.sum() == 4
     assert set(log2phy[log2phy >= 0].tolist()) == {0, 1, 2, 3}
     assert (phy2log[0, 4:] == -1).all()
+
+
+def test_engine_form():
+    placement = place_experts([[5, 3, 2], [1, 1, 9]], num_slots=4, num_gpus=2)
+    found = json.loads(json.dumps(expert_location(placement)))
+    assert found["physical_to_logical_map"] == placement.slots.tolist()
+    assert np.array(found["logical_replica_count"]).sum() == 8
+    assert np.array(found["logical_to_physical_map"]).shape[:2] == (2, 3)
+    dead = place_experts([[5, 3, 2]], num_slots=6, num_gpus=3, alive=[True, True, False])
+    with pytest.raises(InputError, match="unused slots"):
+        expert_location(dead)
+    uneven = place_experts([[5, 3, 2]], num_slots=5, num_gpus=2)
+    with pytest.raises(InputError, match="differ"):
+        expert_location(uneven)

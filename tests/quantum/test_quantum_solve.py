@@ -13,7 +13,7 @@ from qcluster.cli import main
 from qcluster.deadline import Deadline
 from qcluster.errors import InputError, SolverFailed
 from qcluster.quantum import SOLVERS, Found, IsingProblem, Solution, solve
-from qcluster.quantum.bounds import lower_bound
+from qcluster.quantum.bounds import cycle_bound, lower_bound, magnitude_bound
 from qcluster.quantum.requests import SolveRequest
 from qcluster.quantum.solve import ising_stage, verify_spins, warm_up
 from qcluster.request import parse_request
@@ -167,3 +167,30 @@ def test_cli_bad_input_is_one_line(tmp_path, capsys):
     assert main(["solve", str(tmp_path / "absent")]) == 2
     path.write_text('{"h": [1]}')
     assert main(["solve", str(path), "--solver", "magic"]) == 2
+
+
+def test_cycle_bound_is_exact_on_one_frustrated_cycle():
+    for n in (3, 4, 7):
+        ring = [(i, (i + 1) % n) for i in range(n)]
+        weights = np.arange(1.0, n + 1)
+        if n % 2 == 0:
+            weights[0] *= -1
+        item = IsingProblem(np.zeros(n), edges=ring, weights=weights)
+        assert cycle_bound(item) == pytest.approx(solve(item).objective)
+        assert magnitude_bound(item) < cycle_bound(item) - 1
+
+
+def test_cycle_bound_sees_fields_and_proves_trees():
+    tree = IsingProblem(np.zeros(4), {(0, 1): 1.0, (1, 2): -2.0, (1, 3): 0.5}, offset=1.0)
+    assert cycle_bound(tree) == pytest.approx(solve(tree).objective)
+    against = IsingProblem([1.0, 1.0], {(0, 1): -3.0})  # fields agree with the coupling
+    assert cycle_bound(against) == pytest.approx(-5)
+    torn = IsingProblem([1.0, -1.0], {(0, 1): -3.0})
+    assert cycle_bound(torn) == pytest.approx(solve(torn).objective)
+
+
+def test_cycle_bound_of_a_shared_graph(data_dir):
+    item = IsingProblem.read(data_dir / "quantum" / "gset" / "G14.txt")
+    upper = (item.weights.sum() - cycle_bound(item)) / 2
+    assert 3064 <= upper < 3600
+    assert cycle_bound(item, steps=1000) <= cycle_bound(item)

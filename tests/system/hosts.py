@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
+from servers import ROOT
 
 TOOLS = ("unshare", "nsenter", "ip", "sshd", "ssh", "ssh-keygen", "rsync")
 SBIN = "/usr/sbin:/sbin"
@@ -63,7 +64,8 @@ class Place:
         assert self.process.stdout.readline() == "ready\n"
 
     def inside(self, *command: str) -> list[str]:
-        return ["nsenter", "-t", str(self.pid), "-n", "-m", "-p", "-u", "-i", "--", *command]
+        enter = ["nsenter", "-t", str(self.pid), "-n", "-m", "-p", "-u", "-i"]
+        return [*enter, f"--wd={ROOT}", "--", *command]
 
     def run(self, *command: str, check: bool = True, **more: Any) -> str:
         done = subprocess.run(
@@ -75,11 +77,11 @@ class Place:
 
     def processes(self) -> dict[int, str]:
         """Everything that runs in there: process id (as seen from outside) and command line."""
-        space = os.readlink(f"/proc/{self.pid}/ns/pid")
+        space = Path(f"/proc/{self.pid}/ns/pid").readlink()
         found = {}
         for process in psutil.process_iter():
             try:
-                if os.readlink(f"/proc/{process.pid}/ns/pid") == space:
+                if Path(f"/proc/{process.pid}/ns/pid").readlink() == space:
                     found[process.pid] = " ".join(process.cmdline())
             except (OSError, psutil.Error):
                 continue

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import hosts
@@ -50,6 +49,7 @@ class Cluster:
         config["provider"] |= {"head_ip": self.head.address, "worker_ips": [self.worker.address]}
         config["auth"] = {"ssh_user": "root", "ssh_private_key": f"{hosts.SHARED}/key"}
         config |= {"min_workers": 1, "max_workers": 1}
+        config["file_mounts"]["~/qcluster/tests/actors/driver"] = "tests/actors/driver"
         config["setup_commands"] = [f"ln -sfn {sys.prefix} ~/qcluster/.venv"]
         (lab.directory / "cluster.yaml").write_text(yaml.safe_dump(config))
         self.began = time.monotonic()
@@ -60,7 +60,7 @@ class Cluster:
         environment = {**os.environ, "PATH": hosts.PATH, "HOME": f"{hosts.SHARED}/control"}
         done = subprocess.run(
             self.lab.inside(*command, f"{hosts.SHARED}/cluster.yaml", "-y", *more),
-            cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, timeout=300, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-6000:]
@@ -119,9 +119,11 @@ def test_the_first_plan_comes_in_time(cluster: Cluster) -> None:
     assert plan["telemetry"]["simulated"] is False
     cluster.until(lambda: cluster.alive() == ALL, 90.0)
     both = cluster.until(
-        lambda: (p := cluster.get("/v1/plans/energy/latest"))
-        and {node["id"] for node in p["plan"]["nodes"]} == {"head", "worker"}
-        and p["plan"],
+        lambda: (
+            (p := cluster.get("/v1/plans/energy/latest"))
+            and {node["id"] for node in p["plan"]["nodes"]} == {"head", "worker"}
+            and p["plan"]
+        ),
         60.0,
     )
     print(f"a plan for both machines: {time.monotonic() - cluster.began:.1f} s")

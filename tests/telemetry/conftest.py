@@ -14,6 +14,8 @@ class Exporter(http.server.ThreadingHTTPServer):
     def __init__(self, *answers):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answers, self.asked = list(answers), 0
+        self.hold = threading.Event()
+        self.hold.set()
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}).start()
 
     @property
@@ -28,6 +30,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         code, text = answers.pop(0) if len(answers) > 1 else answers[0]
         self.send_response(code)
         self.end_headers()
+        self.server.hold.wait(10)
         self.wfile.write(text.encode())
 
     def log_message(self, *args):

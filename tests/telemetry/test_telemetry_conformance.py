@@ -71,6 +71,18 @@ class TestReplayRouting(SourceConformance):
         return open_source(f"replay:{self.path}@max")
 
 
+class TestDescribed(SourceConformance):
+    batches = 1
+
+    @pytest.fixture(autouse=True)
+    def _file(self, tmp_path):
+        self.path = tmp_path / "t.json"
+        self.path.write_text('{"nodes": [{"id": "a", "gpus": 2}]}')
+
+    def open(self):
+        return open_source(f"topology:{self.path}")
+
+
 class TestDcgm(SourceConformance):
     @pytest.fixture(autouse=True)
     def _exporter(self, exporter):

@@ -107,6 +107,22 @@ def test_a_series_is_one_object_from_scrape_to_scrape():
     assert second.values.tolist() == [2]
 
 
+def test_series_that_are_no_longer_sent_are_forgotten(monkeypatch):
+    monkeypatch.setattr("qcluster.telemetry.sources.exposition.MIN_KNOWN", 10)
+    reader = Reader()
+    for pod in range(500):
+        scrape = reader.parse(f'up{{pod="{pod}"}} {pod}\nup 1\n')
+        assert scrape.values.tolist() == [pod, 1]
+        assert scrape.series[0].labels == {"pod": str(pod)}
+        assert len(reader._known) <= 20
+
+
+def test_the_number_of_series_is_bounded(monkeypatch):
+    monkeypatch.setattr("qcluster.telemetry.sources.exposition.MAX_SERIES", 10)
+    with pytest.raises(FormatError, match="more than 10 series"):
+        Reader().parse("".join(f"up{i} 1\n" for i in range(11)))
+
+
 names = st.from_regex(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,6}", fullmatch=True)
 label_names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,5}", fullmatch=True)
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]) | st.just(" "))

@@ -173,6 +173,7 @@ GOOD = {"ts_s": NOW, "node": "a", "gpu": 0, "power_w": 1}
         (b'{"entity":"gpu","ids":["a"],"columns":{}}', "columns"),
         (b'{"entity":"gpu","ids":["a"],"columns":{"power_w":[1]},"x":1}', "'x'"),
         (b'{"expert_load":[]}', "expert_load"),
+        (json.dumps({"expert_load": [[1] * 1025] * 1024}).encode(), "expert_load.*more than"),
         (b'{"expert_load":[[1,2],[3]]}', "expert_load.*differ"),
         (b'{"expert_load":[[1,-2]]}', "expert_load.*at least 0"),
         (b'{"expert_load":[[1,null]]}', "expert_load"),
@@ -186,7 +187,7 @@ GOOD = {"ts_s": NOW, "node": "a", "gpu": 0, "power_w": 1}
         (b"[" * 200_000, "deep|JSON"),
         (b'{"a":' * 200_000, "deep|JSON"),
     ],
-    ids=range(53),
+    ids=range(54),
 )
 def test_bad_input_gives_one_clear_line(data, named):
     with pytest.raises(FormatError, match=named) as error:
@@ -201,6 +202,31 @@ def test_errors_name_the_line():
         parse(text)
     with pytest.raises(FormatError, match="row 3"):
         parse(json.dumps(GOOD) + "\n" + json.dumps(GOOD) + "\n{broken")
+
+
+def test_lines_end_where_json_says():
+    name = "a\u2003b\ufffd"
+    lines = [json.dumps({**GOOD, "node": "a"}), json.dumps({**GOOD, "gpu": 1}, ensure_ascii=False)]
+    (batch,) = parse(("\r\n".join(lines) + "\r\n").encode())
+    assert batch.blocks[0].ids == ("a/0", "a/1")
+    with pytest.raises(FormatError, match=r"row 1.*printable"):
+        parse(json.dumps({**GOOD, "node": name + "\u2028"}, ensure_ascii=False) + "\n" + lines[0])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{" + b",".join(b'"k%d":1' % i for i in range(100_000)) + b',"k99999":1}',
+        b'{"a":1}\n' * 200_000,
+        b"[" + b"[" * 1_000_000,
+    ],
+    ids=["twin", "lines", "deep"],
+)
+def test_large_nonsense_is_refused_at_once(data):
+    begin = time.process_time()
+    with pytest.raises(FormatError):
+        parse(data)
+    assert time.process_time() - begin < 2
 
 
 json_values = st.recursive(

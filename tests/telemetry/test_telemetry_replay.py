@@ -253,22 +253,18 @@ def test_bad_archives_are_refused(tmp_path, arrays):
         list(read(tmp_path / "x.npz"))
 
 
-def test_topology_and_jobs_beside_the_recording(tmp_path):
-    write(tmp_path / "t.yaml", "nodes: [{id: a, gpus: 8, model: H100}]\n")
-    write(tmp_path / "j.json", '[{"id": "job", "gpus": 8}]')
-    path = write(tmp_path / "p.csv", "node,time_ms,power_w\na,0,1\na,1000,2\n")
-    source = Replay(f"{path}?topology={tmp_path / 't.yaml'}&jobs={tmp_path / 'j.json'}@4")
-    assert source.recording.speed == 4
-    first, second = read(source.recording)
-    assert first.topology.nodes[0].model == "H100"
-    assert first.jobs[0].id == "job"
-    assert second.topology is None
+def test_the_grammar_of_the_spec(tmp_path):
+    path = write(tmp_path / "p.csv", "node,time_ms,power_w\na,0,1\n")
+    source = Replay(f"{path}?run=3&window=50&period=2&loop=1@4")
+    assert source.recording == Recording(path, 4.0, run="3", window=50, period_s=2.0, loop=True)
+    odd = write(tmp_path / "a?b@2.csv", "node,time_ms,power_w\na,0,1\n")
+    assert Replay(str(odd)).recording == Recording(odd)
 
 
 @pytest.mark.parametrize(
     ("suffix", "named"),
     [("@0", "speed"), ("@fast", "speed"), ("@-1", "speed"), ("@inf", "speed"),
-     ("?colour=1", "colour"), ("?window=0", "window"), ("?topology=/nowhere", "nowhere"),
+     ("?colour=1", "colour"), ("?window=0", "window"),
      ("x", "no such file")],
 )  # fmt: skip
 def test_a_bad_spec_names_what_is_wrong(tmp_path, suffix, named):
@@ -306,6 +302,12 @@ def test_a_loop_goes_on_in_time(tmp_path):
     path = write(tmp_path / "p.csv", "node,time_ms,power_w\na,0,1\na,1000,2\na,2000,3\n")
     batches = collect(open_source(f"replay:{path}?loop=1@max"), 7)
     assert np.diff([b.ts_s for b in batches]) == pytest.approx(1.0)
+
+
+def test_slow_motion_says_how_often_batches_come(tmp_path):
+    path = write(tmp_path / "p.csv", "node,time_ms,power_w\na,0,1\na,20,2\n")
+    batches = collect(open_source(f"replay:{path}@0.5"), 99)
+    assert [b.period_s for b in batches] == [pytest.approx(0.04)] * 2
 
 
 def test_speed_paces(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcluster.telemetry import Batch, Block, Event, Link, Node, Quality, Ring, Topology
+from qcluster.telemetry import Batch, Block, Event, Job, Link, Node, Quality, Ring, Topology
 from qcluster.telemetry.ring import describe
 
 TWO = Topology(nodes=(Node(id="a", gpus=2), Node(id="b", gpus=1)))
@@ -95,6 +95,67 @@ def test_each_source_has_its_own_period():
     np.testing.assert_array_equal(ring.snapshot().gpu["power_w"], [50, np.nan, np.nan])
 
 
+def live(*steps, clock=0.0):
+    """A ring fed as a hub feeds it: (arrival, batch) pairs."""
+    ring = Ring()
+    for clock, one in steps:
+        ring.add(one, clock=clock)
+    return ring, clock
+
+
+def test_a_fast_clock_does_not_make_everybody_else_look_dead():
+    steps = [
+        (t, batch(t + skew, gpu([who], power_w=[t]), topology=part, source=who))
+        for t in range(1, 6)
+        for who, skew, part in (("a/0", 0, TWO), ("b/0", 3600, TWO))
+    ]
+    ring, clock = live(*steps)
+    assert ring.snapshot(clock=clock).alive.tolist() == [True, True, True]
+    assert not ring.snapshot().alive[0], "without a common clock time stamps are all there is"
+
+
+def test_a_source_that_falls_silent_goes_stale_by_the_common_clock():
+    fast = batch(100.0, gpu(["a/0"], power_w=[5]), topology=TWO, source="fast")
+    slow = batch(0.5, gpu(["b/0"], power_w=[7]), source="slow", period_s=60.0)
+    ring, _ = live((1.0, fast), (1.0, slow))
+    assert ring.snapshot(clock=4.0).gpu["power_w"][0] == 5
+    later = ring.snapshot(clock=4.1)
+    np.testing.assert_array_equal(later.gpu["power_w"], [np.nan, np.nan, 7])
+    assert later.gpu_quality["power_w"][0] == Quality.STALE
+
+
+def test_one_gpu_that_falls_silent_goes_stale_by_its_sources_time():
+    steps = [(1.0, batch(1.0, gpu(["a/0", "a/1"], power_w=[5, 6]), topology=TWO))]
+    steps += [(t, batch(t, gpu(["a/0"], power_w=[5]))) for t in range(2, 7)]
+    ring, clock = live(*steps)
+    assert ring.snapshot(clock=clock).alive.tolist() == [True, False, True]
+
+
+def test_reports_of_one_tick_are_one_row_of_history():
+    ring = ring_with(batch(0.0, topology=TWO))
+    for tick in range(1, 5):
+        for late, who in ((0.0, "a/0"), (0.01, "a/1"), (0.02, "b/0")):
+            ring.add(batch(tick + late, gpu([who], power_w=[tick]), source=who))
+    snapshot = ring.snapshot()
+    np.testing.assert_allclose(snapshot.power_ts_s, [1, 2, 3, 4])
+    np.testing.assert_array_equal(snapshot.power_w, [[2 * t, t] for t in range(1, 5)])
+
+
+def test_a_counter_that_is_told_to_be_another_gives_no_rate():
+    other = gpu(["a/0"], energy_j=[900])
+    other.quality[...] |= np.uint8(Quality.RESET)
+    ring = ring_with(batch(1.0, gpu(["a/0"], energy_j=[100]), topology=TWO), batch(2.0, other))
+    assert np.isnan(ring.snapshot().gpu["energy_w"][0])
+    ring.add(batch(3.0, gpu(["a/0"], energy_j=[950])))
+    assert ring.snapshot().gpu["energy_w"][0] == 50
+
+
+def test_a_flood_of_source_names_is_bounded(monkeypatch):
+    monkeypatch.setattr("qcluster.telemetry.ring.MAX_SOURCES", 3)
+    ring = ring_with(*[batch(1.0, source=f"s{i}") for i in range(10)])
+    assert ring.snapshot().sources == ("s0", "s1", "s2")
+
+
 def test_a_gpu_that_says_it_is_down_is_not_alive():
     ring = ring_with(batch(1.0, gpu(["a/0", "a/1"], up=[0, 1]), topology=TWO))
     assert ring.snapshot().alive_gpus == ("a/1", "b/0")
@@ -114,6 +175,19 @@ def test_sources_join_their_topologies_and_keep_each_others_values():
     assert ring.topology.nodes[0].model == "H100"
     assert [link.id for link in ring.topology.links] == ["a/0->s"]
     np.testing.assert_array_equal(ring.snapshot().gpu["power_w"], [50, 70])
+
+
+def test_sources_join_their_jobs_and_the_first_word_counts():
+    def jobs(*sizes):
+        return tuple(Job(id=name, gpus=gpus) for name, gpus in sizes)
+
+    ring = ring_with(
+        batch(0.0, jobs=jobs(("a", 1), ("b", 2)), source="file"),
+        batch(1.0, jobs=jobs(("c", 3), ("a", 9)), source="simulate"),
+    )
+    assert [(job.id, job.gpus) for job in ring.snapshot().jobs] == [("a", 1), ("b", 2), ("c", 3)]
+    ring.add(batch(2.0, jobs=(), source="file"))
+    assert [(job.id, job.gpus) for job in ring.snapshot().jobs] == [("c", 3), ("a", 9)]
 
 
 def test_power_history_survives_a_node_that_joins():

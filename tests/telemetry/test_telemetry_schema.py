@@ -108,6 +108,7 @@ def test_a_topology_file(tmp_path):
         ({"nodes": [{"id": "a", "min_w": 5, "max_w": 4}]}, "max_w"),
         ({"nodes": [{"id": "a", "clocks_mhz": 5}]}, "clocks_mhz"),
         ({"nodes": [{"id": "a", "clocks_mhz": ["fast"]}]}, "clocks_mhz"),
+        ({"nodes": [{"id": str(i), "gpus": 4096} for i in range(33)]}, "131,072 GPUs"),
         ({"links": [{"source": "a", "target": "b"}]}, "bandwidth_gb_s"),
         ({"links": [{"source": "a", "target": "b", "bandwidth_gb_s": 0}]}, "bandwidth_gb_s"),
         ({"links": [{"source": "a", "target": "b", "bandwidth_gb_s": 1, "links": 0.5}]}, "links"),

@@ -9,11 +9,12 @@ from email.utils import formatdate
 import numpy as np
 import pytest
 
-from qcluster.errors import FormatError, InputError
-from qcluster.telemetry import Quality, Ring, open_source
+from qcluster.errors import FormatError, InputError, NotReady
+from qcluster.telemetry import Batch, Quality, Ring, open_source
 from qcluster.telemetry.sources.dcgm import dcgm_rules
-from qcluster.telemetry.sources.prometheus import Endpoint, Scraper, general
-from qcluster.telemetry.sources.ray_metrics import ray_rules
+from qcluster.telemetry.sources.endpoint import Endpoint
+from qcluster.telemetry.sources.prometheus import Scraper, general
+from qcluster.telemetry.sources.ray_metrics import ray, ray_rules, ray_urls
 
 NOW = 1_700_000_000.0
 
@@ -117,6 +118,23 @@ def test_samples_with_old_time_stamps_are_marked_stale():
     assert cells(block)["n1/0", "temperature_c"][1] == 0
 
 
+def test_counters_of_another_device_in_the_same_place_begin_anew():
+    one, ring = endpoint(), Ring()
+    field = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+
+    def scrape(ts, uuid, value):
+        text = f'{field}{{gpu="0",UUID="{uuid}",Hostname="n"}} {value}\n'
+        blocks = one.blocks(text, NOW)
+        ring.add(Batch(source="dcgm", ts_s=ts, blocks=blocks))
+        return int(blocks[0].quality[0, 0])
+
+    assert scrape(1.0, "GPU-a", 1_000) == 0
+    assert scrape(2.0, "GPU-b", 9e12) == Quality.RESET
+    assert np.isnan(ring.snapshot().gpu["energy_w"][0]), "not nine billion joules in a second"
+    assert scrape(3.0, "GPU-b", 9e12 + 500_000) == 0
+    assert ring.snapshot().gpu["energy_w"][0] == 500
+
+
 def test_a_changed_list_of_series_is_laid_out_anew():
     one = endpoint()
     first = gpu_line("DCGM_FI_DEV_POWER_USAGE", 1, gpu=0) + gpu_line(
@@ -150,6 +168,28 @@ def test_rays_gpu_gauges():
     }
     (node,) = one.nodes()
     assert (node.id, node.gpus, node.model) == ("10.0.0.7", 2, "NVIDIA H100")
+
+
+def test_where_a_ray_cluster_serves_its_metrics():
+    nodes = [
+        {"Alive": True, "NodeManagerAddress": "10.0.0.2", "MetricsExportPort": 8080},
+        {"Alive": True, "NodeManagerAddress": "fd00::1", "MetricsExportPort": 9000},
+        {"Alive": False, "NodeManagerAddress": "10.0.0.3", "MetricsExportPort": 8080},
+        {"Alive": True, "NodeManagerAddress": "10.0.0.4", "MetricsExportPort": 0},
+    ]
+    assert ray_urls(nodes) == ("http://10.0.0.2:8080/metrics", "http://[fd00::1]:9000/metrics")
+    with pytest.raises(NotReady, match="Ray"):
+        ray_urls(nodes[2:])
+
+
+@pytest.mark.parametrize(
+    ("profile", "share"),
+    [("7g.80gb", 1), ("3g.40gb", 3 / 7), ("1g.10gb+me", 1 / 7), ("?", 1 / 7)],
+)
+def test_a_slice_counts_by_its_size(profile, share):
+    text = gpu_line("DCGM_FI_PROF_SM_ACTIVE", 0.5, GPU_I_ID="1", GPU_I_PROFILE=profile)
+    (block,) = endpoint().blocks(text, NOW)
+    assert block.values[0, 0] == pytest.approx(0.5 * share)
 
 
 def test_any_exporter_may_use_our_own_names():
@@ -203,7 +243,13 @@ def test_urls(argument, urls, period):
     assert (source.urls, source.period_s) == (urls, period)
 
 
-@pytest.mark.parametrize("argument", ["", "file:///etc/passwd", "http://", "http://a:99999/m",
+@pytest.mark.parametrize("kind", ["dcgm", "prometheus"])
+def test_exporters_need_an_address(kind):
+    with pytest.raises(InputError, match="URL"):
+        open_source(kind)
+
+
+@pytest.mark.parametrize("argument", ["file:///etc/passwd", "http://", "http://a:99999/m",
                                       "a:1,period=0", "a:1,period=x"])  # fmt: skip
 @pytest.mark.parametrize("kind", ["dcgm", "ray", "prometheus"])
 def test_bad_specs_are_refused(kind, argument):
@@ -277,6 +323,55 @@ def test_a_slow_reader_makes_periods_fall_out_and_nothing_pile_up(exporter):
 
     asyncio.run(run())
     assert server.asked <= 5, "one taken, two in the queue, one that waits for room"
+
+
+def ray_node(server, alive=True):
+    address = {"NodeManagerAddress": "127.0.0.1", "MetricsExportPort": server.server_port}
+    return {"Alive": alive, **address}
+
+
+def test_ray_nodes_that_join_and_leave_are_followed(exporter):
+    def text(ip):
+        return (200, f'ray_node_cpu_utilization{{ip="{ip}"}} 50\n')
+
+    first, second = exporter(text("10.0.0.1")), exporter(text("10.0.0.2"))
+    cluster = [ray_node(first)]
+    source = ray("period=0.01", nodes=lambda: cluster)
+    source.discover_s = 0.05
+
+    async def run():
+        batches = source.batches()
+        seen = [(await anext(batches)).blocks[0].ids[0]]
+        cluster[:] = [ray_node(first, alive=False), ray_node(second)]
+        while seen[-1] == "10.0.0.1":
+            seen.append((await anext(batches)).blocks[0].ids[0])
+        asked = first.asked
+        later = [(await anext(batches)).blocks[0].ids[0] for _ in range(10)]
+        cluster.clear()
+        await asyncio.sleep(0.1)
+        assert source.urls == (second.url,), "a cluster that cannot be asked stays as it was"
+        await batches.aclose()
+        return first.asked - asked, set(later[5:])
+
+    more, ids = asyncio.run(asyncio.wait_for(run(), 20))
+    assert more <= 3
+    assert ids == {"10.0.0.2"}
+
+
+def test_ray_without_a_cluster_says_so_when_it_is_read():
+    source = open_source("ray")
+    assert source.name == "ray"
+    with pytest.raises(NotReady, match="cluster around it"):
+        take(source, 1)
+
+
+def test_an_answer_that_never_ends_is_given_up(exporter, monkeypatch):
+    monkeypatch.setattr("qcluster.telemetry.sources.prometheus.ANSWER_S", 0.05)
+    server = exporter((200, "up 1\n"))
+    server.hold.clear()
+    (batch,) = take(open_source(f"dcgm:{server.url},period=0.02"), 1)
+    server.hold.set()
+    assert "Timeout" in batch.events[0].detail
 
 
 def test_an_endless_answer_is_cut(exporter, monkeypatch):

@@ -32,6 +32,9 @@ __all__ = ["Coloring", "ColoringProblem", "color_groups"]
 
 _BREAKER = CircuitBreaker()
 _STEPS = 5_000  # tabu moves between two looks at the clock
+_ALONE = 40  # such slices before two colourings are combined
+_CHILD = 4  # slices for each child
+_ERA = 10  # generations between two returns of an older elite
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -259,12 +262,87 @@ def _tabu_for(
     rng: np.random.Generator,
     deadline: Deadline,
 ) -> NDArray[np.int64] | None:
-    """A proper k-colouring of the core, or None when time runs out."""
+    """A proper k-colouring of the core, or None when time runs out.
+
+    Tabu search alone first; where it stalls, two colourings and their children (HEAD: Moalic and
+    Gondran, 2018), each improved by tabu search.
+    """
     search = TabuSearch(core, color, k, rng)
-    while not deadline.expired:
+    for _ in range(_ALONE):
+        if deadline.expired:
+            return None
         if search.run(_STEPS) == 0:
             return search.best
+    return _head(core, k, rng, deadline)
+
+
+def _head(
+    core: ColoringProblem, k: int, rng: np.random.Generator, deadline: Deadline
+) -> NDArray[np.int64] | None:
+    pair = [rng.integers(0, k, core.n) for _ in range(2)]
+    elite = older = pair[0]
+    generation = 0
+    while not deadline.expired:
+        children = []
+        least = core.n * core.n
+        for a, b in ((pair[0], pair[1]), (pair[1], pair[0])):
+            search = TabuSearch(core, partition_crossover(a, b, k, rng), k, rng)
+            for _ in range(_CHILD):
+                clashes = search.run(_STEPS)
+                if clashes == 0:
+                    return search.best
+                if deadline.expired:
+                    return None
+            children.append(search.best)
+            if clashes < least:
+                least, best = clashes, search.best
+        generation += 1
+        elite = best if generation % _ERA == 1 else _fitter(core, elite, best)
+        pair = children
+        if generation % _ERA == 0:
+            # The best of the era before last comes back, so the two do not grow alike.
+            pair[0], older = older, elite
+        one, two = _canonical(pair, k)
+        if np.array_equal(one, two):
+            pair[1] = rng.integers(0, k, core.n)
     return None
+
+
+def _fitter(core: ColoringProblem, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    worse = conflicts(core.indptr, core.indices, a) > conflicts(core.indptr, core.indices, b)
+    return b if worse else a
+
+
+def _canonical(pair: list[NDArray[np.int64]], k: int) -> list[NDArray[np.int64]]:
+    """Colours renamed in order of first use, so that equal partitions compare equal."""
+    found = []
+    for color in pair:
+        _, first = np.unique(color, return_index=True)
+        rename = np.zeros(k, dtype=np.int64)
+        rename[color[np.sort(first)]] = np.arange(len(first))
+        found.append(rename[color])
+    return found
+
+
+def partition_crossover(
+    a: NDArray[np.int64], b: NDArray[np.int64], k: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """A child made of the largest colour classes of its parents in turn (Galinier and Hao, 1999).
+
+    a and b (n,) hold colours below k; vertices in no chosen class get a random colour.
+    """
+    child = np.full(len(a), -1, dtype=np.int64)
+    parents = (a.copy(), b.copy())
+    for c in range(k):
+        parent = parents[c % 2]
+        open_now = child < 0
+        if not open_now.any():
+            break
+        largest = int(np.bincount(parent[open_now], minlength=k).argmax())
+        child[open_now & (parent == largest)] = c
+    rest = child < 0
+    child[rest] = rng.integers(0, k, int(rest.sum()))
+    return child
 
 
 class TabuSearch:

@@ -60,9 +60,8 @@ class ReadoutError:
 
     def correct(self, probabilities: ArrayLike) -> Floats:
         """The distribution nearest (least squares) to undoing ``apply``: non-negative, sum 1."""
-        raw = self._on_every_qubit(
-            probabilities, np.asarray(np.linalg.inv(self._matrix()), np.float64)
-        )
+        inverse: Floats = np.linalg.inv(self._matrix()).astype(np.float64)
+        raw = self._on_every_qubit(probabilities, inverse)
         return _onto_simplex(raw)
 
     def _matrix(self) -> Floats:

@@ -8,8 +8,9 @@ SHARED and count once; memory of the slices adds up, and their activity counts b
 from __future__ import annotations
 
 from qcluster.telemetry.schema import METRICS
+from qcluster.telemetry.sources.endpoint import Target, gpu_id, labels_of
 from qcluster.telemetry.sources.exposition import Series
-from qcluster.telemetry.sources.prometheus import Scraper, Target, gpu_id, labels_of
+from qcluster.telemetry.sources.prometheus import Scraper
 
 __all__ = ["dcgm", "dcgm_rules"]
 
@@ -29,12 +30,14 @@ def dcgm_rules(series: Series, host: str) -> Target | None:
     if subject is None:
         return None
     part = _part(labels.get("GPU_I_PROFILE", "")) if labels.get("GPU_I_ID") else 1.0
-    return Target("gpu", subject, metric.name, metric.scale, part, labels.get("modelName", ""))
+    model, device = labels.get("modelName", ""), labels.get("UUID", "")
+    return Target("gpu", subject, metric.name, metric.scale, part, model, device)
 
 
 def _part(profile: str) -> float:
+    """Share of the device that a slice is; one of unknown size counts as the smallest."""
     size = profile.partition("g")[0]
-    return int(size) / _SLICES if size.isdigit() and 0 < int(size) < _SLICES else 0.999
+    return min(max(int(size), 1), _SLICES) / _SLICES if size.isdigit() else 1 / _SLICES
 
 
 def dcgm(argument: str) -> Scraper:

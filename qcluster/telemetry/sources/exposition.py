@@ -28,11 +28,15 @@ _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _ESCAPE = re.compile(r"\\(.)")
 MAX_SERIES = 1_000_000
 MAX_PARTS = 100_000
+FORGET, MIN_KNOWN = 4, 10_000
 
 
 @dataclass(eq=False, slots=True)
 class Series:
-    """One time series: its name and labels. A ``Reader`` gives the same object every scrape."""
+    """One time series: its name and labels, which others may share: read them, never write.
+
+    A ``Reader`` gives the same object every scrape.
+    """
 
     name: str
     labels: dict[str, str]
@@ -52,7 +56,8 @@ class Reader:
 
     def __init__(self) -> None:
         self._known: dict[str, Series] = {}
-        self._parts = _Parts()
+        self._sets = _LabelSets()
+        self._names: set[str] = set()
 
     def parse(self, text: str) -> Scrape:
         """A scrape.
@@ -78,8 +83,12 @@ class Reader:
                     stamped.append((len(values), stamp))
             add_series(found)
             add_value(number)
-        if len(known) > MAX_SERIES:
+        if len(series) > MAX_SERIES:
             raise FormatError(f"has more than {MAX_SERIES} series", row=row)
+        if len(known) > FORGET * len(series) + MIN_KNOWN:
+            # Labels that name jobs and pods come and go: what is no longer sent is forgotten.
+            known.clear()
+            self._names.clear()
         if "_" in "".join(values):  # Python reads 1_000 as a number, the format does not
             raise self._blame(text)
         try:
@@ -92,18 +101,20 @@ class Reader:
         return Scrape(series, array, ts_s)
 
     def _learn(self, line: str, key: str, row: int) -> tuple[Series, str, float | None]:
-        plain = _plain(key, self._parts)
-        if plain is not None:
-            self._known[key] = plain
-            return plain, line[len(key) + 1 :], None
+        name, _, rest = key.partition("{")
+        plain = self._sets[rest]
+        if plain is not None and (name in self._names or _NAME.fullmatch(name)):
+            self._names.add(name)
+            found = self._known[key] = Series(name, plain)
+            return found, line[len(key) + 1 :], None
         match = _LINE.fullmatch(line.strip())
         if not match:
             raise FormatError(f"is no sample: '{line[:60]}'", row=row)
         name, labels, number, stamp = match.groups()
         text = name if labels is None else f"{name}{{{labels}}}"
-        found = self._known.get(text)
-        if found is None:
-            found = self._known[text] = Series(name, _labels(labels or "", row))
+        known = self._known.get(text)
+        found = known or Series(name, _labels(labels or "", row))
+        self._known[text] = found
         # A key with other blanks is remembered too, but only if the number alone follows it.
         if stamp is None and key != text and line.rpartition(" ")[2] == number:
             self._known[key] = found
@@ -148,7 +159,7 @@ def _labels(text: str, row: int) -> dict[str, str]:
 
 
 class _Parts(dict[str, tuple[str, str]]):
-    """``name="value`` to the two of them. Series share most of their labels."""
+    """``name="value`` to the two of them. Label sets share most of their labels."""
 
     def __missing__(self, part: str) -> tuple[str, str]:
         label, found, value = part.partition('="')
@@ -160,18 +171,31 @@ class _Parts(dict[str, tuple[str, str]]):
         return label, value
 
 
-def _plain(key: str, parts: _Parts) -> Series | None:
-    """A series written as nearly all exporters write it, ``name{a="b",c="d"}``, else None."""
-    name, _, rest = key.partition("{")
-    if rest[-2:] != '"}' or "\\" in rest or not _NAME.fullmatch(name):
-        return None
-    # Without escapes no value holds a quote, so a quote and a comma always part two labels.
-    texts = rest[:-2].split('",')
-    try:
-        labels = dict(map(parts.__getitem__, texts))
-    except KeyError:
-        return None
-    return Series(name, labels) if len(labels) == len(texts) else None
+class _LabelSets(dict[str, dict[str, str] | None]):
+    """What follows a name, ``a="b",c="d"}``, to its labels. Many names share one set of labels.
+
+    None for what is not written as nearly all exporters write it.
+    """
+
+    def __init__(self) -> None:
+        self._parts = _Parts()
+
+    def __missing__(self, text: str) -> dict[str, str] | None:
+        if len(self) >= MAX_PARTS:
+            self.clear()
+        labels = self[text] = self._read(text)
+        return labels
+
+    def _read(self, text: str) -> dict[str, str] | None:
+        if text[-2:] != '"}' or "\\" in text:
+            return None
+        # Without escapes no value holds a quote, so a quote and a comma always part two labels.
+        texts = text[:-2].split('",')
+        try:
+            labels = dict(map(self._parts.__getitem__, texts))
+        except KeyError:
+            return None
+        return labels if len(labels) == len(texts) else None
 
 
 def _unescape(match: re.Match[str]) -> str:

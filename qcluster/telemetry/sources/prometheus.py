@@ -8,44 +8,25 @@ limits, clock skew, duplicates, slices of a GPU, and a cluster that grows as nod
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qcluster.errors import FormatError, InputError
-from qcluster.telemetry.schema import METRICS, Batch, Block, Entity, Event, Quality, is_blank
-from qcluster.telemetry.sources.exposition import Reader, Scrape, Series
+from qcluster.telemetry.schema import METRICS, Batch, Event, Quality
+from qcluster.telemetry.sources.endpoint import Endpoint, Rules, Target, gpu_id
+from qcluster.telemetry.sources.exposition import Series
 from qcluster.telemetry.topology import Node, Topology
 
-__all__ = ["Endpoint", "Rules", "Scraper", "Target", "general", "prometheus"]
+__all__ = ["Scraper", "general", "prometheus"]
 
 MAX_BYTES = 64 << 20
-STALE_PERIODS = 3.0
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where one series goes: value times ``scale`` into ``metric`` of ``id``.
-
-    ``part`` is the share of the device that a slice (MIG) is, 1 for the whole device; ``model`` is
-    the device's name where the exporter tells it.
-    """
-
-    entity: Entity
-    id: str
-    metric: str
-    scale: float = 1.0
-    part: float = 1.0
-    model: str = ""
-
-
-Rules = Callable[[Series, str], Target | None]
-"""From a series and the host it was fetched from to its place, or None if it has none."""
+# Longest a whole answer may take: each read has its own limit, but drops of water never end.
+ANSWER_S = 10.0
 
 
 def general(series: Series, host: str) -> Target | None:
@@ -65,148 +46,75 @@ def general(series: Series, host: str) -> Target | None:
     return Target(metric.entity, subject, metric.name) if subject else None
 
 
-def gpu_id(node: str, index: str) -> str | None:
-    """``node/index``, None where the index is none."""
-    return f"{node}/{int(index)}" if index.isdigit() and len(index) < 5 else None
-
-
-@dataclass
-class _Layout:
-    """Where the values of one list of series go; made once, used while the list stays the same."""
-
-    series: list[Series]
-    take: dict[Entity, NDArray[np.int64]] = field(default_factory=dict)
-    ids: dict[Entity, tuple[str, ...]] = field(default_factory=dict)
-    metrics: dict[Entity, tuple[str, ...]] = field(default_factory=dict)
-    cell: dict[Entity, NDArray[np.int64]] = field(default_factory=dict)
-    scale: dict[Entity, NDArray[np.float64]] = field(default_factory=dict)
-    counter: dict[Entity, NDArray[np.bool_]] = field(default_factory=dict)
-    marks: dict[Entity, NDArray[np.uint8]] = field(default_factory=dict)
-    models: dict[str, str] = field(default_factory=dict)
-
-
-class Endpoint:
-    """Turns the texts of one exporter into blocks. Holds no connection."""
-
-    def __init__(self, host: str, rules: Rules, period_s: float = 1.0) -> None:
-        self.host, self.period_s = host, period_s
-        self._rules, self._reader, self._layout = rules, Reader(), _Layout([])
-
-    def blocks(self, text: str, now: float) -> tuple[Block, ...]:
-        """Blocks of one scrape.
-
-        Raises FormatError naming the row that is no sample.
-        """
-        scrape = self._reader.parse(text)
-        if scrape.series != self._layout.series:
-            self._layout = _lay_out(scrape.series, self._rules, self.host)
-        return tuple(self._block(entity, scrape, now) for entity in self._layout.take)
-
-    def nodes(self) -> tuple[Node, ...]:
-        """The nodes and the numbers of their GPUs, as seen in the last scrape."""
-        counts: dict[str, int] = dict.fromkeys(self._layout.ids.get("node", ()), 0)
-        models: dict[str, str] = {}
-        for gpu in self._layout.ids.get("gpu", ()):
-            node, _, index = gpu.rpartition("/")
-            counts[node] = max(counts.get(node, 0), int(index) + 1)
-            models[node] = self._layout.models.get(gpu, "")
-        return tuple(Node(id=n, gpus=count, model=models.get(n, "")) for n, count in counts.items())
-
-    def _block(self, entity: Entity, scrape: Scrape, now: float) -> Block:
-        layout = self._layout
-        ids, metrics, take = layout.ids[entity], layout.metrics[entity], layout.take[entity]
-        raw, cells = scrape.values[take], layout.cell[entity]
-        # Blanks are told by their raw value; infinity stays one whatever the scale.
-        raw = np.where(is_blank(raw, layout.counter[entity]), np.inf, raw)
-        values = raw * layout.scale[entity]
-        flat = np.full(len(ids) * len(metrics), np.nan)
-        flat[cells[::-1]] = values[::-1]
-        parts = np.bincount(cells, minlength=flat.size) > 1
-        if parts.any():
-            finite = np.where(np.isfinite(values), values, 0.0)
-            summed = np.bincount(cells, weights=finite, minlength=flat.size)
-            additive = layout.marks[entity] & np.uint8(Quality.SHARED | Quality.DUPLICATE) == 0
-            flat = np.where(parts & additive, summed, flat)
-        grid = flat.reshape(len(ids), len(metrics))
-        block = Block.of(entity, ids, {m: grid[:, i] for i, m in enumerate(metrics)})
-        block.quality[...] |= layout.marks[entity].reshape(grid.shape)
-        old = now - scrape.ts_s[take] > STALE_PERIODS * self.period_s
-        if old.any():
-            block.quality.ravel()[cells[old]] |= np.uint8(Quality.STALE)
-        return block
-
-
-def _lay_out(series: list[Series], rules: Rules, host: str) -> _Layout:
-    layout = _Layout(series)
-    targets = [(i, rules(one, host)) for i, one in enumerate(series)]
-    for entity in ("gpu", "node", "link"):
-        found = [(i, t) for i, t in targets if t is not None and t.entity == entity]
-        if not found:
-            continue
-        ids = tuple(dict.fromkeys(t.id for _, t in found))
-        metrics = tuple(dict.fromkeys(t.metric for _, t in found))
-        row, column = {n: i for i, n in enumerate(ids)}, {n: i for i, n in enumerate(metrics)}
-        cells = np.array([row[t.id] * len(metrics) + column[t.metric] for _, t in found])
-        layout.take[entity] = np.array([i for i, _ in found])
-        layout.ids[entity], layout.metrics[entity], layout.cell[entity] = ids, metrics, cells
-        layout.scale[entity] = np.array([t.scale * _weight(t) for _, t in found])
-        layout.counter[entity] = np.array([METRICS[t.metric].kind == "counter" for _, t in found])
-        layout.marks[entity] = _marks(cells, [t for _, t in found], len(ids) * len(metrics))
-        layout.models |= {t.id: t.model for _, t in found if t.model}
-    return layout
-
-
-def _weight(target: Target) -> float:
-    """What a slice's figure counts for the device: shares by its size, bytes in full."""
-    share = METRICS[target.metric].unit == "1" and target.metric not in ("up", "xid_error")
-    return target.part if share else 1.0
-
-
-def _marks(cells: NDArray[np.int64], targets: list[Target], size: int) -> NDArray[np.uint8]:
-    marks = np.zeros(size, dtype=np.uint8)
-    seen: set[int] = set()
-    for cell, target in zip(cells.tolist(), targets, strict=True):
-        per_slice = METRICS[target.metric].unit in ("1", "B") and target.metric != "xid_error"
-        if target.part < 1 and not per_slice:
-            marks[cell] |= np.uint8(Quality.SHARED)
-        elif target.part == 1 and cell in seen:
-            marks[cell] |= np.uint8(Quality.DUPLICATE)
-        seen.add(cell)
-    return marks
-
-
 class Scraper:
     """Fetches exporters once a period and turns each answer into a batch.
 
     One request at a time for each exporter: a slow one skips periods, it never queues them. An
     exporter that does not answer, or not in the format, gives one ``alarm`` event, and one
     ``clear`` when it is back.
+
+    Parameters
+    ----------
+    kind, argument: the two parts of the spec.
+    rules: where series go.
+    discover: gives the URLs when the spec names none; may block; asked again every
+        ``discover_s`` seconds, so that nodes may join and leave.
     """
 
-    def __init__(self, kind: str, argument: str, rules: Rules) -> None:
-        self.name = f"{kind}:{argument}"
-        self.urls, self.period_s = _urls(kind, argument)
-        self._endpoints = {
-            url: Endpoint(urlsplit(url).hostname or url, rules, self.period_s) for url in self.urls
-        }
+    discover_s = 10.0
+
+    def __init__(
+        self,
+        kind: str,
+        argument: str,
+        rules: Rules,
+        discover: Callable[[], Iterable[str]] | None = None,
+    ) -> None:
+        self.name = f"{kind}:{argument}" if argument else kind
+        self.urls, self.period_s = _urls(kind, argument, needed=discover is None)
+        self._rules, self._discover = rules, None if self.urls else discover
+        self._endpoints: dict[str, Endpoint] = {}
         self._topology = Topology()
         self._failing: dict[str, str] = {}
 
     async def batches(self) -> AsyncIterator[Batch]:
-        """One batch an exporter and period, without end."""
+        """One batch an exporter and period, without end.
+
+        Raises what ``discover`` raises when it is first asked.
+        """
         import httpx
 
-        queue: asyncio.Queue[Batch] = asyncio.Queue(maxsize=2 * len(self.urls))
+        if self._discover:
+            self.urls = tuple(await asyncio.to_thread(self._discover))
+        queue: asyncio.Queue[Batch] = asyncio.Queue(maxsize=2 * max(1, len(self.urls)))
+        # Exporters are neighbours: a proxy from the environment has no business between.
         timeout = max(self.period_s, 1.0)
-        async with httpx.AsyncClient(timeout=timeout, follow_redirects=False) as client:
-            tasks = [asyncio.create_task(self._follow(client, url, queue)) for url in self.urls]
+        async with httpx.AsyncClient(timeout=timeout, trust_env=False) as client:
+            running = asyncio.create_task(self._run(client, queue))
             try:
                 while True:
                     yield await queue.get()
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+    async def _run(self, client: object, queue: asyncio.Queue[Batch]) -> None:
+        tasks: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                for url in tasks.keys() - set(self.urls):
+                    tasks.pop(url).cancel()
+                for url in self.urls:
+                    if url not in tasks:
+                        tasks[url] = asyncio.create_task(self._follow(client, url, queue))
+                await asyncio.sleep(self.discover_s)
+                if self._discover:
+                    with contextlib.suppress(Exception):  # what was known goes on
+                        self.urls = tuple(await asyncio.to_thread(self._discover))
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
 
     async def _follow(self, client: object, url: str, queue: asyncio.Queue[Batch]) -> None:
         due = time.monotonic()
@@ -220,7 +128,8 @@ class Scraper:
     async def _once(self, client: object, url: str) -> Batch | None:
         now = time.time()
         try:
-            text, date = await _fetch(client, url)
+            async with asyncio.timeout(max(self.period_s, ANSWER_S)):
+                text, date = await _fetch(client, url)
             return self.take(url, text, now, date)
         except Exception as error:  # whatever a network does is an answer of the exporter
             reason = f"{type(error).__name__}: {error}"[:200]
@@ -235,7 +144,10 @@ class Scraper:
 
         Raises FormatError when the text is not in the exposition format.
         """
-        endpoint = self._endpoints[url]
+        endpoint = self._endpoints.get(url)
+        if endpoint is None:
+            host = urlsplit(url).hostname or url
+            endpoint = self._endpoints[url] = Endpoint(host, self._rules, self.period_s)
         blocks = endpoint.blocks(text, now)
         if not blocks:
             raise FormatError("has no series that telemetry knows", file=url)
@@ -290,7 +202,7 @@ def _seconds(date: str, otherwise: float) -> float:
         return otherwise
 
 
-def _urls(kind: str, argument: str) -> tuple[tuple[str, ...], float]:
+def _urls(kind: str, argument: str, *, needed: bool) -> tuple[tuple[str, ...], float]:
     urls, period = [], 1.0
     for part in filter(None, (p.strip() for p in argument.split(","))):
         if part.startswith("period="):
@@ -310,7 +222,7 @@ def _urls(kind: str, argument: str) -> tuple[tuple[str, ...], float]:
         if bad:
             raise InputError(f"wants http://HOST:PORT/PATH, got '{part[:80]}'", field=kind)
         urls.append(url if pieces.path not in ("", "/") else f"{url.rstrip('/')}/metrics")
-    if not urls:
+    if needed and not urls:
         raise InputError(f"wants {kind}:URL[,URL...][,period=S]", field=kind)
     return tuple(dict.fromkeys(urls)), period
 
@@ -318,8 +230,3 @@ def _urls(kind: str, argument: str) -> tuple[tuple[str, ...], float]:
 def prometheus(argument: str) -> Scraper:
     """The source ``prometheus``."""
     return Scraper("prometheus", argument, general)
-
-
-def labels_of(labels: Mapping[str, str], *names: str) -> str:
-    """The first of these labels that is there and not empty, or ''."""
-    return next((labels[name] for name in names if labels.get(name)), "")

@@ -1,16 +1,21 @@
-"""Ray's own metrics of its nodes: ``ray:URL[,URL...][,period=S]``.
+"""Ray's own metrics of its nodes: ``ray[:URL[,URL...]][,period=S]``.
 
 Every Ray node's agent serves Prometheus text on its metrics export port. This module knows the
-names, not Ray: whoever runs beside Ray asks it for its nodes and passes the URLs. Nodes are named
-by their address, as Ray's ``ip`` label has it.
+names, not Ray: whoever runs beside Ray hands it ``ray.nodes``, and the source follows nodes that
+join and leave. Nodes are named by their address, as Ray's ``ip`` label has it.
 """
 
 from __future__ import annotations
 
-from qcluster.telemetry.sources.exposition import Series
-from qcluster.telemetry.sources.prometheus import Scraper, Target, gpu_id, labels_of
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-__all__ = ["ray", "ray_rules"]
+from qcluster.errors import NotReady
+from qcluster.telemetry.sources.endpoint import Target, gpu_id, labels_of
+from qcluster.telemetry.sources.exposition import Series
+from qcluster.telemetry.sources.prometheus import Scraper
+
+__all__ = ["ray", "ray_rules", "ray_urls"]
 
 _NODE = {
     "ray_node_cpu_utilization": ("node_cpu", 0.01),
@@ -36,10 +41,36 @@ def ray_rules(series: Series, host: str) -> Target | None:
         metric, scale = _GPU[series.name]
         subject = gpu_id(node, labels.get("GpuIndex", ""))
         if subject is not None:
-            return Target("gpu", subject, metric, scale, model=labels.get("GpuDeviceName", ""))
+            model, device = labels.get("GpuDeviceName", ""), labels.get("GpuUuid", "")
+            return Target("gpu", subject, metric, scale, model=model, device=device)
     return None
 
 
-def ray(argument: str) -> Scraper:
-    """The source ``ray``."""
-    return Scraper("ray", argument, ray_rules)
+def ray_urls(nodes: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Where the living nodes serve their metrics, from what ``ray.nodes()`` returns.
+
+    Raises NotReady while no living node has a metrics port.
+    """
+    urls = []
+    for node in nodes:
+        address, port = node.get("NodeManagerAddress"), node.get("MetricsExportPort")
+        if node.get("Alive", node.get("alive")) and address and port:
+            host = f"[{address}]" if ":" in address else address
+            urls.append(f"http://{host}:{port}/metrics")
+    if not urls:
+        raise NotReady("no living Ray node has a metrics port")
+    return tuple(sorted(urls))
+
+
+def ray(argument: str, nodes: Callable[[], Iterable[Mapping[str, Any]]] | None = None) -> Scraper:
+    """The source ``ray``. ``nodes`` is ``ray.nodes`` where Ray is; it may block.
+
+    Without URLs and without ``nodes`` it raises NotReady when it is read.
+    """
+
+    def discover() -> tuple[str, ...]:
+        if nodes is None:
+            raise NotReady("the source 'ray' needs a Ray cluster around it, or URLs")
+        return ray_urls(nodes())
+
+    return Scraper("ray", argument, ray_rules, discover)

@@ -35,6 +35,8 @@ __all__ = ["parse_samples"]
 
 # Year 5138 in seconds; milliseconds since 1970 passed it in 1973.
 MAX_TS_S = 1e11
+# 256 layers of 4,096 experts; a window of loads is kept several times.
+MAX_CELLS = 1 << 20
 _UNITS = (
     *("_w", "_j", "_mhz", "_c", "_bytes", "_s", "_mw", "_kw", "_mj", "_khz", "_hz", "_ghz"),
     *("_gb", "_gb_s", "_gbps", "_mb_s"),
@@ -135,17 +137,20 @@ class _Gather:
 
 
 def _documents(data: Any) -> Iterator[tuple[int | None, Mapping[str, Any]]]:
-    if isinstance(data, (bytes, str)):
-        data = load_lines(data)
-    if isinstance(data, Mapping):
-        rows: list[tuple[int | None, Any]] = [(None, data)]
-    elif isinstance(data, list):
-        rows = list(enumerate(data, start=1))
-    else:
-        raise FormatError("wants a JSON object, a list of them, or one a line")
-    if not rows:
+    read = load_lines(data) if isinstance(data, (bytes, str)) else iter([(None, data)])
+    for row, document in read:
+        if isinstance(document, Mapping):
+            yield row, document
+        elif isinstance(document, list) and row is None:
+            yield from _listed(document)
+        else:
+            raise FormatError("wants a JSON object, a list of them, or one a line", row=row)
+
+
+def _listed(documents: list[Any]) -> Iterator[tuple[int | None, Mapping[str, Any]]]:
+    if not documents:
         raise FormatError("holds no samples")
-    for row, document in rows:
+    for row, document in enumerate(documents, start=1):
         if not isinstance(document, Mapping):
             raise FormatError("wants a JSON object", row=row)
         yield row, document
@@ -243,6 +248,8 @@ def _load(value: Any) -> NDArray[np.float64]:
         raise FormatError("wants layers of lists of tokens an expert", field="expert_load")
     if len({len(row) for row in value}) != 1:
         raise FormatError("layers differ in their number of experts", field="expert_load")
+    if len(value) * len(value[0]) > MAX_CELLS:
+        raise FormatError(f"has more than {MAX_CELLS:,} experts in all layers", field="expert_load")
     load = np.array([numbers(row, "expert_load") for row in value])
     if not np.isfinite(load).all() or (load < 0).any():
         raise FormatError("wants finite numbers of at least 0", field="expert_load")

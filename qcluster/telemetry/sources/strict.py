@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,7 @@ def load_json(text: bytes | str) -> Any:
     Raises FormatError in one line, also where the nesting is too deep for the parser.
     """
     try:
-        if isinstance(text, bytes):
-            text = text.decode("utf-8")
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_twins)
-    except UnicodeDecodeError:
-        raise FormatError("is not UTF-8") from None
+        return json.loads(_decoded(text), parse_constant=_no_constant, object_pairs_hook=_no_twins)
     except RecursionError:
         raise FormatError("is nested too deeply") from None
     except FormatError:
@@ -38,28 +34,43 @@ def load_json(text: bytes | str) -> Any:
         raise FormatError(f"is not JSON: {error}") from None
 
 
-def load_lines(data: bytes | str) -> Any:
-    """One JSON document, or a list of those that stand one a line.
+def load_lines(data: bytes | str) -> Iterator[tuple[int | None, Any]]:
+    """One JSON document, or those that stand one a line, with their lines; read as they are asked.
 
     Raises FormatError naming the line.
     """
-    text = data.decode("utf-8", errors="replace") if isinstance(data, bytes) else data
-    lines = [(i, line) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    text = _decoded(data)
+    # Not splitlines: U+2028 and its like are no ends of lines in JSON.
+    lines = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
         raise FormatError("holds no samples")
-    if isinstance(data, bytes) and "\ufffd" in text:
-        load_json(data)
-    if len(lines) == 1 or not lines[0][1].rstrip().endswith("}"):
-        return load_json(text)
-    out = []
-    for row, line in lines:
+    row, first = lines[0]
+    if len(lines) == 1 or not first.rstrip().endswith("}"):
+        yield None, load_json(text)
+        return
+    try:
+        document = load_json(first)
+    except FormatError as error:
         try:
-            out.append(load_json(line))
-        except FormatError as error:
-            if row == lines[0][0]:
-                return load_json(text)
+            document = load_json(text)  # one document over several lines
+        except FormatError:
             raise error.at(row=row) from None
-    return out
+        yield None, document
+        return
+    yield row, document
+    for row, line in lines[1:]:
+        try:
+            document = load_json(line)
+        except FormatError as error:
+            raise error.at(row=row) from None
+        yield row, document
+
+
+def _decoded(data: bytes | str) -> str:
+    try:
+        return data.decode("utf-8") if isinstance(data, bytes) else data
+    except UnicodeDecodeError:
+        raise FormatError("is not UTF-8") from None
 
 
 def name_text(value: Any, field: str) -> str:
@@ -111,6 +122,9 @@ def _no_constant(name: str) -> None:
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise FormatError("stands twice", field=next(n for n in names if names.count(n) > 1))
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise FormatError("stands twice", field=name[:64])
+            seen.add(name)
     return out

@@ -12,11 +12,12 @@ FILE is one of these, text also as ``.gz``:
 
 SPEED is trace seconds a real second (1 without it), ``max`` as fast as it can be read. Keys:
 
-    topology=FILE jobs=FILE   cluster topology and job profiles sent with the first batch
-    run=NAME                  only this run of a CSV with a run column
-    window=N                  tokens of one window (1000)
-    period=S                  seconds between batches (the file's own median step; 1 for npz)
-    loop=1                    begin again at the end
+    run=NAME   only this run of a CSV with a run column
+    window=N   tokens of one window (1000)
+    period=S   seconds between batches (the file's own median step; 1 for npz)
+    loop=1     begin again at the end
+
+What a recording does not say of its cluster, the sources ``topology`` and ``jobs`` can.
 
 Time stamps keep the trace's own spacing, whatever the speed, so that rates come out right; they
 are moved so that the first sample happens at the moment of start, because planners judge age
@@ -28,22 +29,18 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
-import json
 import math
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from qcluster.errors import FormatError, InputError
-from qcluster.telemetry.jobs import Job
 from qcluster.telemetry.schema import Batch
-from qcluster.telemetry.topology import Topology
 
 __all__ = ["Recording", "Replay", "read"]
 
-_KEYS = {"topology", "jobs", "run", "window", "period", "loop"}
+_KEYS = {"run", "window", "period", "loop"}
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,6 @@ class Recording:
 
     path: Path
     speed: float = 1.0
-    topology: Path | None = None
-    jobs: Path | None = None
     run: str | None = None
     window: int = 1000
     period_s: float | None = None
@@ -75,12 +70,9 @@ class Recording:
         for key in options:
             if key not in _KEYS:
                 raise InputError(f"a replay knows {', '.join(sorted(_KEYS))}", field=key)
-        paths = {key: _there(options[key]) for key in ("topology", "jobs") if key in options}
         return cls(
             _there(name),
             speed,
-            topology=paths.get("topology"),
-            jobs=paths.get("jobs"),
             run=options.get("run"),
             window=int(_positive(options.get("window", "1000"), "window")),
             period_s=_positive(options["period"], "period") if "period" in options else None,
@@ -108,7 +100,9 @@ class Replay:
             for batch in batches:
                 ts_s = batch.ts_s + shift
                 await asyncio.sleep(max(0.0, clock + (ts_s - begin) / speed - time.monotonic()))
-                yield dataclasses.replace(batch, ts_s=ts_s, source=self.name)
+                # In slow motion batches come further apart than their time stamps say.
+                period_s = batch.period_s / min(1.0, speed)
+                yield dataclasses.replace(batch, ts_s=ts_s, period_s=period_s, source=self.name)
             if not self.recording.loop:
                 return
             shift += last - first + batches[-1].period_s
@@ -121,18 +115,10 @@ def read(recording: Recording | str | Path) -> Iterator[Batch]:
     """
     if not isinstance(recording, Recording):
         recording = Recording(Path(recording))
-    extra: dict[str, Any] = {}
-    if recording.topology:
-        extra["topology"] = Topology.read(recording.topology)
-    if recording.jobs:
-        extra["jobs"] = _read_jobs(recording.jobs)
     empty = True
     for batch in _read(recording):
-        # What was given beside the recording stands above what the recording itself says.
-        later = {"topology": None} if "topology" in extra and batch.topology is not None else {}
-        changes = extra if empty else later
-        yield dataclasses.replace(batch, **changes) if changes else batch
         empty = False
+        yield batch
     if empty:
         raise FormatError("holds no samples", file=recording.path)
 
@@ -177,24 +163,6 @@ def _with_period(batches: list[Batch], period_s: float | None, path: Path) -> li
     steps = sorted(b - a for a, b in itertools.pairwise(times))
     period = period_s or (steps[len(steps) // 2] if steps else 1.0)
     return [dataclasses.replace(batch, period_s=period) for batch in batches]
-
-
-def _read_jobs(path: Path) -> tuple[Job, ...]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else _yaml(text)
-    except (OSError, ValueError) as error:
-        raise FormatError(f"cannot be read: {error}", file=path) from None
-    return Job.parse_all(data, file=path)
-
-
-def _yaml(text: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error).replace("\n", " ")) from None
 
 
 def _cut_speed(argument: str) -> tuple[str, float]:

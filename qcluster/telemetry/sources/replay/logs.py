@@ -13,8 +13,9 @@ from pathlib import Path
 
 from qcluster.errors import FormatError
 from qcluster.telemetry.schema import Batch
+from qcluster.telemetry.sources.endpoint import Endpoint
 from qcluster.telemetry.sources.exposition import Reader
-from qcluster.telemetry.sources.prometheus import Endpoint, general
+from qcluster.telemetry.sources.prometheus import general
 from qcluster.telemetry.sources.strict import load_json, number
 from qcluster.telemetry.topology import Topology
 

@@ -48,7 +48,9 @@ class Simulate:
         begin, clock = time.time() - self.scenario.period_s, time.monotonic()
         simulator = Simulator(self.scenario, start_ts_s=begin)
         while True:
-            batch = dataclasses.replace(simulator.step(), source=self.name)
+            # In slow motion batches come further apart than their time stamps say.
+            period_s = self.scenario.period_s / min(1.0, self.speed)
+            batch = dataclasses.replace(simulator.step(), source=self.name, period_s=period_s)
             due = clock + (simulator.t - self.scenario.period_s) / self.speed
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             yield batch

@@ -2,7 +2,7 @@
 
 Dynamic power is activity x f x V(f)^2 with voltage linear in frequency; the governor takes the
 highest clock of the grid whose power stays within the limit; temperature follows power with one
-time constant. Idle GPUs drop to their lowest clock.
+time constant. A GPU that no job holds drops to its lowest clock; one that is held stays awake.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Chips:
         self.grid = np.arange(model.min_mhz, model.max_mhz + 1, model.step_mhz, dtype=np.float64)
         x = self.grid / model.max_mhz
         self._shape = x * (V0 + (1 - V0) * x) ** 2
+        self._rise = (x - x[0]) / (1 - x[0])
         # No two pieces of silicon leak alike.
         self._spread = rng.normal(1.0, 0.02, gpus)
         self.limit_w = np.full(gpus, float(model.max_w))
@@ -36,13 +37,15 @@ class Chips:
         self.power_w = np.full(gpus, float(model.idle_w))
         self.temperature_c = np.full(gpus, model.inlet_c + model.idle_w * model.ohm_c_per_w)
 
-    def step(self, activity: NDArray[np.float64], dt: float) -> None:
+    def step(self, activity: NDArray[np.float64], held: NDArray[np.bool_], dt: float) -> None:
         """Move ``dt`` seconds on under ``activity`` (gpus,), shares of peak in [0, 1]."""
         model = self.model
-        swing = (OVERDRIVE * model.max_w - model.idle_w) * self._spread
-        table = model.idle_w + (swing * activity)[:, None] * self._shape[None, :]
+        swing = (OVERDRIVE * model.max_w - model.awake_w) * self._spread
+        base = model.idle_w + (model.awake_w - model.idle_w) * self._rise
+        table = base[None, :] + (swing * activity)[:, None] * self._shape[None, :]
         fits = np.count_nonzero(table <= self.limit_w[:, None], axis=1) - 1
-        chosen = np.where(activity < IDLE_ACTIVITY, 0, np.maximum(fits, 0))
+        asleep = (activity < IDLE_ACTIVITY) & ~held
+        chosen = np.where(asleep, 0, np.maximum(fits, 0))
         self.clock_mhz = self.grid[chosen]
         self.power_w = table[np.arange(len(activity)), chosen]
         target = model.inlet_c + self.power_w * model.ohm_c_per_w

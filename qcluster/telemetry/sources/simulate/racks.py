@@ -1,7 +1,8 @@
 """The clusters that the simulator knows: topology, the processor's electrical figures, the jobs.
 
-Figures are the vendors' data sheets for bandwidth, clocks and power limits, and round numbers near
-published measurements for idle power and thermal resistance. A rack is a description; it holds no
+Figures are the vendors' data sheets for bandwidth, clocks and power limits. The H100's idle power,
+power awake and thermal resistance agree with recordings of a real node; the other models' are
+round numbers near published ones. A rack is a description; it holds no
 state.
 """
 
@@ -23,12 +24,14 @@ HOURS_4 = 4 * 3600.0
 class GpuModel:
     """Electrical and thermal figures of one GPU.
 
-    Watts, MHz, bytes; ``ohm_c_per_w`` is die temperature above inlet for each watt, ``tau_s`` the
-    time constant with which temperature follows power.
+    Watts, MHz, bytes; ``idle_w`` is drawn asleep at the lowest clock, ``awake_w`` at the highest
+    clock without work; ``ohm_c_per_w`` is die temperature above inlet for each watt, ``tau_s`` the
+    time constant with which temperature follows power. ``host_w`` is the rest of the node.
     """
 
     name: str
     idle_w: float
+    awake_w: float
     min_w: float
     max_w: float
     min_mhz: int
@@ -38,7 +41,7 @@ class GpuModel:
     memory_bytes: float
     inlet_c: float
     ohm_c_per_w: float
-    tau_s: float = 25.0
+    tau_s: float = 5.0
     host_w: float = 500.0
 
 
@@ -79,17 +82,50 @@ class Rack:
 
 
 _GB200 = GpuModel(
-    name="GB200", idle_w=185, min_w=200, max_w=1200, min_mhz=345, max_mhz=2062, step_mhz=15,
-    memory_mhz=3996, memory_bytes=186e9, inlet_c=30, ohm_c_per_w=0.028, host_w=620,
-)  # fmt: skip
+    name="GB200",
+    idle_w=185,
+    awake_w=270,
+    min_w=200,
+    max_w=1200,
+    min_mhz=345,
+    max_mhz=2062,
+    step_mhz=15,
+    memory_mhz=3996,
+    memory_bytes=186e9,
+    inlet_c=30,
+    ohm_c_per_w=0.028,
+    host_w=620,
+)
 _H100 = GpuModel(
-    name="H100", idle_w=72, min_w=200, max_w=700, min_mhz=345, max_mhz=1980, step_mhz=15,
-    memory_mhz=2619, memory_bytes=80e9, inlet_c=28, ohm_c_per_w=0.062, host_w=2000,
-)  # fmt: skip
+    name="H100",
+    idle_w=72,
+    awake_w=120,
+    min_w=200,
+    max_w=700,
+    min_mhz=345,
+    max_mhz=1980,
+    step_mhz=15,
+    memory_mhz=2619,
+    memory_bytes=80e9,
+    inlet_c=27,
+    ohm_c_per_w=0.051,
+    host_w=2000,
+)
 _V100 = GpuModel(
-    name="V100", idle_w=43, min_w=150, max_w=300, min_mhz=135, max_mhz=1530, step_mhz=15,
-    memory_mhz=877, memory_bytes=32e9, inlet_c=27, ohm_c_per_w=0.13, host_w=750,
-)  # fmt: skip
+    name="V100",
+    idle_w=43,
+    awake_w=58,
+    min_w=150,
+    max_w=300,
+    min_mhz=135,
+    max_mhz=1530,
+    step_mhz=15,
+    memory_mhz=877,
+    memory_bytes=32e9,
+    inlet_c=27,
+    ohm_c_per_w=0.13,
+    host_w=750,
+)
 
 
 def _node(name: str, gpus: int, model: GpuModel, domain: str) -> Node:

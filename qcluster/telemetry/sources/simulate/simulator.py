@@ -100,7 +100,7 @@ class Simulator:
         for fault in self._of("power_step"):
             activity[self._members(fault)] = fault.value
         activity[~up] = 0.0
-        self.chips.step(activity, dt)
+        self.chips.step(activity, self.workload.held & up, dt)
         tx, rx = self.fabric.carry(flow, lanes, dt)
         self._tx += tx
         self._rx += rx
@@ -211,7 +211,7 @@ class Simulator:
             "mem_clock_mhz": np.full(n, float(model.memory_mhz)),
             "temperature_c": np.round(chips.temperature_c),
             "utilization": np.clip(np.where(busy, 0.25 + activity, 0.0), 0.0, 1.0),
-            "sm_active": np.clip(0.92 * activity, 0.0, 1.0),
+            "sm_active": np.clip(0.88 * activity, 0.0, 1.0),
             "tensor_active": np.clip(0.6 * activity**1.3, 0.0, 1.0),
             "dram_active": np.clip(0.45 * activity**0.8, 0.0, 1.0),
             "memory_used_bytes": np.where(self.workload.held, 0.83, 0.004) * model.memory_bytes,

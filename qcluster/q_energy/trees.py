@@ -1,0 +1,82 @@
+"""Boosted trees as plain arrays: fitted by scikit-learn, kept and evaluated without it.
+
+A fitted ``HistGradientBoostingRegressor`` (Ke et al. 2017's histograms) becomes one table of nodes,
+so a forecaster is saved as safetensors instead of a pickle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Trees"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Trees:
+    """``split`` (m, 2): threshold, leaf value. ``link`` (m, 5): feature, left, right, is leaf,
+    missing goes left. ``root`` (trees,) first nodes. ``base`` is added to the sum of leaves.
+    """
+
+    split: Floats
+    link: NDArray[np.int64]
+    root: NDArray[np.int64]
+    base: float
+
+    @classmethod
+    def fit(
+        cls,
+        x: Floats,
+        y: Floats,
+        weight: Floats | None = None,
+        *,
+        seed: int = 0,
+        rounds: int = 200,
+        **options: Any,
+    ) -> Trees:
+        """Least absolute error over rows x (n, features), or as ``options`` say."""
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
+        options = {"loss": "absolute_error", **options}
+        model = HistGradientBoostingRegressor(max_iter=rounds, random_state=seed, **options)
+        model.fit(x, y, sample_weight=weight)
+        split, link, root, total = [], [], [], 0
+        for (tree,) in model._predictors:  # noqa: SLF001 - the only place that trees live
+            nodes = tree.nodes
+            split.append(np.stack([nodes["num_threshold"], nodes["value"]], axis=1))
+            names = ("feature_idx", "left", "right", "is_leaf", "missing_go_to_left")
+            table = np.stack([nodes[name].astype(np.int64) for name in names], axis=1)
+            table[:, 1:3] += total
+            link.append(table)
+            root.append(total)
+            total += len(nodes)
+        base = float(np.ravel(model._baseline_prediction)[0])  # noqa: SLF001
+        return cls(np.concatenate(split), np.concatenate(link), np.array(root), base)
+
+    def predict(self, x: Floats) -> Floats:
+        """(n,) values for rows (n, features); NaN goes where it went in training."""
+        from qcluster.q_energy import _kernels
+
+        out = np.full(len(x), self.base)
+        _kernels.add_trees(np.ascontiguousarray(x), self.split, self.link, self.root, out)
+        return out
+
+    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """For a safetensors file, under ``name``."""
+        return {
+            f"{name}.split": self.split,
+            f"{name}.link": self.link,
+            f"{name}.root": self.root,
+            f"{name}.base": np.array([self.base]),
+        }
+
+    @classmethod
+    def of(cls, arrays: dict[str, NDArray[Any]], name: str) -> Trees:
+        """Back from ``arrays``."""
+        parts = [arrays[f"{name}.{part}"] for part in ("split", "link", "root", "base")]
+        return cls(parts[0], parts[1], parts[2], float(parts[3][0]))

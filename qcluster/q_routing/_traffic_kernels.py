@@ -1,0 +1,138 @@
+"""Numba kernels of traffic: which copy serves each pick of a token, and co-activation placement."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["anneal_groups", "cover_layer", "extra_gain", "pair_counts"]
+
+F = NDArray[np.float64]
+I = NDArray[np.int64]  # noqa: E741
+B = NDArray[np.bool_]
+
+
+@njit(cache=True)
+def cover_layer(picks: I, on: B, speed: F, weight: float, slack: float, load: F, out: I) -> int:
+    """GPU of each pick (tokens, k): a token's picks go to few GPUs, those with load to spare.
+
+    Greedy cover: the GPU that holds most of what is left, each pick counted 1 - weight x (lead -
+    slack) where the GPU's time leads the mean by more than ``slack`` of what the mean will be in
+    the end. ``load`` (gpus,) is
+    added to. Returns the number of distinct GPUs, summed over tokens.
+    """
+    tokens, k = picks.shape
+    gpus = speed.size
+    visits, total, rate = 0, load.sum(), speed.sum()
+    final = (total + tokens * k) / rate
+    for i in range(tokens):
+        for j in range(k):
+            out[i, j] = -1
+        left = k
+        mean = total / rate
+        while left > 0:
+            best, at = -np.inf, -1
+            for g in range(gpus):
+                held = 0
+                for j in range(k):
+                    if out[i, j] < 0 and on[picks[i, j], g]:
+                        held += 1
+                if held == 0:
+                    continue
+                lead = (load[g] / speed[g] - mean) / final
+                # Of equals, the emptier one.
+                value = held * (1.0 - weight * max(0.0, lead - slack)) - 1e-3 * lead
+                if value > best:
+                    best, at = value, g
+            visits += 1
+            for j in range(k):
+                if out[i, j] < 0 and on[picks[i, j], at]:
+                    out[i, j] = at
+                    left -= 1
+                    load[at] += 1.0
+        total += k
+    return visits
+
+
+@njit(cache=True)
+def pair_counts(picks: I, experts: int) -> F:
+    """(experts, experts) in how many tokens two experts were picked together, diagonal 0."""
+    out = np.zeros((experts, experts))
+    for i in range(picks.shape[0]):
+        for a in range(picks.shape[1]):
+            for b in range(a):
+                out[picks[i, a], picks[i, b]] += 1.0
+                out[picks[i, b], picks[i, a]] += 1.0
+    return out
+
+
+@njit(cache=True)
+def anneal_groups(pairs: F, w: F, home: I, speed: F, cap: float, steps: int, seed: int) -> None:
+    """Swap experts between GPUs so that those picked together stand together, in place.
+
+    ``home`` (experts,) GPU of each expert. The gain is pairs kept inside; a GPU's load beyond
+    ``cap`` x mean costs as much as the pairs that its overload could hold.
+    """
+    np.random.seed(seed)  # noqa: NPY002
+    experts, gpus = home.size, speed.size
+    near = np.zeros((experts, gpus))
+    load = np.zeros(gpus)
+    for e in range(experts):
+        load[home[e]] += w[e]
+        for f in range(experts):
+            near[e, home[f]] += pairs[e, f]
+    limit = cap * w.sum() * speed / speed.sum()
+    hot = pairs.sum() / experts / gpus + 1e-9
+    fine = 4.0
+    for step in range(steps):
+        heat = hot * (1e-3 ** (step / steps))
+        e, f = np.random.randint(experts), np.random.randint(experts)  # noqa: NPY002
+        g, h = home[e], home[f]
+        if g == h:
+            continue
+        gain = near[e, h] + near[f, g] - near[e, g] - near[f, h] - 2.0 * pairs[e, f]
+        moved = w[e] - w[f]
+        before = max(0.0, load[g] - limit[g]) + max(0.0, load[h] - limit[h])
+        after = max(0.0, load[g] - moved - limit[g]) + max(0.0, load[h] + moved - limit[h])
+        gain -= fine * (after - before)
+        if gain < 0.0 and np.random.random() >= np.exp(gain / heat):  # noqa: NPY002
+            continue
+        home[e], home[f] = h, g
+        load[g] -= moved
+        load[h] += moved
+        for x in range(experts):
+            near[x, g] += pairs[x, f] - pairs[x, e]
+            near[x, h] += pairs[x, e] - pairs[x, f]
+
+
+@njit(cache=True)
+def extra_gain(picks: I, served: I, on: B, gain: F) -> None:
+    """How many GPU visits one more copy would save, (experts, gpus) into ``gain``.
+
+    A visit is saved where a token goes to a GPU for one expert alone and another GPU that it
+    visits anyway would hold that expert.
+    """
+    gain[:] = 0.0
+    tokens, k = picks.shape
+    for i in range(tokens):
+        for j in range(k):
+            alone = True
+            for m in range(k):
+                if m != j and served[i, m] == served[i, j]:
+                    alone = False
+                    break
+            if not alone:
+                continue
+            e = picks[i, j]
+            for m in range(k):
+                g = served[i, m]
+                if m == j or on[e, g]:
+                    continue
+                first = True
+                for n in range(m):
+                    if n != j and served[i, n] == g:
+                        first = False
+                        break
+                if first:
+                    gain[e, g] += 1.0

@@ -1,0 +1,146 @@
+"""Traffic: few GPUs for each token, at even load.
+
+Experts that tokens pick together are put on one GPU (as Occult, 2025, and ExFlow, 2024, do), by
+annealing under a load cap; spare slots go to the copies that save most visits; and a token's picks
+are served by a greedy cover (Chvatal 1979) that turns away from GPUs which are ahead in load.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qcluster.errors import InputError
+from qcluster.q_routing._traffic_kernels import (
+    anneal_groups,
+    cover_layer,
+    extra_gain,
+    pair_counts,
+)
+from qcluster.q_routing.problem import EMPTY, Placement, PlacementProblem
+
+__all__ = ["dispatch", "fan_out", "place_by_traffic"]
+
+Ints = NDArray[np.int64]
+
+LOAD_SLACK = 0.02
+"""How far a GPU may lead the others, as a share of the final mean, before picks turn away."""
+LOAD_WEIGHT = 60.0
+"""How strongly they then turn away: 1/60 further, wholly."""
+_PLAN_WEIGHT, _PLAN_SLACK = 20.0, 0.03
+_FIT_TOKENS, _ANNEAL_STEPS, _CAP = 4096, 200_000, 1.05
+
+
+def dispatch(placement: Placement, expert_ids: ArrayLike) -> Ints:
+    """GPU of each pick, same shape as ``expert_ids`` (tokens, layers, k).
+
+    Each token's picks go to few GPUs, while the GPUs of a layer stay evenly loaded for their
+    speeds; tokens are served in order. Raises InputError when an expert is out of range or the
+    layers are not those of the placement.
+    """
+    picks = _picks(expert_ids, placement.num_experts)
+    layers = len(placement.slots)
+    if picks.shape[1] != layers:
+        raise InputError(f"wants {layers} layers, got {picks.shape[1]}", field="expert_ids")
+    out = np.empty_like(picks)
+    live = np.flatnonzero(placement.speed > 0)
+    for x in range(layers):
+        on = _holds(placement.slots[x], placement.gpu_of_slot, placement.num_experts,
+                    placement.num_gpus)[:, live]  # fmt: skip
+        chosen = np.empty((picks.shape[0], picks.shape[2]), dtype=np.int64)
+        row = np.ascontiguousarray(picks[:, x])
+        load = np.zeros(len(live))
+        cover_layer(row, on, placement.speed[live], LOAD_WEIGHT, LOAD_SLACK, load, chosen)
+        out[:, x] = live[chosen]
+    return out
+
+
+def fan_out(gpus: ArrayLike) -> float:
+    """Mean number of distinct GPUs that a token is sent to in a layer, for (tokens, layers, k)."""
+    ordered = np.sort(np.asarray(gpus), axis=-1)
+    return float(1 + (np.diff(ordered, axis=-1) != 0).sum(axis=-1).mean())
+
+
+def place_by_traffic(problem: PlacementProblem, trace: ArrayLike) -> Ints:
+    """Slots (layers, num_slots) that keep picks of a token together.
+
+    trace: router picks (tokens, layers, k); at most 4,096 tokens, evenly spaced, are looked at.
+    """
+    if problem.mode != "global":
+        raise InputError("is for mode 'global' only", field="trace")
+    layers, experts = problem.load.shape[1:]
+    picks = _picks(trace, experts)
+    if picks.shape[1] != layers:
+        raise InputError(f"wants {layers} layers, got {picks.shape[1]}", field="trace")
+    picks = picks[:: -(-len(picks) // _FIT_TOKENS)]
+    slots = np.full((layers, problem.num_slots), EMPTY, dtype=np.int64)
+    live = np.flatnonzero(problem.speed > 0)
+    first = problem.slot_start[live]
+    room = np.minimum(problem.slot_start[live + 1] - first, experts)
+    total = problem.load.sum(axis=0)
+    for x in range(layers):
+        row = np.ascontiguousarray(picks[:, x])
+        on = _place_layer(row, total[x], room, problem.speed[live], x)
+        for g, begin in enumerate(first):
+            held = np.flatnonzero(on[:, g])
+            slots[x, begin : begin + len(held)] = held
+    return slots
+
+
+def _place_layer(
+    picks: Ints, load: NDArray[np.float64], room: Ints, speed: NDArray[np.float64], seed: int
+) -> NDArray[np.bool_]:
+    """(experts, gpus) which GPU holds which expert; ``room`` (gpus,) slots are all used."""
+    experts, gpus = len(load), len(room)
+    pairs = pair_counts(picks, experts)
+    home = _deal(load, room, speed)
+    anneal_groups(pairs, load, home, speed, _CAP, _ANNEAL_STEPS, seed)
+    on = np.zeros((experts, gpus), dtype=np.bool_)
+    on[np.arange(experts), home] = True
+    gain, served = np.empty((experts, gpus)), np.empty_like(picks)
+    for _ in range(int(room.sum()) - experts):
+        carried = np.zeros(gpus)
+        cover_layer(picks, on, speed, _PLAN_WEIGHT, _PLAN_SLACK, carried, served)
+        extra_gain(picks, served, on, gain)
+        ahead = carried / speed * (speed.sum() / carried.sum()) - 1
+        worth = (gain + 1e-3) * np.maximum(0.05, 1 - 5 * ahead)[None, :]
+        worth[:, on.sum(axis=0) >= room] = -1.0
+        worth[on] = -1.0
+        e, g = np.unravel_index(int(worth.argmax()), worth.shape)
+        on[e, g] = True
+    return on
+
+
+def _deal(load: NDArray[np.float64], room: Ints, speed: NDArray[np.float64]) -> Ints:
+    """(experts,) a first home each: heaviest first to the GPU that is least loaded, with each
+    GPU's part of all slots as its limit.
+    """
+    experts = len(load)
+    part = room * experts // int(room.sum())
+    for g in np.argsort(-(room - part), kind="stable"):
+        if part.sum() < experts:
+            part[g] += min(int(room[g] - part[g]), experts - int(part.sum()))
+    home, total = np.zeros(experts, dtype=np.int64), np.zeros(len(room))
+    for e in np.argsort(-load, kind="stable"):
+        g = int(np.where(part > 0, (total + load[e]) / speed, np.inf).argmin())
+        home[e] = g
+        total[g] += load[e]
+        part[g] -= 1
+    return home
+
+
+def _holds(slots: Ints, owner: Ints, experts: int, gpus: int) -> NDArray[np.bool_]:
+    on = np.zeros((experts, gpus), dtype=np.bool_)
+    used = slots >= 0
+    on[slots[used], owner[used]] = True
+    return on
+
+
+def _picks(expert_ids: ArrayLike, experts: int) -> Ints:
+    ids = np.asarray(expert_ids)
+    if ids.dtype.kind not in "iu" or ids.ndim != 3 or 0 in ids.shape:
+        message = f"wants whole numbers (tokens, layers, k), got {ids.dtype} of {ids.shape}"
+        raise InputError(message, field="expert_ids")
+    if int(ids.min()) < 0 or int(ids.max()) >= experts:
+        raise InputError(f"holds an expert outside 0 to {experts - 1}", field="expert_ids")
+    return ids.astype(np.int64)
