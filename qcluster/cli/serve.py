@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def serve(
     telemetry: list[str] = typer.Option(
         ["auto"],
-        help="Source, may be repeated: auto, simulate[:RACK], replay:FILE[@SPEED], nvml, ray, push.",
+        help="Source, repeatable: auto, simulate[:RACK], replay:FILE[@SPEED], nvml, ray, push.",
     ),
     topology: Path | None = typer.Option(None, help="Cluster topology file, YAML or JSON."),
     jobs: Path | None = typer.Option(None, help="Job profiles file, YAML or JSON."),

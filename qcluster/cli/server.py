@@ -52,7 +52,14 @@ def _run(settings: Settings, up: int, stopped: threading.Event) -> int:
         stop_on_signals(stopped)  # again: ray.init puts a handler of its own on SIGTERM
         if settings.address == "local":
             _end_with_head()
-        from actors.cluster import STORE, connect, start_cluster, stop_agents, stop_cluster
+        from actors.cluster import (
+            KEEPER,
+            STORE,
+            connect,
+            start_cluster,
+            stop_agents,
+            stop_cluster,
+        )
         from deployments.app import ApiOptions, deploy, withdraw
 
         try:
@@ -70,6 +77,10 @@ def _run(settings: Settings, up: int, stopped: threading.Event) -> int:
             os.write(up, b"1")
             url = f"http://{settings.host}:{settings.port}"
             note(f"open {url}/ for the page, /docs for the API; Ctrl-C stops")
+            if settings.agents:
+                threading.Thread(
+                    target=_agents, args=(connect(KEEPER), stopped), daemon=True
+                ).start()
             _first_plans(connect(STORE), started, stopped)
             stopped.wait()
         finally:
@@ -134,6 +145,21 @@ def _first_plans(store: Any, started: float, stopped: threading.Event) -> None:
         seq = store.wait(seq, 1.0)
     for name in sorted(waiting or ()):
         note(f"{name}: no plan yet: {alarms.get(name)}")
+
+
+def _agents(keeper: Any, stopped: threading.Event) -> None:
+    """Say which nodes get agents and lose them, and what is wrong, when it changes."""
+    told: dict[str, Any] = {}
+    while not stopped.wait(1.0):
+        try:
+            health = keeper.health()
+        except QClusterError:
+            continue
+        now = {"alarm": health["alarm"], "on": sorted(health["agents"].values())}
+        if now != told and (now["on"] or now["alarm"]):
+            on = ", ".join(now["on"]) or "no node"
+            note(f"agents on {on}" + (f"; {now['alarm']}" if now["alarm"] else ""))
+            told = now
 
 
 def _percent(gap: float | None) -> str:

@@ -82,7 +82,7 @@ class Place:
         for process in psutil.process_iter():
             try:
                 if Path(f"/proc/{process.pid}/ns/pid").readlink() == space:
-                    found[process.pid] = " ".join(process.cmdline())
+                    found[process.pid] = " ".join(process.cmdline())[:150]
             except (OSError, psutil.Error):
                 continue
         return found
@@ -137,17 +137,21 @@ class Host(Place):
         (home / ".ssh").mkdir(parents=True, mode=0o700)
         shutil.copy(lab.directory / "key.pub", home / ".ssh" / "authorized_keys")
         (home / ".bashrc").write_text(bashrc)
-        lab_home = f"{SHARED}/{name}"
+        # Root's own home stays what it is: a Python may be installed there.
+        there = f"{SHARED}/{name}"
+        (home / "passwd").write_text(
+            f"root:x:0:0:root:{there}:/bin/bash\nsshd:x:105:65534::/run/sshd:/usr/sbin/nologin\n"
+        )
         options = (
-            "HostKey=/root/.ssh/host AuthorizedKeysFile=/root/.ssh/authorized_keys PidFile=none "
-            "StrictModes=no UsePAM=no PermitRootLogin=yes PrintMotd=no AcceptEnv=none"
+            f"HostKey={there}/.ssh/host AuthorizedKeysFile={there}/.ssh/authorized_keys "
+            "PidFile=none StrictModes=no UsePAM=no PermitRootLogin=yes PrintMotd=no AcceptEnv=none"
         )
         flags = " ".join(f"-o {option}" for option in options.split())
         super().__init__(
             lab.inside(),
             script=f"""
             hostname {name}
-            mount --bind {lab_home} /root
+            mount --bind {there}/passwd /etc/passwd
             mount -t tmpfs tmpfs /tmp
             mount -t tmpfs tmpfs /dev/shm
             mount -t tmpfs tmpfs /run
@@ -158,9 +162,9 @@ class Host(Place):
             ip link set up dev eth0
             ip addr add {address}/24 dev eth0
             ip route add default via {GATEWAY}
-            ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/host
+            ssh-keygen -q -t ed25519 -N '' -f {there}/.ssh/host
             echo ready
-            exec env -i HOME=/root PATH={PATH} $(command -v sshd) -D -e {flags} 2>>/root/sshd.log
+            exec env -i HOME={there} PATH={PATH} $(command -v sshd) -D -q {flags}
             """,
         )
         link = f"v{name}"
