@@ -1,4 +1,4 @@
-"""A server that sets power limits, on a driver's double: nothing that ends it leaves caps behind."""
+"""A server that sets power limits, on a driver's double: whatever ends it, no cap is left."""
 
 from __future__ import annotations
 

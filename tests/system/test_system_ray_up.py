@@ -103,6 +103,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with hosts.Lab(tmp_path_factory.mktemp("lab")) as lab:
         made = Cluster(lab)
         made.ray("up", "--no-config-cache")
+        print(f"ray up returned: {time.monotonic() - made.began:.1f} s")
         yield made
 
 
@@ -112,8 +113,7 @@ ALL = {"head/0", "head/1", "worker/0", "worker/1"}
 def test_the_first_plan_comes_in_time(cluster: Cluster) -> None:
     plan = cluster.until(lambda: cluster.get("/v1/plans/energy/latest"), 120.0)["plan"]
     took = time.monotonic() - cluster.began
-    print(f"ray up to the first plan: {took:.1f} s")
-    assert took <= FIRST_PLAN_S
+    print(f"ray up to the first plan: {took:.1f} s, load {os.getloadavg()[0]:.0f}")
     assert plan["telemetry"]["simulated"] is False
     cluster.until(lambda: cluster.alive() == ALL, 90.0)
     both = cluster.until(
@@ -126,6 +126,7 @@ def test_the_first_plan_comes_in_time(cluster: Cluster) -> None:
     )
     print(f"a plan for both machines: {time.monotonic() - cluster.began:.1f} s")
     assert set(both["gpus"]) == ALL
+    assert took <= FIRST_PLAN_S
 
 
 def test_a_lost_worker_is_noticed_and_replaced(cluster: Cluster) -> None:
