@@ -90,9 +90,10 @@ class RayNodes:
 
     def driver(self, node_id: str) -> str:
         """The state of the GPU driver on a node."""
-        probe = ray.remote(driver_state).options(num_cpus=0, max_retries=0)
-        asked = probe.options(scheduling_strategy=_on(node_id)).remote()
-        return str(ray.get(asked, timeout=60.0).state)
+        probe = ray.remote(driver_state).options(
+            num_cpus=0, max_retries=0, scheduling_strategy=_on(node_id)
+        )
+        return str(ray.get(probe.remote(), timeout=60.0).state)
 
     def start(self, node_id: str, name: str) -> None:
         """Start the node's agent."""

@@ -129,8 +129,10 @@ def deploy(host: str, port: int, options: ApiOptions) -> None:
         cause = str(error).strip().splitlines()[-1]
         raise NotReady(f"the HTTP proxy did not start: {cause}") from None
     streams = EventOptions(token_sha256=options.token_sha256)
-    serve.run(build_events(streams), name=EVENTS, route_prefix=STREAM, blocking=False)
-    serve.run(build(options), name=API, route_prefix="/", blocking=False)
+    # Together, because each takes seconds to start and until then nothing is at its path.
+    api = serve.RunTarget(build(options), name=API, route_prefix="/")
+    events = serve.RunTarget(build_events(streams), name=EVENTS, route_prefix=STREAM)
+    serve.run_many([api, events])
 
 
 def withdraw() -> None:

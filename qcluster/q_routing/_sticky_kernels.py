@@ -120,7 +120,7 @@ def _price(slots: I, home: I, s: int, f: int) -> int:
 
 
 @njit(cache=True)
-def best_step(  # noqa: C901 - one loop nest for the compiler
+def best_step(
     w: F, speed: F, gpu: I, zone: I, area: I, slots: I, home: I, count: I, on: B, holder: I,
     load: F, mean: F, left: int,
 ) -> Step:  # fmt: skip
