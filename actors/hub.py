@@ -170,6 +170,8 @@ class TelemetryHub:
                 return
 
     def _fail(self, spec: str, state: str) -> None:
+        if self._states[spec] == state:
+            return  # said already; each try again is not news
         self._states[spec] = state
         now = time.time()
         event = Event(ts_s=now, kind="alarm", subject=spec, detail=state)

@@ -28,6 +28,7 @@ __all__ = ["Hub", "PlannerHost", "Store"]
 
 # Plans kept for an absent store; the oldest go first.
 KEPT = 64
+STARVED_PERIODS = 2.0
 
 
 class Hub(Protocol):
@@ -89,6 +90,7 @@ class PlannerHost:
         self._outbox: deque[tuple[dict[str, Any], str]] = deque(maxlen=KEPT)
         self._known: dict[str, dict[str, Any]] = {}
         self._seen: Seen | None = None
+        self._fed = time.monotonic()
         self._process = SolverProcess(("qcluster.planner:build_planner", (self.path, self._config)))
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name=f"{self.name}-planner", daemon=True).start()
@@ -130,7 +132,12 @@ class PlannerHost:
         """One plan; returns the alarm of this cycle, None when all is well."""
         snapshot = self._hub.wait(self._since, self._period_s)
         if snapshot is None:
-            return f"no new telemetry for {self._period_s:.0f} s"
+            starved = time.monotonic() - self._fed
+            # One late batch is a hiccup of the source, not a reason to call the plan stale.
+            if starved < STARVED_PERIODS * self._period_s + 1.0:
+                return self._alarm
+            return f"no new telemetry for {starved:.0f} s"
+        self._fed = time.monotonic()
         self._gpus = gpu_set(snapshot)
         plan = self._process.call(
             "qcluster.planner:run_planner",

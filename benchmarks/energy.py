@@ -18,13 +18,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import harness
-from energy_parts import budget, forecast, frontier, psplib
+from energy_parts import budget, forecast, frontier, psplib, qaoa
 
 PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "psplib": psplib.run,
     "budget": budget.run,
     "frontier": frontier.run,
     "forecast": forecast.run,
+    "qaoa": qaoa.run,
 }
 
 

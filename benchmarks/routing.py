@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import harness
-from routing_parts import placement, replan, split, tokens, traffic
+from routing_parts import placement, quantum, replan, split, tokens, traffic
 
 PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "placement": placement.run,
@@ -25,6 +25,7 @@ PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "tokens": tokens.run,
     "replan": replan.run,
     "traffic": traffic.run,
+    "quantum": quantum.run,
 }
 
 

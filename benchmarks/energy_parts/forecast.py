@@ -22,10 +22,10 @@ from qcluster.q_energy.trees import Trees
 HORIZONS = (2.0, 10.0, 30.0, 60.0)
 PERIOD_S = 2.0
 JOBS = {
-    "llama2lora_8node": ["llama2lora_8node"],
-    "llama2lora_64node": ["llama2lora_64node"],
     "single_unet3d": ["single_unet3d"],
     "single_llama2_70b_lora": ["single_llama2_70b_lora"],
+    "llama2lora_64node": ["llama2lora_64node"],
+    "llama2lora_8node": ["llama2lora_8node"],
     "b200_stable_diffusion": ["b200_stable_diffusion"],
     "unet3d_9node": ["unet3d_9node"],
     "gpt3_64node": ["gpt3_64node_run0", "gpt3_64node_run1"],
@@ -39,7 +39,7 @@ def run(quick: bool, fresh: bool) -> dict[str, Any]:
     names = list(JOBS)[:_QUICK] if quick else list(JOBS)
     cells: list[dict[str, Any]] = []
     for name in names:
-        key = {"part": "forecast", "job": name, "version": 3}
+        key = {"part": "forecast", "job": name, "version": 4}
         cells += harness.cached("energy", key, lambda n=name: _job(n), fresh=fresh)
     harness.table(
         "Forecast on unseen runs, MAPE %",

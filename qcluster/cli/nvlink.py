@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def nvlink(
     fabric: Path = typer.Argument(
-        ..., help="node-link JSON, or text of nvidia-smi topo -m or nvlink -s; - is stdin"
+        ..., help="node-link JSON, NCCL topology XML, nvidia-smi topo -m or nvlink -s; - is stdin"
     ),
     jobs: Path | None = typer.Option(None, "--jobs", help="job profiles, JSON"),
     k: int | None = typer.Option(None, "-k", help="only the best subset of this many GPUs"),

@@ -16,7 +16,8 @@ __all__ = ["emit_json", "emit_table", "fail", "note", "read_json", "read_text", 
 
 def fail(message: str, *, status: int) -> int:
     """Print one line to stderr and return the exit status."""
-    line = " ".join(str(message).split())
+    # What a file held may not be text that a terminal can show.
+    line = " ".join(str(message).split()).encode("utf-8", "backslashreplace").decode()
     print(f"qcluster: {line}", file=sys.stderr)  # noqa: T201
     return status
 

@@ -266,17 +266,32 @@ def _fit_step(
     parts = []
     for held, used in (folds, folds[::-1]):
         a, b = _fit(simple, used, seed), _fit(full, used, seed)
-        parts += [(a.predict(simple[i][0]), b.predict(full[i][0]), simple[i][1]) for i in held]
+        parts += [[
+            np.concatenate([a.predict(simple[i][0]) for i in held]),
+            np.concatenate([b.predict(full[i][0]) for i in held]),
+            np.concatenate([simple[i][1] for i in held]),
+        ]]  # fmt: skip
+    weight = _weight(parts)
     first, second, actual = (np.concatenate(column) for column in zip(*parts, strict=True))
-    wrong = [
-        np.mean(np.abs(w * second + (1 - w) * first - actual) / np.maximum(actual, 1.0))
-        for w in _BLENDS
-    ]
-    # The least weight that is nearly as good: few runs say little about what the rich model adds.
-    weight = float(_BLENDS[int(np.argmax(np.array(wrong) <= _PARSIMONY * min(wrong)))])
     errors = np.sort(scores(actual, weight * second + (1 - weight) * first))
     kept = errors[np.linspace(0, len(errors) - 1, min(len(errors), _KEPT_SCORES)).astype(int)]
     return _fit(simple, long, seed), _fit(full, long, seed), weight, kept
+
+
+def _weight(parts: Sequence[Sequence[Floats]]) -> float:
+    """The blend weight that gains most on the fold where it gains least.
+
+    Each part is (plain, rich, actual) of one held-out fold. Few runs say little about what the
+    rich model adds, so it must add on every fold, and the least weight nearly as good is taken.
+    """
+    worst = np.zeros(len(_BLENDS))
+    for plain, rich, actual in parts:
+        scale = np.maximum(actual, 1.0)
+        wrong = np.array(
+            [np.mean(np.abs(w * rich + (1 - w) * plain - actual) / scale) for w in _BLENDS]
+        )
+        worst = np.maximum(worst, wrong / max(float(wrong[0]), 1e-12))
+    return float(_BLENDS[int(np.argmax(worst <= _PARSIMONY * worst.min()))])
 
 
 def _fit(examples: dict[int, tuple[Floats, Floats]], used: Sequence[int], seed: int) -> Trees:

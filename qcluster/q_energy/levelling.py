@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from qcluster.deadline import Deadline
-from qcluster.fallback import Candidate, CircuitBreaker, Stage, certified
+from qcluster.fallback import Candidate, Certified, CircuitBreaker, Stage, certified
 from qcluster.q_energy.problem import Schedule, Task
 from qcluster.q_energy.tasks import (
     Ints,
@@ -29,7 +29,8 @@ from qcluster.q_energy.tasks import (
 __all__ = ["level_peak"]
 
 _POPULATION = 40
-_ROUNDS = 200  # evaluations between two looks at the clock: 1 to 10 ms
+_STUCK_ROUNDS = 4_000  # evaluations under one cap without success before lists are renewed
+_KEPT = 4
 _BREAKER = CircuitBreaker()
 
 
@@ -77,6 +78,19 @@ def level_peak(
         seed=seed,
         breaker=_BREAKER,
     )
+    return _schedule(problem, answer, seed)
+
+
+@functools.cache
+def load_kernels() -> None:
+    """Import and compile, or load from numba's cache, what the searches call."""
+    problem = TaskSet.of([Task("a", 1, 1.0), Task("b", 1, 1.0)], 2)
+    list_schedule(problem)
+    CapSearch(problem, earliest_start(problem).value, 0).under(1.0)
+
+
+def _schedule(problem: TaskSet, answer: Certified[Placement], seed: int) -> Schedule:
+    """The record of a certified placement."""
     proof = answer.certificate
     start, mode = answer.value.start, answer.value.mode
     ends = start + problem.dur[np.arange(problem.n), mode]
@@ -98,14 +112,6 @@ def level_peak(
     )
 
 
-@functools.cache
-def load_kernels() -> None:
-    """Import and compile, or load from numba's cache, what the searches call."""
-    problem = TaskSet.of([Task("a", 1, 1.0), Task("b", 1, 1.0)], 2)
-    list_schedule(problem)
-    CapSearch(problem, earliest_start(problem).value, 0).under(1.0)
-
-
 def earliest_start(problem: TaskSet, **_: Any) -> Candidate[Placement]:
     """Every task as early as its predecessors allow, in its fastest mode."""
     mode = np.argmin(problem.dur, axis=1)
@@ -117,7 +123,7 @@ def list_schedule(problem: TaskSet, **_: Any) -> Candidate[Placement]:
 
     Never worse than earliest start.
     """
-    from qcluster.q_energy import _kernels
+    from qcluster.q_energy.lists import _kernels
 
     best = earliest_start(problem)
     rows = np.arange(problem.n)
@@ -185,7 +191,7 @@ class CapSearch:
         self.rng = np.random.default_rng(seed)
         self.evaluations = 0
         self.rounds = max(_POPULATION + 1, min(400, 20_000 // problem.n))
-        self._cap = np.inf
+        self._cap, self._stuck, self._start = np.inf, 0, start
         self._lists = np.stack([self._list(start, noise) for noise in _noises()])
         self._genes = np.repeat(start.mode[None, :], len(self._lists), axis=0)
         for row in self._genes[2:]:
@@ -195,14 +201,18 @@ class CapSearch:
 
     def under(self, cap: float) -> Placement | None:
         """A schedule within the deadline whose peak is at most ``cap``, or None so far."""
-        from qcluster.q_energy import _kernels
+        from qcluster.q_energy.lists import _kernels
 
         p = self.problem
         if cap < p.power.min(axis=1).max():
             return None
         if cap != self._cap:
-            self._cap = cap
+            self._cap, self._stuck = cap, 0
             self._score[:] = -1.0  # worth under another cap says nothing
+        elif self._stuck >= _STUCK_ROUNDS:
+            self._stuck = 0
+            self._reseed()
+        self._stuck += self.rounds
         start, mode = np.empty(p.n, np.int64), np.empty(p.n, np.int64)
         self.evaluations += self.rounds
         found = _kernels.evolve(
@@ -212,9 +222,19 @@ class CapSearch:
         )  # fmt: skip
         return Placement(start, mode) if found else None
 
+    def _reseed(self) -> None:
+        """New lists in place of all, or all but the best few: the population has converged."""
+        kept = _KEPT if self.rng.random() < 0.5 else 0
+        for row in np.argsort(self._score)[kept:]:
+            noise = float(self.rng.uniform(0.02, 0.6))
+            self._lists[row] = self._list(self._start, noise)
+            flip = self.rng.random(self.problem.n) < 0.2
+            self._genes[row, flip] = self.rng.integers(0, self.problem.modes[flip])
+            self._score[row] = -1.0
+
     def _list(self, start: Placement, noise: float) -> Ints:
         """Tasks by latest start, or by the given schedule, with noise; precedence kept."""
-        from qcluster.q_energy import _kernels
+        from qcluster.q_energy.lists import _kernels
 
         p = self.problem
         key = start.start.astype(float) if noise < 0 else -p.tail.astype(float) - p.dur.min(axis=1)

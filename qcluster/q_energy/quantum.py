@@ -57,7 +57,8 @@ class Window:
 def build_ising(problem: TaskSet, window: Window) -> IsingProblem:
     """The window as an Ising problem with one-hot groups, variables in order of choices.
 
-    For assignments that keep precedence the energy is the sum over steps of load squared, W².
+    For assignments that keep precedence the energy is the sum over steps of load squared, W²; the
+    minimum keeps precedence whenever some assignment does.
     """
     from qcluster.quantum import IsingProblem
 
@@ -69,9 +70,8 @@ def build_ising(problem: TaskSet, window: Window) -> IsingProblem:
     linear = 2.0 * use @ window.base + (use**2).sum(axis=1)
     pair = 2.0 * use @ use.T
     groups = _groups(window)
-    # Above the largest possible energy, so that no load pays for a broken precedence.
-    most = window.base + sum(use[list(group)].max(axis=0) for group in groups)
-    pair += _broken(problem, window, rows) * float((most**2).sum() + 1.0)
+    pair += _broken(problem, window, rows) * _penalty(window, use, linear, pair, groups, rows,
+                                                      problem)  # fmt: skip
     group_of = np.array([k for k, _, _ in rows])
     pair[group_of[:, None] == group_of[None, :]] = 0.0
     upper = np.triu(pair, 1)
@@ -203,6 +203,29 @@ def _choices(
 def _groups(window: Window) -> list[list[int]]:
     ends = np.cumsum([len(c) for c in window.choices])
     return [list(range(e - len(c), e)) for e, c in zip(ends, window.choices, strict=True)]
+
+
+def _penalty(
+    window: Window,
+    use: Floats,
+    linear: Floats,
+    pair: Floats,
+    groups: Sequence[Sequence[int]],
+    rows: Sequence[tuple[int, int, int]],
+    problem: TaskSet,
+) -> float:
+    """What a broken precedence costs, W²: enough that no such assignment is the minimum.
+
+    As little as that takes, since a large penalty flattens the rest of the spectrum. The present
+    choices, if they keep precedence, cap the minimum; own terms alone bound all others below.
+    """
+    first = [group[0] for group in groups]
+    if _broken(problem, window, [rows[i] for i in first]).any():
+        most = window.base + sum(use[list(group)].max(axis=0) for group in groups)
+        return float((most**2).sum() + 1.0)
+    present = linear[first].sum() + np.triu(pair[np.ix_(first, first)], 1).sum()
+    least = sum(linear[list(group)].min() for group in groups)
+    return float(present - least + 1.0)
 
 
 def _broken(problem: TaskSet, window: Window, rows: Sequence[tuple[int, int, int]]) -> Floats:

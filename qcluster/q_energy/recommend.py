@@ -14,16 +14,16 @@ _TABLE: tuple[tuple[str, str, str, str, dict[str, Any], str | None], ...] = (
     (
         "Recurrent training job", "Available", "QAOA + Hybrid meta-learning",
         "Smooths power spikes", {"qaoa": True},
-        "the hybrid meta-learning of this row is not built; QAOA alone is switched on",
+        "meta-learning is not part of this version; QAOA has lowered no peak below cap search",
     ),
     (
         "Transformer inference", "Limited", "Classical GNN only", "Lower overhead", {},
-        "the GNN of this row is not built; the physical power model stands in its place",
+        "the GNN is not part of this version; a fitted physical model predicts in its place",
     ),
     (
         "Mixed batch workloads", "Busy quantum hardware", "Hybrid meta-learning",
         "Adapts to resource availability", {},
-        "the hybrid meta-learning of this row is not built; the classical path is used",
+        "meta-learning is not part of this version; the classical path is used",
     ),
     (
         "Power constrained", "None", "Classical fallback", "Keeps consumption steady", {},

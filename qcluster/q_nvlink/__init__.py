@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from qcluster.q_nvlink.alltoall import Schedule, schedule_all_to_all
-from qcluster.q_nvlink.coloring import Coloring, color_groups
+from qcluster.q_nvlink.collectives import (
+    Collective,
+    Simulation,
+    collective_bound,
+    plan_collective,
+    simulate,
+)
+from qcluster.q_nvlink.coloring import Coloring, EdgeColoring, color_edges, color_groups
 from qcluster.q_nvlink.config import NVLinkConfig
 from qcluster.q_nvlink.fabric import Fabric, FabricLink, FabricNode
 from qcluster.q_nvlink.formats import load_fabric, parse_fabric, parse_node_link
@@ -14,7 +21,9 @@ from qcluster.q_nvlink.recommend import recommend
 from qcluster.q_nvlink.select import Selection, cut_bandwidth, select_gpus
 
 __all__ = [
+    "Collective",
     "Coloring",
+    "EdgeColoring",
     "Fabric",
     "FabricLink",
     "FabricNode",
@@ -24,14 +33,19 @@ __all__ = [
     "NVLinkPlanner",
     "Schedule",
     "Selection",
+    "Simulation",
+    "collective_bound",
+    "color_edges",
     "color_groups",
     "cut_bandwidth",
     "load_fabric",
     "parse_fabric",
     "parse_node_link",
     "place_ranks",
+    "plan_collective",
     "plan_fabric",
     "recommend",
     "schedule_all_to_all",
     "select_gpus",
+    "simulate",
 ]

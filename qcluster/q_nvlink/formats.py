@@ -1,7 +1,8 @@
 """Reading fabrics: the format is told by the content, never by the file's name.
 
-``load_fabric`` takes NetworkX node-link JSON and the text of ``nvidia-smi topo -m`` and
-``nvidia-smi nvlink -s``. Every complaint is one line with file, row and field.
+``load_fabric`` takes NetworkX node-link JSON, NCCL and RCCL topology XML, and the text of
+``nvidia-smi topo -m`` and ``nvidia-smi nvlink -s``. Every complaint is one line with file, row and
+field.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from qcluster.errors import FormatError, InputError
 from qcluster.q_nvlink.fabric import Fabric, FabricLink, FabricNode, NodeId
 from qcluster.q_nvlink.smi import looks_like_links, looks_like_matrix, read_links, read_matrix
+from qcluster.q_nvlink.topo_xml import looks_like_xml, read_topology_xml
 
 __all__ = ["load_fabric", "parse_fabric", "parse_node_link"]
 
@@ -52,6 +54,8 @@ def parse_fabric(text: str, *, file: Any = None) -> Fabric:
     try:
         if text.lstrip()[0] in "{[":
             return parse_node_link(_json(text))
+        if looks_like_xml(text):
+            return read_topology_xml(text)
         if looks_like_matrix(text):
             return read_matrix(text)
         if looks_like_links(text):
@@ -59,7 +63,8 @@ def parse_fabric(text: str, *, file: Any = None) -> Fabric:
     except InputError as error:
         raise error.at(file=file) from None
     raise FormatError(
-        "is neither node-link JSON nor text of nvidia-smi topo -m or nvlink -s", file=file
+        "is neither node-link JSON, NCCL topology XML nor text of nvidia-smi topo -m or nvlink -s",
+        file=file,
     )
 
 

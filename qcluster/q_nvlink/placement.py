@@ -15,6 +15,8 @@ from qcluster.q_nvlink.select import select_gpus
 
 __all__ = ["run_best_subsets", "run_first_fit", "verify_placement"]
 
+_SMALL = 32  # ranks up to which every pair is tried, not only those at the busiest link
+
 Choose = Callable[[PlacementProblem, int, list[int]], list[int]]
 
 
@@ -138,7 +140,9 @@ class _State:
                 total += mine - self._loads[job]
             found = self._score(total)
             less = found[1] < self.score[1] * (1 - 1e-9)
-            if found[0] < self.score[0] * (1 - 1e-9) or (found[0] <= self.score[0] and less):
+            # The sums are updated, not made anew, so equal ones may differ by rounding.
+            level = found[0] <= self.score[0] * (1 + 1e-12)
+            if found[0] < self.score[0] * (1 - 1e-9) or (level and less):
                 self.placement.update(changed)
                 self._loads.update(loads)
                 self._total, self.score = total, found
@@ -150,7 +154,8 @@ class _State:
     ) -> Iterator[tuple[tuple[str, int], tuple[str | None, int]]]:
         """Pairs of a rank and another rank or free GPU; those at the busiest link first."""
         seconds = self.problem.seconds(self._total)
-        ends = set(divmod(int(np.argmax(seconds)), len(self._total)))
+        # Both ends of a slow path are equally busy; only moving the right one helps.
+        ends = set(np.argwhere(seconds >= self.score[0] * (1 - 1e-9)).ravel().tolist())
         slots = [(job, r) for job, gpus in self.placement.items() for r in range(len(gpus))]
         used = {gpu for gpus in self.placement.values() for gpu in gpus}
         spare: list[tuple[str | None, int]] = [
@@ -158,20 +163,37 @@ class _State:
         ]
         hot = [slot for slot in slots if self.placement[slot[0]][slot[1]] in ends]
         cold = [slot for slot in slots if slot not in hot]
-        # The busiest ranks try the GPUs with the widest ports first, of these the least used.
+        # The busiest ranks try first what looks best by the ports alone.
         port = self.problem.fabric.effective.sum(axis=1)
-        use = seconds.max(axis=1)
-        best = sorted([*spare, *slots], key=lambda slot: self._rank(slot, port, use))
-        yield from ((a, b) for a in hot for b in best if a != b)
+        use = np.maximum(seconds.max(axis=1), seconds.max(axis=0))
+        everywhere: list[tuple[str | None, int]] = [*spare, *slots]
+        for a in hot:
+            guess = [(self._guess(a, b, port, use), i) for i, b in enumerate(everywhere)]
+            for seconds_then, i in sorted(guess):
+                if len(slots) > _SMALL and seconds_then > self.score[0] * (1 + 1e-9):
+                    break  # in a large cluster the rest is not worth a look
+                if a != everywhere[i]:
+                    yield a, everywhere[i]
+        if len(slots) > _SMALL:
+            return
         pairs = [(a, b) for a in cold for b in [*spare, *slots] if a != b]
         for position in rng.permutation(len(pairs)):
             yield pairs[int(position)]
 
-    def _rank(
-        self, slot: tuple[str | None, int], port: NDArray[np.float64], use: NDArray[np.float64]
-    ) -> tuple[float, float]:
-        gpu = slot[1] if slot[0] is None else self.placement[slot[0]][slot[1]]
-        return -float(port[gpu]), float(use[gpu])
+    def _guess(
+        self,
+        a: tuple[str, int],
+        b: tuple[str | None, int],
+        port: NDArray[np.float64],
+        use: NDArray[np.float64],
+    ) -> float:
+        """Roughly the seconds of the slower of two GPUs after a step: volumes over ports."""
+        here = self.placement[a[0]][a[1]]
+        there = b[1] if b[0] is None else self.placement[b[0]][b[1]]
+        mine, other = use[here] * port[here], use[there] * port[there]
+        if b[0] is None:
+            other = 0.0
+        return float(max(mine / max(port[there], 1e-9), other / max(port[here], 1e-9)))
 
     def _stepped(
         self, slot: tuple[str, int], other: tuple[str | None, int]

@@ -100,7 +100,7 @@ def plan_fabric(
         fallback=Stage("first-fit", run_first_fit),
         bound=PlacementProblem.lower_bound,
         verify=verify_placement,
-        deadline=deadline.share(0.7),
+        deadline=deadline.share(0.8),
         seed=seed,
         breaker=_BREAKER,
     )

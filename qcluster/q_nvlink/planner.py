@@ -56,7 +56,7 @@ class NVLinkPlanner:
             fabric,
             jobs,
             config=self.config,
-            deadline_s=min(deadline.remaining() * 0.8, self.config.deadline_s),
+            deadline_s=min(deadline.remaining() * 0.9, self.config.deadline_s),
             strict=False,
             previous=previous if isinstance(previous, NVLinkPlan) else None,
             telemetry=TelemetryRef(

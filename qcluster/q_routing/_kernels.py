@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "bound_layers",
+    "crowd_bound",
     "gpu_load_layer",
     "pack_layer",
     "place_layers",
@@ -22,6 +23,10 @@ __all__ = [
 
 F = NDArray[np.float64]
 I = NDArray[np.int64]  # noqa: E741 - the field's letter for an index array
+
+
+# Tries with ever fewer copies of hot experts that may fail in a row before no more are made.
+_PATIENCE = 4
 
 
 @njit(cache=True)
@@ -234,21 +239,135 @@ def weigh_layers(w: F, slots: I, gpu: I, gpus: int) -> tuple[F, int]:
 
 
 @njit(cache=True)
-def place_layers(w: F, start: I, speed: F, tolerance: float, steps: int) -> tuple[I, F]:
+def _place_layer(w: F, count: I, start: I, speed: F, slots: I, goal: float, steps: int) -> float:
+    """Pack and swap one layer with these counts; returns its largest GPU time."""
+    on = np.zeros((w.size, speed.size), dtype=np.bool_)
+    load = np.zeros(speed.size)
+    pack_layer(w, count, start, speed, slots, on, load)
+    swap_layer(w / count, start, speed, slots, on, load, goal, steps)
+    return float((load / speed).max())
+
+
+@njit(cache=True)
+def place_layers(w: F, start: I, speed: F, tolerance: float, steps: int, far: float) -> tuple[I, F]:
     """Slots (layers, slots) for loads (layers, experts), and the largest share (layers,) that the
-    number of slots forces; swaps end ``tolerance`` from the mean or
-    the largest share, whichever is later.
+    number of slots forces; swaps end ``tolerance`` from the mean or that share, whichever is later.
+
+    A layer that ends further than ``far`` from there is tried again with fewer copies of hot
+    experts: two of their copies may be in each other's way on one GPU, and the slots are better
+    spent on halving cold experts, which then fit beside the hot ones.
     """
     layers, experts = w.shape
-    gpus, size = speed.size, start[-1]
-    slots, forced = np.full((layers, size), -1, dtype=np.int64), np.empty(layers)
+    gpus, extra = speed.size, start[-1] - experts
+    slots, forced = np.full((layers, start[-1]), -1, dtype=np.int64), np.empty(layers)
+    trial = np.empty(start[-1], dtype=np.int64)
     for layer in range(layers):
-        count = replicate(w[layer], size - experts, gpus)
-        on = np.zeros((experts, gpus), dtype=np.bool_)
-        load = np.zeros(gpus)
-        forced[layer] = (w[layer] / count).max()
-        total, top = w[layer].sum() / speed.sum(), forced[layer] / speed.max()
-        pack_layer(w[layer], count, start, speed, slots[layer], on, load)
-        goal = max(total, top) * (1.0 + tolerance)
-        swap_layer(w[layer] / count, start, speed, slots[layer], on, load, goal, steps)
+        row = w[layer]
+        count = replicate(row, extra, gpus)
+        forced[layer] = (row / count).max()
+        goal = max(row.sum() / speed.sum(), forced[layer] / speed.max()) * (1.0 + tolerance)
+        top = _place_layer(row, count, start, speed, slots[layer], goal, steps)
+        if top <= goal * (1.0 + far):
+            continue
+        cold = np.argsort(row)
+        vain = 0
+        for fewer in range(1, extra + 1):
+            count = replicate(row, extra - fewer, gpus)
+            if vain == _PATIENCE or (row / count).max() >= top * speed.max():
+                break
+            vain += 1
+            for i in range(fewer):
+                if count[cold[i % experts]] < gpus:
+                    count[cold[i % experts]] += 1
+            trial[:] = -1
+            after = _place_layer(row, count, start, speed, trial, goal, steps)
+            if after < top:
+                top, vain = after, 0
+                slots[layer] = trial
     return slots, forced
+
+
+@njit(cache=True)
+def _reachable(time: float, hot: F, cold: F, extra: int, room: int) -> bool:
+    """Whether ``crowd_bound``'s conditions allow a largest GPU time of ``time``."""
+    n = hot.size
+    least = np.empty(n, dtype=np.int64)
+    needed = 0
+    for i in range(n):
+        least[i] = max(1, int(np.ceil(hot[i] / time - 1e-9)))
+        needed += least[i] - 1
+    slack = extra - needed
+    if slack < 0:
+        return False
+    small = np.inf
+    for i in range(n):
+        small = min(small, hot[i] / (least[i] + slack))
+    held = np.zeros(cold.size + 1)
+    for i in range(cold.size):
+        held[i + 1] = held[i] + min(cold[i], small)
+    copies = np.empty(n, dtype=np.int64)
+    for spent in range(slack + 1):
+        total = spent
+        for i in range(n):
+            c = least[i]
+            while c <= least[i] + slack:
+                beside = min(max((room - 1) * c - spent, 0), cold.size)
+                if hot[i] + held[beside] <= c * time * (1.0 + 1e-9):
+                    break
+                c += 1
+            copies[i] = c
+            total += c - 1
+            if c > least[i] + slack or total > extra:
+                total = extra + 1
+                break
+        if total <= extra and _together(time, hot, copies, held, extra - total, spent, room):
+            return True
+    return False
+
+
+@njit(cache=True)
+def _together(time: float, hot: F, copies: I, held: F, spare: int, spent: int, room: int) -> bool:
+    """Whether sets of hot experts fit with what must stand beside them.
+
+    ``copies`` are the fewest that each can have, ``spare`` more may be given out. Copies with
+    shares above half the time stand on GPUs of their own, so the slots beside them add up.
+    """
+    order = np.argsort(-hot / copies)
+    load, number = 0.0, 0
+    for i in order:
+        if hot[i] / (copies[i] + spare) <= time / 2:
+            continue
+        load += hot[i]
+        number += copies[i]
+        fits = False
+        for more in range(spare + 1):
+            beside = min(max((room - 1) * (number + more) - spent, 0), held.size - 1)
+            if load + held[beside] <= (number + more) * time * (1.0 + 1e-9):
+                fits = True
+                break
+        if not fits:
+            return False
+    return True
+
+
+@njit(cache=True)
+def crowd_bound(w: F, low: float, extra: int, room: int) -> float:
+    """A lower bound on the largest GPU time, at least ``low`` (a bound already known), for GPUs of
+    equal speed with ``room`` slots each, all of them used.
+
+    A hot expert with c copies stands on c GPUs, whose other (room - 1) c slots hold at least the
+    smallest that there is: of cold experts with ``spent`` more copies, m slots hold at least the
+    m - spent smallest experts whole. So w + that must fit into c x time, for every hot expert and
+    for sets of them that cannot share a GPU, with the copies that there are.
+    """
+    hot, cold = w[w > 0.5 * low], np.sort(w[w <= 0.5 * low])
+    if hot.size == 0 or _reachable(low, hot, cold, extra, room):
+        return low
+    high = low * 2.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        if _reachable(middle, hot, cold, extra, room):
+            high = middle
+        else:
+            low = middle
+    return low

@@ -3,7 +3,8 @@
 Two facts bound it. All GPUs together cannot finish before total load / total speed. And a number
 of slots allows only so many copies: with every share at most M, expert e needs a GPU-copy count c
 with w_e / c within M, all counts together at most the slots. The least such M is found by the
-same greedy that makes the replicas, which is exact for it.
+same greedy that makes the replicas, which is exact for it. Where a placement is still far from
+both, a third fact is used: the other slots of a hot expert's GPUs are not empty.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qcluster.q_routing._kernels import bound_layers
+from qcluster.q_routing._kernels import bound_layers, crowd_bound
 
-__all__ = ["time_bound"]
+__all__ = ["tighten", "time_bound"]
 
 
 def time_bound(
@@ -30,3 +31,28 @@ def time_bound(
     mean = load.sum(axis=1) / speed.sum()
     largest = bound_layers(np.ascontiguousarray(load), slots - experts, int(alive.sum()))
     return np.asarray(np.maximum(mean, largest / speed.max()), dtype=np.float64)
+
+
+def tighten(
+    bound: NDArray[np.float64],
+    time: NDArray[np.float64],
+    load: NDArray[np.float64],
+    room: NDArray[np.int64],
+    speed: NDArray[np.float64],
+    far: float,
+) -> NDArray[np.float64]:
+    """``bound`` (windows, layers) raised where ``time``, which was reached, is ``far`` above it.
+
+    Only for live GPUs of equal speed and slots, as ``crowd_bound`` assumes; else as it came.
+    """
+    alive = speed > 0
+    slots, pace = room[alive], speed[alive]
+    experts = load.shape[2]
+    if np.ptp(slots) or np.ptp(pace) or slots[0] > experts:
+        return bound
+    out = bound.copy()
+    for window, layer in np.argwhere(time > bound * (1 + far)):
+        low = float(bound[window, layer] * pace[0])
+        extra = int(slots.sum()) - experts
+        out[window, layer] = crowd_bound(load[window, layer], low, extra, int(slots[0])) / pace[0]
+    return out

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qcluster.errors import InputError, SolverFailed
 from qcluster.q_routing._kernels import place_layers, weigh_layers
+from qcluster.q_routing.bounds import tighten, time_bound
 from qcluster.q_routing.groups import pair_groups
 from qcluster.q_routing.problem import (
     EMPTY,
@@ -34,6 +35,8 @@ _TOLERANCE = 2e-4
 _MAX_SWAPS = 20_000
 # Further from its bound than this, a layer is worth the slower search.
 _FAR = 8e-3
+# Further from its bound than this, a layer is worth the sharper bound.
+_LOOSE = 3e-3
 
 
 def place_experts(
@@ -86,7 +89,7 @@ def place_experts(
     if trace is not None:
         return _result(problem, *_by_traffic(problem, trace, before, max_moved), before)
     slots, bound = _solve(problem)
-    slots = _polish(problem, slots, bound)
+    slots, bound = _polish(problem, slots, bound)
     if before is not None:
         slots = replan(problem, before, max_moved, slots)
     return _result(problem, slots, bound, before)
@@ -118,7 +121,7 @@ def _solve(problem: PlacementProblem) -> tuple[NDArray[np.int64], NDArray[np.flo
     gpus = np.arange(problem.num_gpus)
     everyone = np.arange(total.shape[1])
     if problem.mode == "global":
-        forced = _fill(problem, total, slots, gpus, np.broadcast_to(everyone, total.shape))
+        forced = _fill(problem, total, slots, gpus, None)
         if len(problem.load) > 1:
             return slots, _bounds(problem)
         mean = total.sum(axis=1) / problem.speed.sum()
@@ -158,50 +161,55 @@ def _fill(
     total: NDArray[np.float64],
     slots: NDArray[np.int64],
     gpus: NDArray[np.int64],
-    members: NDArray[np.int64],
+    members: NDArray[np.int64] | None,
 ) -> NDArray[np.float64]:
-    """Place ``members`` (layers, experts of this part) onto ``gpus``; writes their slots and
-    returns the largest share (layers,) that the number of slots forces.
+    """Place ``members`` (layers, experts of this part; None: all) onto ``gpus``; writes their
+    slots and returns the largest share (layers,) that the number of slots forces.
     """
+    experts = total.shape[1] if members is None else members.shape[1]
     gpus = gpus[problem.speed[gpus] > 0]
     first = problem.slot_start[gpus]
-    room = np.minimum(problem.slot_start[gpus + 1] - first, members.shape[1])
-    if int(room.sum()) < members.shape[1]:
+    room = np.minimum(problem.slot_start[gpus + 1] - first, experts)
+    if int(room.sum()) < experts:
         raise InputError(
-            f"{int(room.sum())} slots on a node's live GPUs cannot hold its "
-            f"{members.shape[1]} experts",
+            f"{int(room.sum())} slots on a node's live GPUs cannot hold its {experts} experts",
             field="num_slots",
         )
     start = np.concatenate([[0], np.cumsum(room)]).astype(np.int64)
     where = np.concatenate([np.arange(f, f + r) for f, r in zip(first, room, strict=True)])
-    load = np.ascontiguousarray(np.take_along_axis(total, members, axis=1))
-    local, forced = place_layers(load, start, problem.speed[gpus], _TOLERANCE, _MAX_SWAPS)
-    slots[:, where] = np.where(
-        local >= 0, np.take_along_axis(members, np.maximum(local, 0), axis=1), EMPTY
+    load = total if members is None else np.take_along_axis(total, members, axis=1)
+    local, forced = place_layers(
+        np.ascontiguousarray(load), start, problem.speed[gpus], _TOLERANCE, _MAX_SWAPS, _FAR
     )
+    if members is not None:
+        named = np.take_along_axis(members, np.maximum(local, 0), axis=1)
+        local = np.where(local >= 0, named, EMPTY)
+    slots[:, where] = local
     return np.asarray(forced, dtype=np.float64)
 
 
 def _polish(
     problem: PlacementProblem, slots: NDArray[np.int64], bound: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Layers that are still far from their bound are searched on, number of copies included."""
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Layers that are far from their bound first get a sharper one; those that still are get
+    searched on, number of copies included. Returns slots and bound (windows, layers).
+    """
     loads, _ = weigh_layers(problem.load, slots, problem.gpu_of_slot, problem.num_gpus)
     alive = problem.speed > 0
-    time = (loads[..., alive] / problem.speed[alive]).max(axis=2).sum(axis=0)
-    far = np.flatnonzero(time > bound.sum(axis=0) * (1 + _FAR))
+    time = (loads[..., alive] / problem.speed[alive]).max(axis=2)
+    room = np.diff(problem.slot_start)
+    bound = tighten(bound, time, problem.load, room, problem.speed, _LOOSE)
+    far = np.flatnonzero(time.sum(axis=0) > bound.sum(axis=0) * (1 + _FAR))
     if not len(far):
-        return slots
+        return slots, bound
     part = replace(problem, load=np.ascontiguousarray(problem.load[:, far]))
     out = slots.copy()
     out[far] = improve(part, slots[far])
-    return out
+    return out, bound
 
 
 def _bounds(problem: PlacementProblem) -> NDArray[np.float64]:
     """(windows, layers): no placement's largest GPU time in that window is smaller."""
-    from qcluster.q_routing.bounds import time_bound
-
     room = np.diff(problem.slot_start)
     return np.stack([time_bound(window, room, problem.speed) for window in problem.load])
 

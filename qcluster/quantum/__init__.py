@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from qcluster.quantum import kernels, noise
+from qcluster.quantum.hhl import hhl_solve
 from qcluster.quantum.problem import IsingProblem
+from qcluster.quantum.qft import qft_decode
+from qcluster.quantum.qsvt import qsvt_apply
 from qcluster.quantum.simulator import QAOASimulator
 from qcluster.quantum.solve import ising_stage, solve
 from qcluster.quantum.solver import SOLVERS, Found, IsingSolver, Solution
@@ -14,6 +18,11 @@ __all__ = [
     "IsingSolver",
     "QAOASimulator",
     "Solution",
+    "hhl_solve",
     "ising_stage",
+    "kernels",
+    "noise",
+    "qft_decode",
+    "qsvt_apply",
     "solve",
 ]

@@ -118,7 +118,9 @@ def descend(
     for step in range(steps):
         best, chosen = least, -1
         for i in range(n):
-            change = _delta(i, z, field, group, hot, indptr, indices, data)
+            change = -2.0 * z[i] * field[i]
+            if group[i] >= 0:
+                change = _delta(i, z, field, group, hot, indptr, indices, data)
             if change < best:
                 best, chosen = change, i
         if chosen < 0:
@@ -203,14 +205,23 @@ def quench(
 
 @njit(cache=True)
 def recombine(
-    best: Floats, other: Floats, field: Floats, indptr: Ints, indices: Ints, data: Floats,
+    best: Floats,
+    other: Floats,
+    field: Floats,
+    group: Ints,
+    hot: Ints,
+    first: Ints,
+    members: Ints,
+    indptr: Ints,
+    indices: Ints,
+    data: Floats,
     slack: float,
-) -> int:  # fmt: skip
+) -> int:
     """The best of both parents, part by part, into ``best``; how many parts it took from ``other``.
 
-    Spins that differ fall into connected parts; no coupling joins two parts, so each is flipped if
-    that alone lowers the energy (Houdayer, 2001; Whitley et al., 2009). ``field`` is h + J best and
-    is kept up to date.
+    Spins that differ fall into parts joined by couplings or by a one-hot group (members
+    ``members[first[g]:first[g + 1]]``). No two parts touch, so each is flipped if that alone lowers
+    the energy (Houdayer, 2001; Whitley et al., 2009). ``field`` = h + J best and ``hot`` follow.
     """
     n = len(best)
     seen = np.zeros(n, dtype=np.bool_)
@@ -234,10 +245,20 @@ def recombine(
                         seen[j] = True
                         queue[length] = j
                         length += 1
+            g = group[i]
+            if g >= 0:
+                for k in range(first[g], first[g + 1]):
+                    j = members[k]
+                    if best[j] != other[j] and not seen[j]:
+                        seen[j] = True
+                        queue[length] = j
+                        length += 1
         if change < -slack:
             taken += 1
             for k in range(length):
                 i = queue[k]
                 _flip(i, best, field, indptr, indices, data)
                 other[i] = best[i]
+                if group[i] >= 0 and best[i] > 0:
+                    hot[group[i]] = i
     return taken

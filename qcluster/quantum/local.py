@@ -50,6 +50,14 @@ class Arrays:
         """``csr`` with unsigned 32-bit indices."""
         return self.indptr.astype(np.uint32), self.indices.astype(np.uint32), self.data
 
+    @functools.cached_property
+    def members(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(first, variables): group g holds ``variables[first[g]:first[g + 1]]``."""
+        groups = self.problem.groups
+        first = np.zeros(len(groups) + 1, dtype=np.int64)
+        np.cumsum([len(group) for group in groups], out=first[1:])
+        return first, np.array([i for group in groups for i in group], dtype=np.int64)
+
     @property
     def csr(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """indptr, indices, data."""

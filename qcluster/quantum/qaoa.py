@@ -19,7 +19,7 @@ from qcluster.quantum.simulator import QAOASimulator, bytes_needed, count
 from qcluster.quantum.solver import SOLVERS, Found
 from qcluster.quantum.space import Space
 
-__all__ = ["QAOASolver", "optimise_angles", "ramp_angles"]
+__all__ = ["QAOASolver", "interpolate_angles", "optimise_angles", "ramp_angles"]
 
 Floats = NDArray[np.float64]
 
@@ -34,6 +34,14 @@ def ramp_angles(problem: IsingProblem, layers: int, step: float = 0.7) -> tuple[
     """
     position = (np.arange(layers) + 0.5) / max(layers, 1)
     return position * step / energy_scale(problem), -(1 - position) * step
+
+
+def interpolate_angles(angles: Floats) -> Floats:
+    """INTERP (Zhou et al., 2020): angles (p,) of a good circuit to a start for p + 1 layers."""
+    p = len(angles)
+    padded = np.concatenate([[0.0], angles, [0.0]])
+    position = np.arange(p + 1)
+    return np.asarray((position * padded[:-1] + (p - position) * padded[1:]) / p)
 
 
 def optimise_angles(
@@ -112,8 +120,7 @@ class QAOASolver:
         """The best of the samples and ``start``. Notes: angles, energies, shots, best sample."""
         mixer = self.mixer or ("xy_complete" if problem.groups else "x")
         simulator = QAOASimulator(problem, mixer)
-        gammas, betas = ramp_angles(problem, self.layers)
-        gammas, betas, log = optimise_angles(simulator, gammas, betas, deadline=deadline.share(0.8))
+        gammas, betas, log = self._angles(simulator, deadline.share(0.8))
         samples = simulator.sample(gammas, betas, shots=self.shots, seed=seed)
         energies = problem.energy(samples)
         place = int(np.argmin(energies))
@@ -130,6 +137,25 @@ class QAOASolver:
         if start is not None and (held := float(problem.energy(start))) < energy:
             z, energy = np.asarray(start, dtype=np.int8), held
         return Found(z, energy, notes=notes)
+
+    def _angles(
+        self, simulator: QAOASimulator, deadline: Deadline
+    ) -> tuple[Floats, Floats, dict[str, Any]]:
+        """The better of two optimised circuits: from a ramp, and grown layer by layer."""
+        first = optimise_angles(
+            simulator, *ramp_angles(simulator.problem, self.layers), deadline=deadline.share(0.5)
+        )
+        grown = ramp_angles(simulator.problem, 1)
+        for layers in range(1, self.layers + 1):
+            if deadline.expired:
+                return first
+            second = optimise_angles(simulator, *grown, deadline=deadline)
+            if layers < self.layers:
+                grown = interpolate_angles(second[0]), interpolate_angles(second[1])
+        log = {**second[2], "evaluations": first[2]["evaluations"] + second[2]["evaluations"]}
+        better = min(second[2]["energies"]) < min(first[2]["energies"])
+        chosen = second if better else first
+        return chosen[0], chosen[1], {**log, "energies": chosen[2]["energies"]}
 
 
 class _OutOfTime(Exception):

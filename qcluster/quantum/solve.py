@@ -43,7 +43,7 @@ def solve(
         compiling kernels (seconds, once a machine; ``warm_up`` does it ahead) comes before it.
     seed: of everything random.
 
-    Returns a Solution that is never worse than steepest descent (``greedy``), with a proven bound,
+    Returns a Solution that is never worse than descent (``greedy``), with a proven bound,
     classical baselines and, when a quantum solver ran, its gain over the best of them.
 
     Raises
@@ -114,7 +114,7 @@ def warm_up() -> None:
 def _load_kernels() -> None:
     """Once a process, before the clock starts: a deadline is for solving, not for compiling."""
     for problem in (_TINY, IsingProblem(_TINY.h)):
-        for solver in (greedy.GreedySolver(), annealing.AnnealingSolver(visits=1)):
+        for solver in (greedy.GreedySolver(), annealing.AnnealingSolver(visits=1000, patience=1)):
             solver.solve(problem, deadline=Deadline.never(), seed=0)
 
 

@@ -163,6 +163,44 @@ def test_two_islands_keep_jobs_apart():
         plan_fabric(fabric, wide)
 
 
+def test_the_order_of_ranks_follows_the_links():
+    # Listed in file order, every step of the pipeline would cross the slow links.
+    pairs = [(0, 2, 300.0), (1, 3, 300.0), (2, 1, 300.0)]
+    slow = [(a, b, 20.0) for a, b in [(0, 1), (2, 3), (0, 3)]]
+    data = {
+        "nodes": [{"id": f"g{i}"} for i in range(4)],
+        "edges": [
+            {"source": f"g{a}", "target": f"g{b}", "bandwidth": rate} for a, b, rate in pairs + slow
+        ],
+    }
+    fabric = parse_node_link(data)
+    jobs = [{"id": "j", "gpus": 4, "traffic": {"kind": "pipeline", "bytes": 1e9}}]
+    plan = plan_fabric(fabric, jobs)
+    order = plan.assignment["j"]
+    assert order in (["g0", "g2", "g1", "g3"], ["g3", "g1", "g2", "g0"])
+    assert plan.objective < plan.baselines["first-fit"] / 10
+
+
+def test_six_and_two_free_are_not_eight():
+    data = {
+        "nodes": [{"id": f"g{i}"} for i in range(16)] + [{"id": f"nvswitch{j}"} for j in range(2)],
+        "edges": [
+            {"source": f"g{i}", "target": f"nvswitch{i // 8}", "bandwidth": 450.0}
+            for i in range(16)
+        ],
+    }
+    fabric = parse_node_link(data)
+    running = [
+        {"id": "a", "gpus": 2, "pinned": ["g0", "g1"]},
+        {"id": "b", "gpus": 6, "pinned": [f"g{i}" for i in range(8, 14)]},
+        {"id": "gang", "gpus": 8},
+    ]
+    plan = plan_fabric(fabric, running, deadline_s=0.2)
+    assert "in pieces" in plan.unplaced["gang"]
+    fits = plan_fabric(fabric, [running[0], {"id": "gang", "gpus": 8}], deadline_s=0.2)
+    assert set(fits.assignment["gang"]) == {f"g{i}" for i in range(8, 16)}
+
+
 def test_relays_through_other_gpus_are_reported(dgx1):
     jobs = [{"id": "j", "gpus": 2, "pinned": ["gpu0", "gpu5"], "traffic": {"bytes": 1e9}}]
     plan = plan_fabric(dgx1, jobs)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qcluster.errors import InputError, SolverFailed
 from qcluster.q_routing import Placement, place_experts
-from qcluster.q_routing._kernels import pack_layer, replicate, swap_layer
+from qcluster.q_routing._kernels import crowd_bound, pack_layer, replicate, swap_layer
 from qcluster.q_routing.bounds import time_bound
 from qcluster.q_routing.formats import read_load_file
 from qcluster.q_routing.groups import pair_groups
@@ -140,8 +140,9 @@ def test_dead_gpus_hold_nothing():
     assert placement.gpu_loads(load).sum() == pytest.approx(load.sum())
 
 
-def test_hierarchical_keeps_groups_on_nodes_and_reaches_the_pairing_cap():
-    load = zipf(0.8)
+@pytest.mark.parametrize("s", [0.5, 0.8, 1.1])
+def test_hierarchical_keeps_groups_on_nodes_and_reaches_the_pairing_cap(s):
+    load = zipf(s)
     placement = place_experts(
         load, num_slots=288, num_gpus=32, num_nodes=4, num_groups=8, mode="hierarchical"
     )
@@ -180,6 +181,25 @@ def test_several_windows_are_balanced_together():
     one = place_experts(windows[0], num_slots=96, num_gpus=8)
     assert both.balancedness > one.balancedness_on(windows) + 0.05
     assert both.balancedness <= both.upper_bound
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_crowd_bound_is_below_the_best_of_all(seed):
+    rng = np.random.default_rng(seed)
+    w = np.sort(rng.pareto(0.8, 5) + 0.2)[::-1].copy()
+    best = brute_force(w, 3, 3)
+    low = float(time_bound(w[None], np.full(3, 3), np.ones(3))[0])
+    bound = crowd_bound(w, low, 4, 3)
+    assert low <= bound <= best * (1 + 1e-9)
+    placement = place_experts(w[None], num_slots=9, num_gpus=3)
+    assert w.sum() / 3 / placement.upper_bound <= best * (1 + 1e-9)
+
+
+def test_skewed_loads_are_certified_near_their_best():
+    """On 72 GPUs the hottest experts of s = 1.1 cannot be split finely enough for any plan."""
+    placement = place_experts(zipf(1.1), num_slots=288, num_gpus=72)
+    assert placement.balancedness < 0.9
+    assert placement.balancedness >= 0.99 * placement.upper_bound
 
 
 def test_bound_counts_the_copies_that_slots_allow():

@@ -59,7 +59,8 @@ def test_large_problem_meets_its_deadline():
     warm_up()
     solution = solve(item, deadline_s=0.3)
     assert solution.wall_s < 1.0
-    assert solution.objective <= solution.baselines["greedy"]
+    assert solution.solver == "annealing"
+    assert solution.objective < solution.baselines["greedy"]
     assert solution.lower_bound <= solution.objective
 
 

@@ -17,7 +17,7 @@ from qcluster.quantum.exact import ExactSolver
 from qcluster.quantum.formats import read_problems
 from qcluster.quantum.greedy import GreedySolver
 from qcluster.quantum.local import Arrays, State, random_state
-from qcluster.quantum.qaoa import QAOASolver, optimise_angles, ramp_angles
+from qcluster.quantum.qaoa import QAOASolver, interpolate_angles, optimise_angles, ramp_angles
 from qcluster.quantum.simulator import QAOASimulator
 from qcluster.testing.ising_solver import IsingSolverConformance
 
@@ -126,7 +126,10 @@ def test_recombination_takes_the_best_of_each_part(n, seed):
     item = IsingProblem(generator.normal(size=n), edges=chain, weights=generator.normal(size=n - 1))
     first, second = generator.choice([-1, 1], size=(2, n))
     arrays, state = arrays_of(item, first)
-    _kernels.recombine(state.z, second.astype(float), state.field, *arrays.csr, 1e-12)
+    _kernels.recombine(
+        state.z, second.astype(float), state.field, arrays.group, state.hot, *arrays.members,
+        *arrays.csr, 1e-12,
+    )  # fmt: skip
     differ = np.flatnonzero(first != second)
     parts = np.split(differ, np.flatnonzero(np.diff(differ) > 1) + 1) if len(differ) else []
     children = []
@@ -137,6 +140,27 @@ def test_recombination_takes_the_best_of_each_part(n, seed):
         children.append(item.energy(child))
     assert item.energy(state.z) == pytest.approx(min(children, default=item.energy(first)))
     assert np.allclose(state.field, item.h + item.matrix @ state.z)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31))
+def test_recombination_keeps_groups_and_never_worsens(seed):
+    generator = np.random.default_rng(seed)
+    groups = [[3 * g, 3 * g + 1, 3 * g + 2] for g in range(4)]
+    edges = generator.integers(0, 15, size=(12, 2))
+    item = IsingProblem(
+        generator.normal(size=15), edges=edges, weights=generator.normal(size=12), groups=groups
+    )
+    first, second = random_state(item, generator), random_state(item, generator)
+    arrays, state = arrays_of(item, first)
+    _kernels.recombine(
+        state.z, second.astype(float), state.field, arrays.group, state.hot, *arrays.members,
+        *arrays.csr, 1e-12,
+    )  # fmt: skip
+    assert item.feasible(state.z)
+    assert item.energy(state.z) <= min(item.energy(first), item.energy(second)) + 1e-9
+    assert np.allclose(state.field, item.h + item.matrix @ state.z)
+    assert all(state.z[i] == 1 for i in state.hot)
 
 
 @settings(max_examples=20, deadline=None)
@@ -187,3 +211,18 @@ def test_angles_follow_the_scale_of_the_energies(scale):
     assert simulator.expectation(gammas, betas) <= before
     assert simulator.expectation(gammas, betas) == pytest.approx(min(log["energies"]))
     assert energy_scale(item) == pytest.approx(scale * energy_scale(plain))
+
+
+def test_interpolation_keeps_the_shape_of_a_schedule():
+    assert np.allclose(interpolate_angles(np.array([0.5])), [0.5, 0.5])
+    ramp = interpolate_angles(np.array([0.2, 0.4, 0.6]))
+    assert np.allclose(ramp, [0.2, 1 / 3, 7 / 15, 0.6])
+
+
+def test_more_layers_are_no_worse():
+    item = problem(8)
+    energies = [
+        min(QAOASolver(layers).solve(item, deadline=Deadline.never(), seed=0).notes["energies"])
+        for layers in (1, 2, 4)
+    ]
+    assert energies == sorted(energies, reverse=True)
