@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qcluster.quantum import kernels, noise
+from qcluster.quantum import kernels, mps, noise
 from qcluster.quantum.hhl import hhl_solve
 from qcluster.quantum.problem import IsingProblem
 from qcluster.quantum.qft import qft_decode
@@ -21,6 +21,7 @@ __all__ = [
     "hhl_solve",
     "ising_stage",
     "kernels",
+    "mps",
     "noise",
     "qft_decode",
     "qsvt_apply",
