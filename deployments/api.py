@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from deployments import problems, security
 from deployments.bodies import check_depth, read_object
+from deployments.carry_out import apply_report
 from deployments.jobs import job_routes
 from deployments.limits import BodyLimits, BodyMiddleware
 from deployments.page import UI
@@ -50,6 +51,10 @@ class Services:
     jobs: Any = None
     """Answers like a JobDesk; without one there is no ``/v1/jobs``."""
     limits: BodyLimits = field(default_factory=BodyLimits)
+    agents: Any = None
+    """Has ``health`` of the nodes' agents."""
+    apply: bool = False
+    """Whether those carry plans out."""
     token_sha256: str = ""
     """Digest of the token that `/v1` wants; empty lets everybody in."""
 
@@ -160,6 +165,15 @@ def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
         """What the plan changes against its planner's plan before it, or against another."""
         new = store.get(plan_id)
         return JSONResponse(diff_plans(store.get(against or store.before(plan_id)), new))
+
+    @router.post(
+        "/{plan_id}/apply", response_model=dict[str, Any], responses=problems.responses(409)
+    )
+    def apply(plan_id: str) -> JSONResponse:
+        """What carrying the plan out sets: a dry run unless the server was started to apply."""
+        current = cache.latest("energy")["plan"]
+        plan = store.get(plan_id)
+        return JSONResponse(apply_report(plan, current, services.agents, apply=services.apply))
 
     return router
 

@@ -36,6 +36,8 @@ class ApiOptions(BaseModel):
     """Requests that may wait for a worker; the next gets 429."""
     max_body_bytes: int = Field(16 * 2**20, ge=1024)
     body_timeout_s: float = Field(20.0, gt=0)
+    apply: bool = False
+    """Whether node agents were started to carry plans out."""
     token_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
     """Digest of the token that every `/v1` route wants; empty lets everybody in."""
 
@@ -61,7 +63,7 @@ class Api:
     """Plans on demand, stored plans, telemetry, the page."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        from actors.cluster import HUB, JOBS, STORE, connect
+        from actors.cluster import HUB, JOBS, STORE, Agents, connect
         from deployments.api import Services
         from deployments.limits import BodyLimits
         from deployments.questions import SolverPool
@@ -73,6 +75,8 @@ class Api:
             jobs=connect(JOBS),
             pool=SolverPool(chosen.solver_processes, chosen.queue_limit),
             limits=BodyLimits(max_bytes=chosen.max_body_bytes, timeout_s=chosen.body_timeout_s),
+            agents=Agents(),
+            apply=chosen.apply,
             token_sha256=chosen.token_sha256,
         )
 
