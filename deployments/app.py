@@ -53,7 +53,9 @@ class EventOptions(BaseModel):
 @serve.deployment(
     name="api",
     ray_actor_options={"num_cpus": 0},
-    max_ongoing_requests=200,
+    # Bodies that trickle in hold one of these each and nothing else; what costs is bounded by the
+    # queue of the solver processes.
+    max_ongoing_requests=5000,
     health_check_period_s=2,
     health_check_timeout_s=10,
     graceful_shutdown_timeout_s=5,
