@@ -13,7 +13,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from deployments import problems, security
@@ -63,6 +63,7 @@ def create_api(services: Services) -> FastAPI:
         docs_url=None,  # FastAPI's own loads its scripts from elsewhere
         redoc_url=None,
     )
+    app.state.models = {}  # what the questions' schemas refer to
     problems.install(app)
     plans = PlanCache(services.store)
     app.add_middleware(Replay, store=services.store)
@@ -109,7 +110,7 @@ def _page_routes(services: Services, plans: PlanCache) -> APIRouter:
             raise NotReady("; ".join(late))
         return {"status": "ready", "planners": sorted(alarms)}
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> Response:
         """Prometheus text."""
         text = metrics_text(plans.all_latest(), services.hub.health())
@@ -193,10 +194,8 @@ def _telemetry_routes(services: Services) -> APIRouter:
 
 def _samples_body() -> dict[str, Any]:
     example = {"ts_s": 1760000000.0, "node": "node0", "gpu": 0, "power_w": 512.0}
-    kinds = ("application/json", "application/x-ndjson")
-    content = {
-        kind: {"schema": {"type": ["object", "array"]}, "example": example} for kind in kinds
-    }
+    schema = {"type": ["object", "array"], "description": "Or JSON lines, an object in each."}
+    content = {"application/json": {"schema": schema, "example": example}}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -208,7 +207,7 @@ def _add_question(app: FastAPI, services: Services, question: type[Question]) ->
         return JSONResponse(await run_in_threadpool(services.pool.run, parsed, body))
 
     schema = question.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
+    app.state.models.update(schema.pop("$defs", {}))
     result = record_schema(question.result)
     app.add_api_route(
         question.path,
@@ -281,11 +280,9 @@ def _problems(body: bytes) -> list[Any]:
 
 
 def _batch_schema() -> dict[str, Any]:
-    item = {
-        "type": "object",
-        "properties": {"kind": {"enum": REQUESTS.names()}},
-        "required": ["kind"],
-    }
+    kinds = ", ".join(REQUESTS.names())
+    # Whatever an item is, it has an answer of its own, so none of them is an error of the whole.
+    item = {"description": f"An object with 'kind', one of {kinds}, and that question's fields."}
     problems_schema = {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_BATCH}
     return {
         "type": "object",

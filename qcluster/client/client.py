@@ -205,7 +205,7 @@ class Client:
         return found
 
     def cancel(self, job_id: str) -> dict[str, Any]:
-        """End a job; one that has ended stays as it is. Gives its state."""
+        """End a job and forget it; its last state. Raises NotFound when it is not there any more."""
         found: dict[str, Any] = self._transport.request("DELETE", f"/v1/jobs/{job_id}").json()
         return found
 
