@@ -15,7 +15,7 @@ import qcluster.q_routing.requests
 import qcluster.quantum.requests  # noqa: F401 - registers
 from deployments.problems import Overloaded
 from qcluster.deadline import Deadline
-from qcluster.errors import DeadlineExceeded, NotReady
+from qcluster.errors import DeadlineExceeded, NotReady, SolverFailed
 from qcluster.request import REQUESTS, Request, parse_request
 from qcluster.worker import SolverProcess
 
@@ -55,6 +55,21 @@ def _await_warm(process: SolverProcess, patience_s: float) -> None:
         raise NotReady(str(error)) from None
 
 
+def _asked(
+    process: SolverProcess, kind: str, body: bytes | dict[str, Any], deadline: Deadline
+) -> dict[str, Any]:
+    pid = process.pid
+    try:
+        result: dict[str, Any] = process.call(
+            "deployments.questions:answer", kind, body, deadline=deadline
+        )
+    except SolverFailed as error:
+        if process.pid == pid:
+            raise  # it will fail again
+        raise NotReady(str(error)) from None  # somebody killed it, and there is a new one
+    return result
+
+
 class SolverPool:
     """A few warm worker processes and a bounded queue in front of them."""
 
@@ -85,10 +100,7 @@ class SolverPool:
             self._waiting -= 1
         try:
             _await_warm(process, patience_s)
-            deadline = Deadline.after(budget)
-            result: dict[str, Any] = process.call(
-                "deployments.questions:answer", request.kind, body, deadline=deadline
-            )
+            result = _asked(process, request.kind, body, Deadline.after(budget))
         finally:
             self._idle.put(process)
         return result
