@@ -19,16 +19,18 @@ from typing import Any, ClassVar, Protocol
 
 from actors.store import Seen
 from qcluster.deadline import Deadline
-from qcluster.errors import NotReady, QClusterError
+from qcluster.errors import DeadlineExceeded, NotReady, QClusterError
 from qcluster.plan import TelemetryRef
 from qcluster.telemetry import Snapshot
 from qcluster.worker import SolverProcess
 
 __all__ = ["Hub", "PlannerHost", "Store"]
 
+STARVED_PERIODS = 2.0
+# Passing a snapshot to the worker and a plan back takes time of its own.
+SLACK_S = 1.0
 # Plans kept for an absent store; the oldest go first.
 KEPT = 64
-STARVED_PERIODS = 2.0
 
 
 class Hub(Protocol):
@@ -87,10 +89,10 @@ class PlannerHost:
         self._period_s, self._deadline_s = period_s, deadline_s
         self._since, self._gpus, self._cycles, self._failures = 0, "", 0, 0
         self._alarm: str | None = "warming up"
+        self._fed = time.monotonic()
         self._outbox: deque[tuple[dict[str, Any], str]] = deque(maxlen=KEPT)
         self._known: dict[str, dict[str, Any]] = {}
         self._seen: Seen | None = None
-        self._fed = time.monotonic()
         self._process = SolverProcess(("qcluster.planner:build_planner", (self.path, self._config)))
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name=f"{self.name}-planner", daemon=True).start()
@@ -130,6 +132,11 @@ class PlannerHost:
 
     def _cycle(self) -> str | None:
         """One plan; returns the alarm of this cycle, None when all is well."""
+        try:
+            # Before the snapshot is taken, so that no plan is made from one that has grown old.
+            self._process.wait_ready(Deadline.after(self._period_s))
+        except DeadlineExceeded:
+            return "warming up"
         snapshot = self._hub.wait(self._since, self._period_s)
         if snapshot is None:
             starved = time.monotonic() - self._fed
@@ -147,7 +154,7 @@ class PlannerHost:
             snapshot,
             self._newest(),
             self._deadline_s,
-            deadline=Deadline.after(self._deadline_s + self._slack_s()),
+            deadline=Deadline.after(self._deadline_s + SLACK_S),
         )
         stamped = self._stamp(plan, snapshot)
         self._known[self.name] = stamped
@@ -177,10 +184,6 @@ class PlannerHost:
                 self._failures += 1
             first = (str(error) or type(error).__name__).splitlines()[0]
             self._alarm = f"{len(self._outbox)} plans wait for the store: {first}"
-
-    def _slack_s(self) -> float:
-        # The worker's first call waits for its warm-up, which compiles kernels on a new machine.
-        return 60.0 if self._cycles == 0 else 1.0
 
     def _stamp(self, plan: dict[str, Any], snapshot: Snapshot) -> dict[str, Any]:
         now = time.time()

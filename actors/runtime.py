@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actors.environment import NAMESPACE, cluster_environment, own_token
+from actors.front import front_environment
 from qcluster.errors import InputError, NotReady
 
 __all__ = ["running_ray"]
@@ -37,6 +38,7 @@ def running_ray(address: str, state_dir: Path, temp: str) -> Iterator[None]:
     if address == "local":
         # Ray reads its variables once, when it is imported.
         os.environ.update(cluster_environment(own_token(state_dir)))
+        os.environ.update(front_environment(Path(temp, "front")))
     import ray
 
     if address == "local":

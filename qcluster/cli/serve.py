@@ -53,7 +53,7 @@ def serve(
     digest = _check_listen(host, port, token_file)
     url = f"http://{host}:{port}"
     server = {"url": url, "token_file": str(token_file.absolute()) if token_file else None}
-    options = {"replicas": replicas, "token_sha256": digest}
+    options = {"replicas": replicas, "token_sha256": digest, "apply": apply}
     stopped = threading.Event()
     stop_on_signals(stopped)
     state_dir = state_dir.absolute()
