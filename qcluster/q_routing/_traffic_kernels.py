@@ -6,7 +6,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["anneal_groups", "cover_layer", "covisits", "exchange", "extra_gain", "pair_counts"]
+__all__ = [
+    "anneal_groups",
+    "cover_layer",
+    "exchange",
+    "extra_gain",
+    "hops",
+    "pair_counts",
+    "visited",
+]
 
 F = NDArray[np.float64]
 I = NDArray[np.int64]  # noqa: E741
@@ -145,33 +153,44 @@ def extra_gain(picks: I, served: I, on: B, gain: F) -> None:
 
 
 @njit(cache=True)
-def covisits(picks: I, on: B, speed: F) -> F:
-    """(gpus, gpus) how many tokens are served by both of two GPUs, diagonal 0."""
+def visited(picks: I, on: B, speed: F) -> B:
+    """(tokens, gpus) which GPUs serve a token's picks (tokens, k) under a cover with load term."""
     tokens, k = picks.shape
     served, load = np.empty((tokens, k), np.int64), np.zeros(speed.size)
     cover_layer(picks, on, speed, 20.0, 0.03, load, served)
-    out = np.zeros((speed.size, speed.size))
-    seen = np.zeros(speed.size, np.bool_)
+    out = np.zeros((tokens, speed.size), np.bool_)
     for i in range(tokens):
         for j in range(k):
-            seen[served[i, j]] = True
-        for a in range(speed.size):
-            if seen[a]:
-                for b in range(speed.size):
-                    if seen[b] and a != b:
-                        out[a, b] += 1.0
-        seen[:] = False
+            if served[i, j] >= 0:
+                out[i, served[i, j]] = True
     return out
 
 
 @njit(cache=True)
-def exchange(flow: F, distance: F, kind: I, name: I) -> float:
-    """Exchange names of one kind while that lowers the sum of flow[i, j] distance[name i, name j].
+def hops(before: B, after: B) -> F:
+    """(gpus, gpus) tokens that visit the row's GPU in one layer and the column's in the next, from
+    two (tokens, gpus).
+    """
+    tokens, gpus = before.shape
+    out = np.zeros((gpus, gpus))
+    for i in range(tokens):
+        for a in range(gpus):
+            if before[i, a]:
+                for b in range(gpus):
+                    if after[i, b]:
+                        out[a, b] += 1.0
+    return out
 
-    Both (gpus, gpus) and symmetric. Returns by how much the sum fell.
+
+@njit(cache=True)
+def exchange(flow: F, distance: F, linear: F, kind: I, name: I) -> float:
+    """Exchange names of one kind while that lowers the sum of flow[i, j] distance[name i, name j]
+    and of linear[i, name i].
+
+    All (gpus, gpus), the first two symmetric. Returns by how much the sum fell.
     """
     gpus, fell = name.size, 0.0
-    least = 1e-9 * (np.abs(flow).sum() * distance.max() + 1e-300)
+    least = 1e-9 * (np.abs(flow).sum() * distance.max() + np.abs(linear).sum() + 1e-300)
     better = True
     while better:
         better = False
@@ -186,8 +205,9 @@ def exchange(flow: F, distance: F, kind: I, name: I) -> float:
                         delta += (flow[i, m] - flow[j, m]) * (
                             distance[b, name[m]] - distance[a, name[m]]
                         )
-                if 2.0 * delta < -least:
+                delta = 2.0 * delta + linear[i, b] + linear[j, a] - linear[i, a] - linear[j, b]
+                if delta < -least:
                     name[i], name[j] = b, a
-                    fell -= 2.0 * delta
+                    fell -= delta
                     better = True
     return fell

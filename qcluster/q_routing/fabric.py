@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import InputError
-from qcluster.q_routing._traffic_kernels import covisits, exchange
+from qcluster.q_routing._traffic_kernels import exchange, hops, visited
 from qcluster.q_routing.problem import PlacementProblem
 
 __all__ = ["FabricLike", "Graph", "distances", "rename"]
@@ -73,33 +73,64 @@ def rename(
     kind: Ints,
     picks: Ints | None,
 ) -> Ints:
-    """``slots`` with the contents of GPUs of one ``kind`` exchanged.
+    """``slots`` with the contents of GPUs of one ``kind`` exchanged, layer after layer.
 
-    With ``picks`` (tokens, layers, k) GPUs that serve the same tokens come near each other.
-    Without, copies of an expert come far from each other, so that one is near wherever a token is.
+    With ``picks`` (tokens, layers, k) a token's GPUs come near each other and near those of the
+    layer before (inter-layer affinity, as in ExFlow, 2024). Without, copies of an expert come far
+    from each other, so that one is near wherever a token is.
     """
-    start, gpus, experts = problem.slot_start, problem.num_gpus, problem.load.shape[2]
+    gpus = problem.num_gpus
     off = distance[~np.eye(gpus, dtype=bool)]
-    if gpus < 3 or np.ptp(off) < 1e-9:
+    uniform = gpus < 3 or bool(np.ptp(off) < 1e-9)
+    if gpus < 2 or (uniform and picks is None):
         return slots
-    load = problem.load.sum(axis=0)
-    live = problem.speed > 0
-    out = slots.copy()
+    out, nothing = slots.copy(), np.zeros((gpus, gpus))
+    before: NDArray[np.bool_] | None = None
     for x, row in enumerate(slots):
-        on = np.zeros((experts, gpus), dtype=np.bool_)
-        used = row >= 0
-        on[row[used], problem.gpu_of_slot[used]] = True
+        on = _held(problem, row)
+        linear = nothing
         if picks is None:
-            share = load[x] / on.sum(axis=1)
+            share = problem.load[:, x].sum(axis=0) / on.sum(axis=1)
             flow = -(on.T * share) @ on
         else:
-            speed = np.where(live, problem.speed, 1.0)
-            flow = covisits(np.ascontiguousarray(picks[:, x]), on, speed)
-        name = np.arange(gpus)
-        exchange(np.ascontiguousarray((flow + flow.T) / 2), distance + distance.T, kind, name)
-        for b, a in enumerate(name):
-            out[x, start[a] : start[a + 1]] = row[start[b] : start[b + 1]]
+            speed = np.where(problem.speed > 0, problem.speed, 1.0)
+            now = visited(np.ascontiguousarray(picks[:, x]), on, speed)
+            flow = nothing if uniform else hops(now, now)
+            if before is not None:
+                linear = hops(now, before) @ distance
+        name = _named(flow, distance, linear, kind)
+        _write(problem.slot_start, row, name, out[x])
+        if picks is not None:
+            before = np.empty_like(now)
+            before[:, name] = now
     return out
+
+
+def _named(flow: Floats, distance: Floats, linear: Floats, kind: Ints) -> Ints:
+    """(gpus,) the GPU that each content goes to: exact for the linear part, then exchanges."""
+    from scipy.optimize import linear_sum_assignment
+
+    name = np.arange(len(kind))
+    if linear.any():
+        for k in np.unique(kind):
+            of = np.flatnonzero(kind == k)
+            content, gpu = linear_sum_assignment(linear[np.ix_(of, of)])
+            name[of[content]] = of[gpu]
+    symmetric = np.ascontiguousarray((flow + flow.T) / 2)
+    exchange(symmetric, (distance + distance.T) / 2, np.ascontiguousarray(linear), kind, name)
+    return name
+
+
+def _held(problem: PlacementProblem, row: Ints) -> NDArray[np.bool_]:
+    on = np.zeros((problem.load.shape[2], problem.num_gpus), dtype=np.bool_)
+    used = row >= 0
+    on[row[used], problem.gpu_of_slot[used]] = True
+    return on
+
+
+def _write(start: Ints, row: Ints, name: Ints, out: Ints) -> None:
+    for b, a in enumerate(name):
+        out[start[a] : start[a + 1]] = row[start[b] : start[b + 1]]
 
 
 def _widest(gpus: list[Any], edges: Iterable[tuple[Any, Any, Any]]) -> Floats:

@@ -70,7 +70,8 @@ def place_experts(
     max_moved: share of all slots that may hold another expert than in ``previous``, 0 to 1. Copies
         that are needed because an expert would otherwise be lost are made in any case.
     trace: router picks (tokens, layers, k). Experts that are picked together then stand together,
-        so that a token visits few GPUs (see ``dispatch``), at some cost in equal-split balance.
+        so that a token visits few GPUs (see ``dispatch``), at some cost in equal-split balance,
+        and GPUs of a new plan are named so that tokens stay where the layer before served them.
         Under ``max_moved`` whole layers take the new plan, those first that gain most for each
         slot moved; what is left of the budget goes to load.
     slots_per_gpu: (num_gpus,) slots of each GPU, adding up to ``num_slots``.
@@ -101,8 +102,10 @@ def place_experts(
         placement = _by_traffic(problem, picks, before, max_moved)
     else:
         placement = place(problem, before, max_moved, Deadline.never())
-    if distance is None or before is not None:
+    if before is not None or (distance is None and picks is None):
         return placement
+    if distance is None:
+        distance = 1.0 - np.eye(problem.num_gpus)
     named = rename(problem, placement.slots, distance, kinds(problem), picks)
     return replace(placement, slots=named)
 

@@ -19,7 +19,7 @@ from qcluster.q_routing._traffic_kernels import (
 )
 from qcluster.q_routing.problem import EMPTY, Placement, PlacementProblem
 
-__all__ = ["dispatch", "fan_out", "place_by_traffic", "read_picks", "visits"]
+__all__ = ["crossing", "dispatch", "fan_out", "place_by_traffic", "read_picks", "visits"]
 
 Ints = NDArray[np.int64]
 
@@ -59,6 +59,19 @@ def fan_out(gpus: ArrayLike) -> float:
     """Mean number of distinct GPUs that a token is sent to in a layer, for (tokens, layers, k)."""
     ordered = np.sort(np.asarray(gpus), axis=-1)
     return float(1 + (np.diff(ordered, axis=-1) != 0).sum(axis=-1).mean())
+
+
+def crossing(gpus: ArrayLike) -> float:
+    """Share of visits, from the second layer on, to a GPU that did not serve the token in the layer
+    before, for (tokens, layers, k).
+    """
+    served = np.asarray(gpus)
+    now, last = served[:, 1:], served[:, :-1]
+    fresh = ~(now[..., :, None] == last[..., None, :]).any(axis=-1)
+    k = now.shape[-1]
+    earlier = (now[..., :, None] == now[..., None, :]) & np.tri(k, k, -1, dtype=bool)
+    first = ~earlier.any(axis=-1)
+    return float((fresh & first).sum() / max(int(first.sum()), 1))
 
 
 def read_picks(problem: PlacementProblem, trace: ArrayLike) -> Ints:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from qcluster.errors import InputError
 from qcluster.q_routing import dispatch, place_experts
-from qcluster.q_routing._traffic_kernels import covisits, exchange
+from qcluster.q_routing._traffic_kernels import cover_layer, exchange, hops, visited
 from qcluster.q_routing.fabric import distances
-from qcluster.q_routing.traffic import fan_out
+from qcluster.q_routing.traffic import crossing, fan_out
 
 
 @dataclass
@@ -149,10 +149,11 @@ def test_exchanges_only_help_and_the_books_are_right(seed, gpus):
     flow, distance = flow + flow.T, distance + distance.T
     np.fill_diagonal(distance, 0)
     kind, name = rng.integers(0, 2, gpus), np.arange(gpus)
-    fell = exchange(flow, distance, kind, name)
+    linear = rng.random((gpus, gpus))
+    fell = exchange(flow, distance, linear, kind, name)
 
     def cost(of):
-        return (flow * distance[np.ix_(of, of)]).sum()
+        return (flow * distance[np.ix_(of, of)]).sum() + linear[np.arange(gpus), of].sum()
 
     assert sorted(name) == list(range(gpus))
     assert (kind[name] == kind).all()
@@ -164,15 +165,51 @@ def test_exchanges_only_help_and_the_books_are_right(seed, gpus):
             assert cost(other) >= cost(name) - 1e-6
 
 
-def test_covisits_twin():
+def test_visited_and_hops_twins():
     rng = np.random.default_rng(1)
     on = np.eye(4, dtype=bool)[rng.integers(0, 4, 12)]
-    picks = np.array([rng.choice(12, 3, replace=False) for _ in range(50)])
+    home = on.argmax(axis=1)
+    layers = [np.array([rng.choice(12, 3, replace=False) for _ in range(50)]) for _ in range(2)]
+    sets = [[set(home[row].tolist()) for row in picks] for picks in layers]
+    found = [visited(picks, on, np.ones(4)) for picks in layers]
+    for seen, wanted in zip(found, sets, strict=True):
+        assert [set(np.flatnonzero(row).tolist()) for row in seen] == wanted
     wanted = np.zeros((4, 4))
-    for row in picks:
-        for a, b in itertools.permutations(set(on.argmax(axis=1)[row].tolist()), 2):
-            wanted[a, b] += 1
-    assert np.array_equal(covisits(picks, on, np.ones(4)), wanted)
+    for a, b in zip(*sets, strict=True):
+        for i, j in itertools.product(a, b):
+            wanted[i, j] += 1
+    assert np.array_equal(hops(*found), wanted)
+
+
+def test_picks_that_are_none_are_not_served():
+    picks, on = np.array([[0, -1, 1], [-1, -1, -1]]), np.eye(2, dtype=bool)
+    served, load = np.empty_like(picks), np.zeros(2)
+    assert cover_layer(picks, on, np.ones(2), 1.0, 0.0, load, served) == 2
+    assert served.tolist() == [[0, -1, 1], [-1, -1, -1]]
+    assert load.tolist() == [1, 1]
+
+
+def chained(tokens=400, layers=4, experts=32, seed=0):
+    """As ``clustered``, but a token's cluster is the same in all layers, clusters are not."""
+    rng = np.random.default_rng(seed)
+    order = [rng.permutation(experts).reshape(4, 8) for _ in range(layers)]
+    cluster = rng.integers(0, 4, tokens)
+    return np.array([[rng.choice(o[c], 4, replace=False) for o in order] for c in cluster])
+
+
+def test_tokens_stay_where_the_layer_before_served_them():
+    fit, other = chained()[:200], chained()[200:]
+    load = count(fit)
+    plain = place_experts(load, num_slots=40, num_gpus=8)
+    near = place_experts(load, num_slots=40, num_gpus=8, trace=fit)
+    assert crossing(dispatch(near, other)) < 0.6 * crossing(dispatch(plain, other))
+    assert near.balancedness <= near.upper_bound
+
+
+def test_crossing_counts_each_new_gpu_once():
+    # Layer 0 on GPUs {0, 1}; layer 1 on {1, 2}: one of two visits is new.
+    assert crossing([[[0, 1, 0], [1, 2, 2]]]) == pytest.approx(0.5)
+    assert crossing([[[0, 0]]]) == 0.0
 
 
 @given(st.integers(0, 1000), st.floats(0, 1))
