@@ -23,8 +23,10 @@ __all__ = ["crossing", "dispatch", "fan_out", "place_by_traffic", "read_picks", 
 
 Ints = NDArray[np.int64]
 
-LOAD_SLACK = 0.02
-"""How far a GPU may lead the others, as a share of the final mean, before picks turn away."""
+LOAD_SLACK = 0.16
+"""How far a GPU may lead the others, as a share of the final mean and divided by the number of
+GPUs, before picks turn away: the more GPUs, the smaller the room that a lead may take.
+"""
 LOAD_WEIGHT = 60.0
 """How strongly they then turn away: 1/60 further, wholly."""
 _PLAN_WEIGHT, _PLAN_SLACK = 20.0, 0.03
@@ -50,7 +52,9 @@ def dispatch(placement: Placement, expert_ids: ArrayLike) -> Ints:
         chosen = np.empty((picks.shape[0], picks.shape[2]), dtype=np.int64)
         row = np.ascontiguousarray(picks[:, x])
         load = np.zeros(len(live))
-        cover_layer(row, on, placement.speed[live], LOAD_WEIGHT, LOAD_SLACK, load, chosen)
+        cover_layer(
+            row, on, placement.speed[live], LOAD_WEIGHT, LOAD_SLACK / len(live), load, chosen
+        )
         out[:, x] = live[chosen]
     return out
 
@@ -122,7 +126,13 @@ def visits(problem: PlacementProblem, slots: Ints, picks: Ints) -> NDArray[np.fl
         on = _holds(row, problem.gpu_of_slot, problem.load.shape[2], problem.num_gpus)[:, live]
         load = np.zeros(len(live))
         number = cover_layer(
-            np.ascontiguousarray(picks[:, x]), on, speed, LOAD_WEIGHT, LOAD_SLACK, load, served
+            np.ascontiguousarray(picks[:, x]),
+            on,
+            speed,
+            LOAD_WEIGHT,
+            LOAD_SLACK / len(live),
+            load,
+            served,
         )
         out[x] = number / len(picks) * float((load / speed).max() * speed.sum() / load.sum())
     return out
