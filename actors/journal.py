@@ -7,6 +7,7 @@ the same id again changes nothing. The file keeps the newest ``keep`` plans of e
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 import threading
 import zlib
@@ -51,8 +52,15 @@ class Journal:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
+            with self._db:
+                self._db.execute(
+                    "INSERT OR IGNORE INTO facts VALUES ('store_id', ?)", (secrets.token_hex(8),)
+                )
+            found = self._db.execute("SELECT value FROM facts WHERE name = 'store_id'").fetchone()
         except sqlite3.DatabaseError as error:
             raise NotReady(f"{directory / 'plans.sqlite'}: {error}") from None
+        self.store_id: str = found[0]
+        """Made with the file: another file, even at the same path, is another store."""
 
     def append(self, plan: Mapping[str, Any], gpus: str) -> int:
         """Store a plan (its ``to_dict``); returns its sequence number, also when it was there.
@@ -80,21 +88,43 @@ class Journal:
 
     def newest(self, planner: str, *, gpus: str | None = None) -> dict[str, Any] | None:
         """The newest plan of a planner, or the newest that was verified on ``gpus``."""
+        plan_id = self.newest_id(planner, gpus=gpus)
+        return None if plan_id is None else self.get(plan_id)
+
+    def newest_id(self, planner: str, *, gpus: str | None = None) -> str | None:
+        """The id of that plan."""
         clause, values = ("", [planner]) if gpus is None else (" AND gpus = ?", [planner, gpus])
-        query = f"SELECT body FROM plans WHERE planner = ?{clause} ORDER BY seq DESC LIMIT 1"  # noqa: S608
+        query = f"SELECT plan_id FROM plans WHERE planner = ?{clause} ORDER BY seq DESC LIMIT 1"  # noqa: S608
         with self._lock:
             row = self._db.execute(query, values).fetchone()
-        return None if row is None else _body(row[0])
+        return None if row is None else str(row[0])
+
+    def before(self, plan_id: str) -> str:
+        """The id of the plan that its planner made before this one. Raises NotFound."""
+        query = (
+            "SELECT b.plan_id FROM plans a JOIN plans b ON b.planner = a.planner AND b.seq < a.seq"
+            " WHERE a.plan_id = ? ORDER BY b.seq DESC LIMIT 1"
+        )
+        with self._lock:
+            row = self._db.execute(query, (plan_id,)).fetchone()
+        if row is None:
+            raise NotFound(f"no plan before '{plan_id}' is stored")
+        return str(row[0])
 
     def get(self, plan_id: str) -> dict[str, Any]:
         """The plan with this id. Raises NotFound."""
+        plan: dict[str, Any] = json.loads(zlib.decompress(self.packed(plan_id)))
+        return plan
+
+    def packed(self, plan_id: str) -> bytes:
+        """The plan with this id as compressed (zlib) JSON. Raises NotFound."""
         with self._lock:
             row = self._db.execute(
                 "SELECT body FROM plans WHERE plan_id = ?", (plan_id,)
             ).fetchone()
         if row is None:
             raise NotFound(f"no plan '{plan_id}'")
-        return _body(row[0])
+        return bytes(row[0])
 
     def history(self, planner: str | None, limit: int) -> list[dict[str, Any]]:
         """Summaries of the newest plans, newest first."""
@@ -121,8 +151,3 @@ class Journal:
         """Close the file."""
         with self._lock:
             self._db.close()
-
-
-def _body(blob: bytes) -> dict[str, Any]:
-    plan: dict[str, Any] = json.loads(zlib.decompress(blob))
-    return plan

@@ -4,6 +4,11 @@ It knows what each planner last reported and on which GPUs; from that it decides
 asking, whether the newest plan is fresh. A reader never gets silence: when a planner is slow, dead
 or starved it gets the last safe plan (the last that passed its verifier on a snapshot with the
 same GPUs), marked stale, with an alarm that says why.
+
+Those who write and read remember which store they have seen, and up to which plan, and say so with
+each call. A store that finds itself to be another one, or behind (its disk was lost, it was started
+on another machine, an old copy was put in place), refuses to serve rather than to start empty;
+planner hosts keep their plans until the right one is back.
 """
 
 from __future__ import annotations
@@ -11,26 +16,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.answers import Answer, AnswerBook
+from actors.freshness import Report, plan_alarm, planner_alarm
 from actors.journal import Journal
+from qcluster.errors import NotReady
 
-__all__ = ["PlanStore"]
+__all__ = ["PlanStore", "Seen"]
 
-# A planner reports at least once a period; three missing are no accident.
-SILENT_PERIODS = 3.0
-
-
-@dataclass
-class _Report:
-    """What a planner host last said."""
-
-    at: float
-    period_s: float
-    gpus: str
-    alarm: str | None
+Seen = tuple[str, int]
+"""What a caller remembers of a store: its id, and the highest sequence number it was told."""
 
 
 class PlanStore:
@@ -38,36 +35,49 @@ class PlanStore:
 
     def __init__(self, state_dir: str, planners: tuple[str, ...], keep: int = 2000) -> None:
         self._journal = Journal(Path(state_dir), keep=keep)
+        self._answers = AnswerBook(Path(state_dir))
         self._planners = planners
-        self._reports: dict[str, _Report] = {}
+        self._reports: dict[str, Report] = {}
         self._started = time.time()
+        self._fence: str | None = None
         self._changed = threading.Condition()
+        # Versions of later lives of the store are above those of earlier ones.
+        self._version = time.time_ns()
 
-    def put(self, plan: Mapping[str, Any], gpus: str) -> int:
+    def put(self, plan: Mapping[str, Any], gpus: str, seen: Seen | None = None) -> int:
         """Store a verified plan (its ``to_dict``); returns its sequence number once on disk."""
+        self._check(seen)
         seq = self._journal.append(plan, gpus)
-        with self._changed:
-            self._changed.notify_all()
+        self._tell()
         return seq
 
-    def report(self, planner: str, period_s: float, gpus: str, alarm: str | None) -> None:
-        """A planner host's sign of life; ``alarm`` says why there is no new plan."""
-        self._reports[planner] = _Report(time.time(), period_s, gpus, alarm)
-        with self._changed:
-            self._changed.notify_all()
+    def report(
+        self, planner: str, period_s: float, gpus: str, alarm: str | None, seen: Seen | None = None
+    ) -> Seen:
+        """A planner host's sign of life; ``alarm`` says why there is no new plan.
 
-    def latest(self, planner: str) -> dict[str, Any]:
+        Returns what the host is to remember of this store.
+        """
+        self._check(seen)
+        self._reports[planner] = Report(time.time(), period_s, gpus, alarm)
+        self._tell()
+        return self.identity()
+
+    def identity(self) -> Seen:
+        """What callers remember of this store."""
+        return self._journal.store_id, self._journal.last_seq()
+
+    def latest(self, planner: str, seen: Seen | None = None) -> dict[str, Any]:
         """``{planner, plan, alarm}``; the plan with ``stale`` and ``age_s`` added, or None."""
+        self._check(seen)
         report, now = self._reports.get(planner), time.time()
-        alarm = self._alarm(planner, report, now)
+        alarm = planner_alarm(planner, report, self._started, now)
         plan = self._journal.newest(planner, gpus=report.gpus if report else None)
-        if plan is None:
-            if (plan := self._journal.newest(planner)) is None:
-                return {"planner": planner, "plan": None, "alarm": alarm or "no plan yet"}
-            alarm = alarm or "the GPUs have changed since the last plan, and no new one is safe yet"
-        expired = plan["expires_at"] is not None and now > plan["expires_at"]
-        if expired and alarm is None:
-            alarm = "the plan has expired and no newer one has arrived"
+        same_gpus = plan is not None
+        if plan is None and (plan := self._journal.newest(planner)) is None:
+            return {"planner": planner, "plan": None, "alarm": alarm or "no plan yet"}
+        expires_at = plan["expires_at"]
+        alarm = plan_alarm(alarm, same_gpus=same_gpus, expires_at=expires_at, now=now)
         plan["age_s"] = max(0.0, now - plan["created_at"])
         plan["stale"] = alarm is not None
         plan["alarm"] = alarm
@@ -79,20 +89,28 @@ class PlanStore:
 
     def newest(self) -> dict[str, dict[str, Any]]:
         """The newest stored plan of every planner that has one."""
+        self._check(None)
         found = {name: self._journal.newest(name) for name in self._planners}
         return {name: plan for name, plan in found.items() if plan is not None}
 
     def get(self, plan_id: str) -> dict[str, Any]:
         """The plan with this id. Raises NotFound."""
+        self._check(None)
         return self._journal.get(plan_id)
+
+    def before(self, plan_id: str) -> str:
+        """The id of the plan that its planner made before this one. Raises NotFound."""
+        return self._journal.before(plan_id)
 
     def history(self, planner: str | None, limit: int = 100) -> list[dict[str, Any]]:
         """Summaries, newest first."""
+        self._check(None)
         return self._journal.history(planner, max(1, min(limit, 1000)))
 
     def wait(self, since: int, timeout_s: float) -> int:
         """The last sequence number, as soon as it is above ``since`` or the time is over."""
         deadline = time.monotonic() + min(timeout_s, 30.0)
+        self._check((self._journal.store_id, since))
         with self._changed:
             while (last := self._journal.last_seq()) <= since:
                 left = deadline - time.monotonic()
@@ -101,22 +119,65 @@ class PlanStore:
                 self._changed.wait(left)
         return last
 
+    def find_answer(self, key: str, question: str) -> Answer | None:
+        """The answer given to an idempotency key; see ``AnswerBook.find``."""
+        return self._answers.find(key, question)
+
+    def keep_answer(self, key: str, question: str, answer: Answer) -> Answer:
+        """Remember an answer; returns the one that counts, the first."""
+        return self._answers.keep(key, question, answer)
+
+    def follow(self, version: int, known: Mapping[str, str], timeout_s: float) -> dict[str, Any]:
+        """All that deciding on freshness takes, as soon as it differs from ``version``.
+
+        ``known`` maps planners to the plan ids that the follower holds; other plans come along,
+        as the compressed JSON that is on disk. Gives ``{version, now, started, planners: {name:
+        {report, plan_id, same_gpus, plan}}}``.
+        """
+        self._check(None)
+        deadline = time.monotonic() + min(timeout_s, 30.0)
+        with self._changed:
+            while self._version == version and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+            version = self._version
+        planners = {name: self._followed(name, known.get(name)) for name in self._planners}
+        now = time.time()
+        return {"version": version, "now": now, "started": self._started, "planners": planners}
+
+    def _followed(self, planner: str, known: str | None) -> dict[str, Any]:
+        report = self._reports.get(planner)
+        plan_id = self._journal.newest_id(planner, gpus=report.gpus if report else None)
+        same_gpus = plan_id is not None
+        plan_id = plan_id or self._journal.newest_id(planner)
+        packed = None if plan_id in (None, known) else self._journal.packed(plan_id)
+        return {"report": report, "plan_id": plan_id, "same_gpus": same_gpus, "plan": packed}
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._version = max(self._version + 1, time.time_ns())
+            self._changed.notify_all()
+
     def health(self) -> dict[str, Any]:
-        """Plans stored, last sequence number, and each planner's alarm."""
+        """Plans stored, last sequence number, each planner's alarm, and why nothing is served."""
         now = time.time()
         return {
+            "fence": self._fence,
             "plans": self._journal.count(),
             "last_seq": self._journal.last_seq(),
             "alarms": {
-                name: self._alarm(name, self._reports.get(name), now) for name in self._planners
+                name: planner_alarm(name, self._reports.get(name), self._started, now)
+                for name in self._planners
             },
         }
 
-    def _alarm(self, planner: str, report: _Report | None, now: float) -> str | None:
-        if report is None:
-            since = now - self._started
-            return f"no word from the {planner} planner since the store started {since:.0f} s ago"
-        silent = now - report.at
-        if silent > SILENT_PERIODS * report.period_s + 1.0:
-            return f"no word from the {planner} planner for {silent:.0f} s"
-        return report.alarm
+    def _check(self, seen: Seen | None) -> None:
+        """Raise NotReady from the first sign on that this is not the store that callers know."""
+        if seen is not None and self._fence is None:
+            mine, last = self.identity()
+            other, seq = seen
+            if other != mine:
+                self._fence = f"plans are in store {other}, up to {seq}, and this is store {mine}"
+            elif seq > last:
+                self._fence = f"plans up to {seq} were seen, and this copy has them up to {last}"
+        if self._fence is not None:
+            raise NotReady(f"the store does not serve: {self._fence}; restart with the right one")

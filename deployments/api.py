@@ -7,24 +7,31 @@ with actors behind it and in tests with plain objects. Everything blocking runs 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from deployments import problems, security
-from deployments.limits import BodyLimits, BodyMiddleware, check_depth
+from deployments.bodies import check_depth, read_object
+from deployments.carry_out import apply_report
+from deployments.jobs import job_routes
+from deployments.limits import BodyLimits, BodyMiddleware
 from deployments.page import UI
+from deployments.plan_cache import PlanCache
 from deployments.questions import REQUESTS, SolverPool
+from deployments.replay import PARAMETER, Replay
 from deployments.security import BearerGuard, SecurityHeaders
 from deployments.views import metrics_text, power_history, snapshot_view
 from qcluster import __version__
 from qcluster.errors import InputError, NotFound, NotReady, QClusterError
 from qcluster.explain import explain
 from qcluster.json_schema import record_schema
+from qcluster.plan_diff import diff_plans
 from qcluster.request import Request as Question
 from qcluster.request import parse_request
 
@@ -41,7 +48,13 @@ class Services:
     hub: Any
     store: Any
     pool: SolverPool
+    jobs: Any = None
+    """Answers like a JobDesk; without one there is no ``/v1/jobs``."""
     limits: BodyLimits = field(default_factory=BodyLimits)
+    agents: Any = None
+    """Has ``health`` of the nodes' agents."""
+    apply: bool = False
+    """Whether those carry plans out."""
     token_sha256: str = ""
     """Digest of the token that `/v1` wants; empty lets everybody in."""
 
@@ -55,23 +68,29 @@ def create_api(services: Services) -> FastAPI:
         docs_url=None,  # FastAPI's own loads its scripts from elsewhere
         redoc_url=None,
     )
+    app.state.models = {}  # what the questions' schemas refer to
     problems.install(app)
+    plans = PlanCache(services.store)
+    app.add_middleware(Replay, store=services.store)
     app.add_middleware(BodyMiddleware, limits=services.limits)
     app.add_middleware(BearerGuard, digest=services.token_sha256)
     app.add_middleware(SecurityHeaders)
-    app.include_router(_page_routes(services))
-    app.include_router(_plan_routes(services), prefix="/v1/plans", tags=["plans"])
+    app.include_router(_page_routes(services, plans))
+    app.include_router(_plan_routes(services, plans), prefix="/v1/plans", tags=["plans"])
     app.include_router(_telemetry_routes(services), prefix="/v1/telemetry", tags=["telemetry"])
     for _, question in REQUESTS.items():  # noqa: PERF102 - not a dict
         _add_question(app, services, question)
     _add_batch(app, services)
+    if services.jobs is not None:
+        routes = job_routes(services.jobs, services.limits.max_depth)
+        app.include_router(routes, prefix="/v1/jobs", tags=["jobs"])
     if UI.is_dir():
         app.mount("/ui", StaticFiles(directory=UI), name="ui")
     security.declare(app, guarded=bool(services.token_sha256))
     return app
 
 
-def _page_routes(services: Services) -> APIRouter:
+def _page_routes(services: Services, plans: PlanCache) -> APIRouter:
     router = APIRouter(tags=["service"])
 
     @router.get("/", include_in_schema=False)
@@ -90,22 +109,22 @@ def _page_routes(services: Services) -> APIRouter:
     @router.get("/readyz", responses=problems.responses(503))
     def readyz() -> dict[str, Any]:
         """Whether every planner has a fresh plan; 503 with the alarms otherwise."""
-        alarms = {name: view["alarm"] for name, view in services.store.all_latest().items()}
+        alarms = {name: view["alarm"] for name, view in plans.all_latest().items()}
         late = [f"{name}: {alarm}" for name, alarm in alarms.items() if alarm]
         if late:
             raise NotReady("; ".join(late))
         return {"status": "ready", "planners": sorted(alarms)}
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> Response:
         """Prometheus text."""
-        text = metrics_text(services.store.all_latest(), services.hub.health())
+        text = metrics_text(plans.all_latest(), services.hub.health())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
 
 
-def _plan_routes(services: Services) -> APIRouter:
+def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
     router = APIRouter(responses=problems.responses(404, 422, 503))
     store = services.store
 
@@ -114,22 +133,22 @@ def _plan_routes(services: Services) -> APIRouter:
             raise NotFound(f"no planner '{planner}'; there are: {', '.join(PLANNERS)}")
         return planner
 
-    @router.get("")
-    def plans() -> dict[str, Any]:
-        """The latest plan of every planner, null where there is none yet."""
-        latest = store.all_latest()
-        return {
-            "plans": {name: view["plan"] for name, view in latest.items()},
-            "alarms": {name: view["alarm"] for name, view in latest.items()},
-        }
+    async def read(text: Callable[..., bytes | None], *arguments: str) -> bytes | None:
+        # Once filled the cache answers from memory; only before that is there anything to wait for.
+        return text(*arguments) if cache.filled else await run_in_threadpool(text, *arguments)
 
-    @router.get("/{planner}/latest")
-    def latest(planner: str) -> dict[str, Any]:
+    @router.get("", response_model=dict[str, Any])
+    async def plans() -> Response:
+        """The latest plan of every planner, null where there is none yet."""
+        return Response(await read(cache.all_json), media_type="application/json")
+
+    @router.get("/{planner}/latest", response_model=dict[str, Any])
+    async def latest(planner: str) -> Response:
         """The plan that is safe to carry out now, marked when it is stale, and why."""
-        found: dict[str, Any] = store.latest(known(planner))
-        if found["plan"] is None:
-            raise NotReady(f"{planner}: {found['alarm']}")
-        return found
+        text = await read(cache.latest_json, known(planner))
+        if text is None:
+            raise NotReady(f"{planner}: {cache.latest(planner)['alarm']}")
+        return Response(text, media_type="application/json")
 
     @router.get("/{planner}/history")
     def history(planner: str, limit: int = Query(100, ge=1, le=1000)) -> dict[str, Any]:
@@ -140,6 +159,21 @@ def _plan_routes(services: Services) -> APIRouter:
     def explained(plan_id: str) -> dict[str, Any]:
         """Why the plan is as it is: solver, bound, gap, baselines, telemetry."""
         return explain(store.get(plan_id))
+
+    @router.get("/{plan_id}/diff", response_model=dict[str, Any])
+    def diff(plan_id: str, against: str | None = Query(None, max_length=100)) -> JSONResponse:
+        """What the plan changes against its planner's plan before it, or against another."""
+        new = store.get(plan_id)
+        return JSONResponse(diff_plans(store.get(against or store.before(plan_id)), new))
+
+    @router.post(
+        "/{plan_id}/apply", response_model=dict[str, Any], responses=problems.responses(409)
+    )
+    def apply(plan_id: str) -> JSONResponse:
+        """What carrying the plan out sets: a dry run unless the server was started to apply."""
+        current = cache.latest("energy")["plan"]
+        plan = store.get(plan_id)
+        return JSONResponse(apply_report(plan, current, services.agents, apply=services.apply))
 
     return router
 
@@ -174,10 +208,8 @@ def _telemetry_routes(services: Services) -> APIRouter:
 
 def _samples_body() -> dict[str, Any]:
     example = {"ts_s": 1760000000.0, "node": "node0", "gpu": 0, "power_w": 512.0}
-    kinds = ("application/json", "application/x-ndjson")
-    content = {
-        kind: {"schema": {"type": ["object", "array"]}, "example": example} for kind in kinds
-    }
+    schema = {"type": ["object", "array"], "description": "Or JSON lines, an object in each."}
+    content = {"application/json": {"schema": schema, "example": example}}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -185,11 +217,11 @@ def _add_question(app: FastAPI, services: Services, question: type[Question]) ->
     async def ask(request: Request) -> Response:
         body = await request.body()
         check_depth(body, services.limits.max_depth)
-        parsed = await run_in_threadpool(parse_request, question.kind, body)
+        parsed = await run_in_threadpool(_parsed, question.kind, body)
         return JSONResponse(await run_in_threadpool(services.pool.run, parsed, body))
 
     schema = question.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
+    app.state.models.update(schema.pop("$defs", {}))
     result = record_schema(question.result)
     app.add_api_route(
         question.path,
@@ -199,16 +231,22 @@ def _add_question(app: FastAPI, services: Services, question: type[Question]) ->
         summary=question.summary,
         tags=[question.kind.split(".")[0]],
         openapi_extra={
+            "parameters": [PARAMETER],
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": schema, "example": question.example}},
-            }
+            },
         },
         responses={
             200: {"content": {"application/json": {"schema": result}}},
             **problems.responses(408, 413, 422, 429, 501, 503),
         },
     )
+
+
+def _parsed(kind: str, body: bytes) -> Question:
+    read_object(body)  # refuses what JSON leaves open; the model's own parser names wrong fields
+    return parse_request(kind, body)
 
 
 def _add_batch(app: FastAPI, services: Services) -> None:
@@ -238,37 +276,27 @@ def _add_batch(app: FastAPI, services: Services) -> None:
         methods=["POST"],
         tags=["plans"],
         openapi_extra={
+            "parameters": [PARAMETER],
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": _batch_schema(), "example": example}},
-            }
+            },
         },
         responses=problems.responses(408, 413, 422, 429, 503),
     )
 
 
 def _problems(body: bytes) -> list[Any]:
-    def constant(name: str) -> None:
-        raise InputError(f"{name} is not a number that JSON has")
-
-    try:
-        data = json.loads(body, parse_constant=constant)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"is not JSON: {error}") from None
-    items = data.get("problems") if isinstance(data, dict) else None
+    items = read_object(body).get("problems")
     if not isinstance(items, list) or not 1 <= len(items) <= MAX_BATCH:
         raise InputError(f"wants a list of 1 to {MAX_BATCH} problems", field="problems")
     return items
 
 
 def _batch_schema() -> dict[str, Any]:
-    item = {
-        "type": "object",
-        "properties": {"kind": {"enum": REQUESTS.names()}},
-        "required": ["kind"],
-    }
+    kinds = ", ".join(REQUESTS.names())
+    # Whatever an item is, it has an answer of its own, so none of them is an error of the whole.
+    item = {"description": f"An object with 'kind', one of {kinds}, and that question's fields."}
     problems_schema = {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_BATCH}
     return {
         "type": "object",

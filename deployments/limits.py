@@ -7,17 +7,13 @@ checked first, then the bytes are counted as they come.
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.problems import problem
-from qcluster.errors import InputError
 
-__all__ = ["BodyLimits", "BodyMiddleware", "check_depth"]
-
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+__all__ = ["BodyLimits", "BodyMiddleware"]
 
 
 @dataclass(frozen=True)
@@ -93,18 +89,3 @@ class BodyMiddleware:
 
     def _too_large(self) -> _Refused:
         return _Refused(413, f"the body may have at most {self.limits.max_bytes} bytes")
-
-
-def check_depth(body: bytes, limit: int) -> None:
-    """Raise InputError when JSON nests deeper than ``limit``, before a parser recurses into it."""
-    if body.count(b"[") + body.count(b"{") <= limit:
-        return
-    depth = 0
-    for match in _BRACKETS.finditer(body):
-        token = match.group()
-        if token in (b"[", b"{"):
-            depth += 1
-            if depth > limit:
-                raise InputError(f"JSON is nested deeper than {limit} levels")
-        elif token in (b"]", b"}"):
-            depth -= 1

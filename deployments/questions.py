@@ -19,7 +19,7 @@ from qcluster.errors import DeadlineExceeded
 from qcluster.request import REQUESTS, Request, parse_request
 from qcluster.worker import SolverProcess
 
-__all__ = ["REQUESTS", "SolverPool", "answer", "warm_up"]
+__all__ = ["REQUESTS", "SolverPool", "answer", "budget_s", "warm_up"]
 
 # The deadline covers the answer; baselines run after it with the same time each.
 _BASELINES = 4
@@ -34,8 +34,16 @@ def answer(kind: str, body: bytes | dict[str, Any]) -> dict[str, Any]:
 
 def warm_up() -> None:
     """Run every question's own example once: imports, compiled kernels, first allocations."""
+    from qcluster.quantum.solve import warm_up as compile_solvers
+
+    compile_solvers()
     for kind, question in REQUESTS.items():
         answer(kind, {**question.example, "deadline_s": 0.05})
+
+
+def budget_s(request: Request) -> float:
+    """Seconds after which a question's process is stuck: the answer, its baselines, some more."""
+    return request.deadline_s * (1 + _BASELINES) + _OVERHEAD_S
 
 
 class SolverPool:
@@ -53,7 +61,7 @@ class SolverPool:
 
         Raises Overloaded when too many wait, DeadlineExceeded when the worker was killed.
         """
-        budget = request.deadline_s * (1 + _BASELINES) + _OVERHEAD_S
+        budget = budget_s(request)
         if self._waiting >= self._limit:
             raise Overloaded(f"{self._waiting} requests are waiting, the limit is {self._limit}")
         self._waiting += 1

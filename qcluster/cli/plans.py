@@ -12,6 +12,7 @@ from qcluster.cli.output import emit_json, emit_table
 from qcluster.cli.state import default_state_dir
 from qcluster.errors import NotFound
 from qcluster.explain import explain
+from qcluster.plan_diff import diff_plans, tell_diff
 
 if TYPE_CHECKING:
     from actors.journal import Journal
@@ -66,6 +67,24 @@ def explain_(plan_id: str, state_dir: Path = StateDir, as_json: bool = Json) -> 
     typer.echo(f"{told['planner']} plan {told['plan_id']}")
     for line in told["because"]:
         typer.echo(f"- {line}")
+
+
+@plans.command("diff", epilog="Example: qcluster plans diff latest:energy")
+def diff(
+    plan_id: str,
+    against: str = typer.Argument("", help="Another plan; by default the one before it."),
+    state_dir: Path = StateDir,
+    as_json: bool = Json,
+) -> None:
+    """Say what a plan changes. Both ids may be latest:PLANNER."""
+    new = _find(state_dir, plan_id)
+    found = diff_plans(_find(state_dir, against or _journal(state_dir).before(new["plan_id"])), new)
+    if as_json:
+        emit_json(found)
+        return
+    typer.echo(f"{found['planner']} plan {found['plan_id']} against {found['against']}")
+    for line in tell_diff(found):
+        typer.echo(line)
 
 
 def _journal(state_dir: Path) -> Journal:

@@ -34,6 +34,7 @@ def route(
     Example: qcluster route tokens.jsonl --graph model_graph.json --qaoa --hqc
     """
     from qcluster.cli.output import emit_json, note, read_json, write_atomic
+    from qcluster.errors import InputError
     from qcluster.q_routing.config import RoutingConfig
     from qcluster.q_routing.route import route as solve
 
@@ -45,7 +46,10 @@ def route(
         given["layers"] = layers
     base = {} if config is None else read_json(config)
     settings = RoutingConfig.read(_mapping(base, config) | given)
-    plan = solve(tokens, graph, config=settings, deadline_s=deadline_s, seed=seed)
+    try:
+        plan = solve(tokens, graph, config=settings, deadline_s=deadline_s, seed=seed)
+    except InputError as error:  # what is wrong with the graph names the graph already
+        raise error.at(file=tokens) from None
     if log is not None:
         _append(log, plan)
     if output is not None:

@@ -22,6 +22,9 @@ def register(app: typer.Typer) -> None:
 def status(
     url: str = typer.Option("", help="The server; by default the one that owns the state dir."),
     state_dir: Path = typer.Option(default_state_dir(), help="State directory to look in."),
+    token_file: Path | None = typer.Option(
+        None, help="Its token; by default the file that the state dir's server was given."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Machine output on stdout."),
 ) -> None:
     """Show what a running server does. Exit status 1 when none runs."""
@@ -30,7 +33,9 @@ def status(
         if server is None:
             raise NotReady(f"no server runs with the state directory {state_dir}")
         url = server["url"]
-    found = {"url": url, **_ask(url)}
+        token_file = token_file or server.get("token_file")
+    token = Path(token_file).read_text(encoding="utf-8").strip() if token_file else None
+    found = {"url": url, **_ask(url, token)}
     if as_json:
         emit_json(found)
         return
@@ -56,15 +61,13 @@ def _rows(found: dict[str, Any]) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _ask(url: str) -> dict[str, Any]:
-    import httpx
+def _ask(url: str, token: str | None) -> dict[str, Any]:
+    from qcluster.client import Client
 
-    try:
-        with httpx.Client(base_url=url, timeout=10.0) as client:
-            plans = client.get("/v1/plans")
-            plans.raise_for_status()
-            telemetry = client.get("/v1/telemetry/latest")
-    except httpx.HTTPError as error:
-        raise NotReady(f"no answer from {url}: {error}") from None
-    shown = telemetry.json() if telemetry.status_code == 200 else None
-    return {**plans.json(), "telemetry": shown}
+    with Client(url, token, patience_s=3.0, timeout_s=10.0) as client:
+        plans = client.plans()
+        try:
+            telemetry = client.telemetry()
+        except NotReady:
+            telemetry = None
+    return {**plans, "telemetry": telemetry}

@@ -2,7 +2,9 @@
 
 A fitted forecaster blends two boosted-tree models a horizon: one sees lags alone, one also levels
 and analogues (``forecast_features``); the blend's weight and the bounds' scores come from
-cross-fitting over runs, so neither saw its own answers. Without a model the best of a few running
+cross-fitting over runs, so neither saw its own answers. Beside it stands a floor, trees on lags
+fitted plainly to all readings, and ``combine`` moves weight to whichever erred less in the run so
+far: a run unlike those seen is forecast about as well as by the floor. Without a model the best of a few running
 means, chosen by its own past errors, stands in. Bounds follow the errors on line
 (``conformal``). It forecasts runs like those it was fitted on; of an unknown job it knows no more
 than the running means do.
@@ -20,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import FormatError, InputError
+from qcluster.q_energy.combine import follow
 from qcluster.q_energy.conformal import quantile_of, scores, track
 from qcluster.q_energy.forecast_features import LAGS, features, grid
 from qcluster.q_energy.trees import Trees
@@ -32,6 +35,7 @@ __all__ = ["Forecaster", "fit_forecaster", "forecast_power"]
 Floats = NDArray[np.float64]
 
 _ROWS = 12_000  # training rows a tree model sees; more gains little and costs time
+_FLOOR_ROWS = 30_000
 _KEPT_SCORES = 2_000
 _BLENDS = np.linspace(0.0, 1.0, 11)
 _PARSIMONY = 1.02
@@ -45,6 +49,8 @@ class Forecaster:
     ``period_s`` is its time step and ``horizons`` the steps it was fitted at, rising; in between
     it interpolates. ``library`` holds the cluster means of the runs it saw. ``blend`` (horizons,)
     weighs the rich model against the plain one, ``errors`` are cross-fitted scores by horizon.
+    ``trust`` is the weight of that blend against ``floor`` before a run shows any error: n runs
+    seen give n / (n + 1).
     """
 
     period_s: float
@@ -52,8 +58,10 @@ class Forecaster:
     library: tuple[Floats, ...]
     plain: tuple[Trees, ...]
     rich: tuple[Trees, ...]
+    floor: tuple[Trees, ...]
     blend: Floats
     errors: tuple[Floats, ...]
+    trust: float
 
     def predict(self, run: Floats, at: int) -> Floats:
         """(times, nodes) median forecast of each time's value ``horizons[at]`` steps later."""
@@ -62,7 +70,9 @@ class Forecaster:
         full = _rows(features(run, step, self.library, rich=True))
         weight = self.blend[at]
         value = weight * self.rich[at].predict(full) + (1 - weight) * self.plain[at].predict(simple)
-        return np.asarray(np.clip(value.reshape(run.shape), 0.0, None))
+        members = np.stack([value, self.floor[at].predict(simple)]).reshape(2, *run.shape)
+        prior = np.array([self.trust, 1.0 - self.trust])
+        return np.clip(follow(members, run, step, prior, LAGS), 0.0, None)
 
     def save(self, path: str | Path) -> None:
         """Write ``path`` (safetensors) and ``path`` with .json beside it."""
@@ -70,13 +80,14 @@ class Forecaster:
 
         arrays: dict[str, NDArray[Any]] = {"blend": self.blend}
         for i in range(len(self.horizons)):
-            arrays |= self.plain[i].arrays(f"plain{i}") | self.rich[i].arrays(f"rich{i}")
+            for name, trees in (("plain", self.plain), ("rich", self.rich), ("floor", self.floor)):
+                arrays |= trees[i].arrays(f"{name}{i}")
             arrays[f"errors{i}"] = self.errors[i]
         for i, past in enumerate(self.library):
             arrays[f"library{i}"] = past
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, str(path))
-        about = {"kind": "power-forecaster", "version": 1, "period_s": self.period_s,
-                 "horizons": self.horizons, "runs": len(self.library)}  # fmt: skip
+        about = {"kind": "power-forecaster", "version": 2, "period_s": self.period_s,
+                 "horizons": self.horizons, "runs": len(self.library), "trust": self.trust}  # fmt: skip
         Path(f"{path}.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
 
     @classmethod
@@ -95,8 +106,10 @@ class Forecaster:
                 library=tuple(arrays[f"library{i}"] for i in range(about["runs"])),
                 plain=tuple(Trees.of(arrays, f"plain{i}") for i in count),
                 rich=tuple(Trees.of(arrays, f"rich{i}") for i in count),
+                floor=tuple(Trees.of(arrays, f"floor{i}") for i in count),
                 blend=arrays["blend"],
                 errors=tuple(arrays[f"errors{i}"] for i in count),
+                trust=float(about["trust"]),
             )
         except OSError as error:
             raise FormatError(error.strerror or "cannot be read", file=path) from None
@@ -109,6 +122,7 @@ def fit_forecaster(
     *,
     horizons_s: Sequence[float] = (2.0, 10.0, 30.0, 60.0),
     period_s: float | None = None,
+    rounds: int = 200,
     seed: int = 0,
 ) -> Forecaster:
     """A forecaster for runs of one kind of job.
@@ -119,6 +133,7 @@ def fit_forecaster(
         run is cut in two.
     horizons_s: seconds ahead to fit at; those longer than a fifth of every run are left out.
     period_s: time step; None takes the first run's median.
+    rounds: trees a model, at least 1; fewer fit sooner and err more.
 
     Raises InputError when no run is long enough.
     """
@@ -126,15 +141,23 @@ def fit_forecaster(
 
     if not len(runs):
         raise InputError("wants at least one run", field="runs")
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        raise InputError(f"wants a whole number of at least 1, got {rounds!r}", field="rounds")
     traces = [as_trace(run) for run in runs]
     period = period_s or traces[0].period_s
-    return fit_grids([_distinct(grid(t, period)[1]) for t in traces], period, horizons_s, seed)
+    grids = [_distinct(grid(t, period)[1]) for t in traces]
+    return fit_grids(grids, period, horizons_s, rounds, seed)
 
 
 def fit_grids(
-    grids: Sequence[Floats], period_s: float, horizons_s: Sequence[float], seed: int = 0
+    grids: Sequence[Floats],
+    period_s: float,
+    horizons_s: Sequence[float],
+    rounds: int = 200,
+    seed: int = 0,
 ) -> Forecaster:
     """``fit_forecaster`` on grids (times, nodes) that are already even."""
+    whole = grids
     if len(grids) == 1:
         half = len(grids[0]) // 2
         grids = [grids[0][:half], grids[0][half:]]
@@ -148,9 +171,13 @@ def fit_grids(
             "horizon are needed",
             field="runs",
         )
-    fitted = [_fit_step(grids, library, step, seed) for step in steps]
+    fitted = [_fit_step(grids, library, step, rounds, seed) for step in steps]
     plain, rich, blend, errors = zip(*fitted, strict=True)
-    return Forecaster(period_s, tuple(steps), library, plain, rich, np.array(blend), errors)
+    floor = tuple(_fit_floor(whole, step, rounds, seed) for step in steps)
+    trust = len(whole) / (len(whole) + 1)
+    return Forecaster(
+        period_s, tuple(steps), library, plain, rich, floor, np.array(blend), errors, trust
+    )
 
 
 def forecast_power(
@@ -252,7 +279,7 @@ def _running(run: Floats, step: int) -> tuple[Floats, Floats]:
 
 
 def _fit_step(
-    grids: Sequence[Floats], library: Sequence[Floats], step: int, seed: int
+    grids: Sequence[Floats], library: Sequence[Floats], step: int, rounds: int, seed: int
 ) -> tuple[Trees, Trees, float, Floats]:
     """Plain and rich trees, blend weight and cross-fitted scores for one horizon."""
     long = [i for i, run in enumerate(grids) if len(run) > step + LAGS]
@@ -265,7 +292,7 @@ def _fit_step(
     folds = [long[k::2] for k in range(2)] if len(long) > 1 else [long, long]
     parts = []
     for held, used in (folds, folds[::-1]):
-        a, b = _fit(simple, used, seed), _fit(full, used, seed)
+        a, b = _fit(simple, used, rounds, seed), _fit(full, used, rounds, seed)
         parts += [[
             np.concatenate([a.predict(simple[i][0]) for i in held]),
             np.concatenate([b.predict(full[i][0]) for i in held]),
@@ -275,7 +302,8 @@ def _fit_step(
     first, second, actual = (np.concatenate(column) for column in zip(*parts, strict=True))
     errors = np.sort(scores(actual, weight * second + (1 - weight) * first))
     kept = errors[np.linspace(0, len(errors) - 1, min(len(errors), _KEPT_SCORES)).astype(int)]
-    return _fit(simple, long, seed), _fit(full, long, seed), weight, kept
+    last = _fit(simple, long, rounds, seed), _fit(full, long, rounds, seed)
+    return *last, weight, kept
 
 
 def _weight(parts: Sequence[Sequence[Floats]]) -> float:
@@ -294,12 +322,22 @@ def _weight(parts: Sequence[Sequence[Floats]]) -> float:
     return float(_BLENDS[int(np.argmax(worst <= _PARSIMONY * worst.min()))])
 
 
-def _fit(examples: dict[int, tuple[Floats, Floats]], used: Sequence[int], seed: int) -> Trees:
+def _fit(
+    examples: dict[int, tuple[Floats, Floats]], used: Sequence[int], rounds: int, seed: int
+) -> Trees:
     x = np.concatenate([examples[i][0] for i in used])
     y = np.concatenate([examples[i][1] for i in used])
     rows = np.random.default_rng(seed).permutation(len(y))[:_ROWS]
     # Weights of 1 / y make the absolute error a relative one.
-    return Trees.fit(x[rows], y[rows], 1.0 / np.maximum(y[rows], 1.0), seed=seed)
+    return Trees.fit(x[rows], y[rows], 1.0 / np.maximum(y[rows], 1.0), seed=seed, rounds=rounds)
+
+
+def _fit_floor(grids: Sequence[Floats], step: int, rounds: int, seed: int) -> Trees:
+    """Trees on lags, each watt of error alike: what a run unlike the others is left to."""
+    parts = [_examples(run, step, (), rich=False) for run in grids if len(run) > step + LAGS]
+    x, y = np.concatenate([a for a, _ in parts]), np.concatenate([b for _, b in parts])
+    rows = np.random.default_rng(seed).permutation(len(y))[:_FLOOR_ROWS]
+    return Trees.fit(x[rows], y[rows], seed=seed, rounds=rounds)
 
 
 def _examples(

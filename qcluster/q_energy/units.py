@@ -1,8 +1,9 @@
 """What a budget is shared over: GPUs, or whole nodes where no topology tells their GPUs.
 
 Joins telemetry and topology to one row a unit: limits, predicted demand, idle power. Demand is
-what the unit would draw uncapped: the 95 % quantile of its recent power, or its highest limit
-when it now runs into its cap, because then nobody knows.
+what the unit would draw uncapped: the 95 % quantile of its power over the window (forecast by
+``window`` where telemetry is live), or its highest limit when it now runs into its cap, because
+then nobody knows.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from qcluster.errors import InputError, NotReady
 from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.curves import IDLE_SHARE
 from qcluster.q_energy.trace import PowerTrace
+from qcluster.q_energy.window import window_quantiles
 from qcluster.telemetry import Snapshot, Topology
 
 __all__ = ["Units", "units_from_snapshot", "units_from_trace"]
@@ -28,6 +30,8 @@ _REST_BELOW_FLOOR = 0.7
 _NODE_FLOOR = 0.4
 # Room above the demand so that a cap does not clip ordinary noise.
 _MARGIN = 1.03
+# How far a node's window may lie from its power now; a checkpoint draws a fifth of training.
+_MOST_FACTOR = 10.0
 
 Floats = NDArray[np.float64]
 
@@ -124,28 +128,31 @@ def units_from_snapshot(snapshot: Snapshot, config: EnergyConfig) -> Units:
     share = ((1 - config.host_share) * hosts / np.maximum(gpus, 1))[owner]
     if not np.isfinite(board).all() and np.isfinite(share).any():
         warnings.append("GPUs without own readings get an equal part of their node's power")
-    median = np.where(np.isfinite(board), board, share)
-    high = median * _peak_factor(snapshot, config.window_s)[owner]
+    now = np.where(np.isfinite(board), board, share)
+    draw = now[:, None] * _window_factors(snapshot, config.window_s)[owner]
     limit = snapshot.gpu.get("power_limit_w", np.full(len(owner), np.nan))
     with np.errstate(invalid="ignore"):
-        held = median >= _AT_LIMIT * limit
-    units = _gpu_units(
-        topology, owner, np.stack([median, high], axis=1), overhead, config, warnings, held
-    )
+        held = now >= _AT_LIMIT * limit
+    units = _gpu_units(topology, owner, draw, overhead, config, warnings, held)
     return _with_counters(units, snapshot)
 
 
-def _peak_factor(snapshot: Snapshot, window_s: float) -> Floats:
-    """Each node's 95 % quantile of recent power over its power now, 1 to 2."""
+def _window_factors(snapshot: Snapshot, window_s: float) -> Floats:
+    """(nodes, 2) forecast median and 95 % quantile of the coming window over the power now.
+
+    Ones where a node's history is too short or unknown. The high quantile is never below now.
+    """
     power, times = snapshot.power_w, snapshot.power_ts_s
-    nodes = len(snapshot.topology.nodes)
-    if len(times) < 8 or power.shape[1] != nodes:
-        return np.ones(nodes)
-    recent = power[times >= times[-1] - window_s]
-    filled = np.where(np.isfinite(recent).any(axis=0), recent, 0.0)
-    high, now = np.nanquantile(filled, 0.95, axis=0), np.nan_to_num(filled[-1])
-    factor = np.where(now > 0, high / np.maximum(now, 1e-9), 1.0)
-    return np.asarray(np.clip(np.nan_to_num(factor, nan=1.0), 1.0, 2.0))
+    factors = np.ones((len(snapshot.topology.nodes), 2))
+    if len(times) < 2 or power.shape[1] != len(factors):
+        return factors
+    period = float(np.median(np.diff(times)))
+    found = window_quantiles(power, round(window_s / period) if period > 0 else 1)
+    now = power[-1]
+    known = np.isfinite(found).all(axis=1) & np.isfinite(now) & (now > 0)
+    factors[known] = np.clip(found[known] / now[known, None], 0.0, _MOST_FACTOR)
+    factors[:, 1] = np.maximum(factors[:, 1], 1.0)
+    return factors
 
 
 def _with_counters(units: Units, snapshot: Snapshot) -> Units:

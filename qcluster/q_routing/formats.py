@@ -51,7 +51,7 @@ def read_load_file(path: str | Path) -> NDArray[np.float64]:
             raise FormatError(f"holds none of {wanted}", file=path)
         return _checked(arrays[key] if key else next(iter(arrays.values())), path)
     text = _text(path)
-    if text.lstrip()[:1] in ("[", "{"):
+    if path.suffix == ".json" or text.lstrip()[:1] in ("[", "{"):
         return _checked(_from_json(_json(text, path), path), path)
     return _checked(_from_csv(text, path), path)
 
@@ -213,7 +213,7 @@ def _from_json(data: Any, path: Path) -> Any:
         array = np.array(data)
     except ValueError:
         raise FormatError("rows differ in length", file=path) from None
-    if array.dtype.kind not in "iuf":
+    if array.dtype.kind not in "iuf" or array.ndim == 0:
         raise FormatError("wants rows of numbers", file=path)
     return array
 

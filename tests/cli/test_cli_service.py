@@ -67,6 +67,19 @@ def test_plans_show_and_explain(capsys: Any, stored: Any) -> None:
     assert json.loads(out)["plan_id"] == plans[1]["plan_id"]
 
 
+def test_plans_diff(capsys: Any, stored: Any) -> None:
+    state, plans = stored
+    where = ("--state-dir", str(state))
+    status, out, _ = run(capsys, "plans", "diff", "latest:routing", "--json", *where)
+    found = json.loads(out)
+    assert (status, found["against"], found["improved"]) == (0, plans[0]["plan_id"], True)
+    status, out, _ = run(capsys, "plans", "diff", plans[0]["plan_id"], plans[2]["plan_id"], *where)
+    assert "objective: 1.25 -> 1.5 (+0.25)" in out
+    status, _, err = run(capsys, "plans", "diff", plans[0]["plan_id"], *where)
+    assert status == 1
+    assert "no plan before" in err
+
+
 def test_plans_that_are_not_there(capsys: Any, stored: Any, tmp_path: Path) -> None:
     state, _ = stored
     for arguments in (

@@ -30,7 +30,7 @@ def make_run(seed: int, steps: int = 160, nodes: int = 2) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def model() -> Forecaster:
-    return fit_forecaster([make_run(s) for s in range(4)], horizons_s=(2.0, 20.0))
+    return fit_forecaster([make_run(s) for s in range(3)], horizons_s=(2.0, 20.0), rounds=80)
 
 
 def grid_of(frame: pd.DataFrame) -> np.ndarray:
@@ -154,3 +154,5 @@ def test_limits_of_a_model_are_told(model: Forecaster) -> None:
         fit_forecaster([make_run(0, steps=20)], horizons_s=(60.0,))
     with pytest.raises(InputError, match="at least one run"):
         fit_forecaster([])
+    with pytest.raises(InputError, match="rounds"):
+        fit_forecaster([make_run(0)], rounds=0)

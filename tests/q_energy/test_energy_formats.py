@@ -206,11 +206,13 @@ def test_psplib_refuses(change: tuple[str, str], words: str) -> None:
 
 def test_real_traces_read(data_dir: Path) -> None:
     folder = data_dir / "energy" / "mlperf_power"
-    for path in sorted(folder.iterdir()):
-        trace = read_trace(path)
+    big = read_trace(folder / "gpt3_64node_run0.csv.gz")
+    # The other GPT-3 run and the 64-node LoRA runs are alike, and most of all bytes.
+    small = [read_trace(path) for path in sorted(folder.iterdir()) if "64node" not in path.name]
+    assert len(small) >= 5
+    for trace in (big, *small):
         assert (trace.power_w > 0).all()
         assert 0.5 < trace.period_s < 3.0
-    big = read_trace(folder / "gpt3_64node_run0.csv.gz")
     assert len(big.ids) == 64
     assert big.shared_meters() == 30
 

@@ -15,11 +15,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from actors.hub import TelemetryHub
+from actors.jobs import JobDesk
 from actors.store import PlanStore
 from deployments.api import Services
 from qcluster.plan import Plan, SolverRef, TelemetryRef
 from qcluster.request import Request
 
+NOTHING = ("builtins:bool", ())
 TOKEN = "a-token-for-tests-0123456789"
 
 
@@ -46,7 +48,8 @@ class Pool:
 def made_services(directory: Path, **more: Any) -> Services:
     """Services without Ray: nothing arrives on the hub unless it is pushed."""
     store = PlanStore(str(directory), ("routing", "energy", "nvlink"))
-    return Services(hub=TelemetryHub(("push",)), store=store, pool=Pool(), **more)
+    desk = JobDesk(str(directory), answer="tests.actors.fake_questions:answer", warm_up=NOTHING)
+    return Services(hub=TelemetryHub(("push",)), store=store, pool=Pool(), jobs=desk, **more)
 
 
 def stored_plan(store: PlanStore, planner: str = "routing", **more: Any) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""HAProxy's stand-in: what it puts right in Ray's configuration, and when it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from actors.front import front_environment, haproxy_binary
+
+needs_haproxy = pytest.mark.skipif(haproxy_binary() is None, reason="Ray brings no HAProxy here")
+
+
+def test_without_haproxy_nothing_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
+    assert haproxy_binary() is None
+    assert front_environment(tmp_path / "front") == {}
+    assert not (tmp_path / "front").exists()
+
+
+@needs_haproxy
+def test_ports_and_files_are_its_own(tmp_path: Path) -> None:
+    first, second = (front_environment(tmp_path / name) for name in "ab")
+    for name in ("METRICS_PORT", "STATS_PORT", "CONFIG_FILE_LOC", "SOCKET_PATH"):
+        assert first[f"RAY_SERVE_HAPROXY_{name}"] != second[f"RAY_SERVE_HAPROXY_{name}"]
+
+
+@needs_haproxy
+def test_users_own_settings_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", "1234")
+    assert front_environment(tmp_path)["RAY_SERVE_HAPROXY_STATS_PORT"] == "1234"
+
+
+@needs_haproxy
+def test_rays_own_configuration_is_put_right(tmp_path: Path) -> None:
+    from ray.serve._private import haproxy_templates
+
+    script = front_environment(tmp_path / "front")["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    # Still as we know it: the lines that the script rewrites are in this Ray's template.
+    template = haproxy_templates.HAPROXY_CONFIG_TEMPLATE
+    for line in (
+        "bind :{{ config.metrics_port }}",
+        "bind *:{{ config.stats_port }}",
+        "errorfile 503",
+        '    http-request return status 404 content-type text/plain lf-string "Path ',
+        "    option log-health-checks\n",
+    ):
+        assert line in template
+    config = tmp_path / "x.cfg"
+    config.write_text(
+        "defaults\n    mode http\n    timeout connect 1s\n    timeout client 1s\n"
+        "    timeout server 1s\n    option log-health-checks\n    errorfile 503 /nowhere.http\n"
+        "frontend a\n    bind :20001\nfrontend b\n    bind 127.0.0.1:20002\n"
+        "    default_backend none\nlisten stats\n  bind *:20003\n"
+        "backend none\n"
+        '    http-request return status 404 content-type text/plain lf-string "Path x"\n'
+    )
+    checked = subprocess.run(
+        [script, "-c", "-f", str(config)], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
+    text = config.read_text()
+    assert "bind 127.0.0.1:20001\n" in text
+    assert "bind 127.0.0.1:20002\n" in text
+    assert "bind 127.0.0.1:20003\n" in text
+    assert "errorfile" not in text
+    assert "http-request return status 503 hdr Retry-After 1\n" in text
+    assert "timeout http-request 20s" in text
+
+
+@needs_haproxy
+def test_it_ends_with_the_server(tmp_path: Path) -> None:
+    config = tmp_path / "x.cfg"
+    config.write_text(
+        "defaults\n    mode http\n    timeout connect 1s\n    timeout client 1s\n"
+        f"    timeout server 1s\nfrontend a\n    bind unix@{tmp_path}/s.sock\n"
+    )
+    code = (
+        "import subprocess, sys, time, pathlib\n"
+        "from actors.front import front_environment\n"
+        f"found = front_environment(pathlib.Path({str(tmp_path / 'front')!r}))\n"
+        "script = found['RAY_SERVE_HAPROXY_BINARY_PATH']\n"
+        f"command = [script, '-db', '-f', {str(config)!r}]\n"
+        "child = subprocess.Popen(command, start_new_session=True)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        pid = int(server.stdout.readline())
+        ends = time.monotonic() + 20
+        while "haproxy" not in psutil.Process(pid).exe():
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+        server.kill()
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
