@@ -14,6 +14,7 @@ from qcluster.q_energy.planner import EnergyPlanner
 from qcluster.q_energy.problem import Allocation, Curve, Schedule, Task
 from qcluster.q_energy.psplib import read_psplib
 from qcluster.q_energy.recommend import recommend
+from qcluster.q_energy.shaping import ShapedPower, shape_power
 from qcluster.q_energy.tasks import critical_path
 from qcluster.q_energy.trace import PowerTrace
 
@@ -30,6 +31,7 @@ __all__ = [
     "Op",
     "PowerTrace",
     "Schedule",
+    "ShapedPower",
     "Task",
     "allocate_budget",
     "critical_path",
@@ -43,4 +45,5 @@ __all__ = [
     "read_trace",
     "recommend",
     "select_nodes",
+    "shape_power",
 ]
