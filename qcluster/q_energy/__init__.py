@@ -12,6 +12,7 @@ from qcluster.q_energy.levelling import level_peak
 from qcluster.q_energy.nodes import NodeSelection, select_nodes
 from qcluster.q_energy.planner import EnergyPlanner
 from qcluster.q_energy.problem import Allocation, Curve, Schedule, Task
+from qcluster.q_energy.profiling import LimitChoice, choose_limit
 from qcluster.q_energy.psplib import read_psplib
 from qcluster.q_energy.recommend import recommend
 from qcluster.q_energy.shaping import ShapedPower, shape_power
@@ -27,6 +28,7 @@ __all__ = [
     "Forecaster",
     "Frontier",
     "FrontierPoint",
+    "LimitChoice",
     "NodeSelection",
     "Op",
     "PowerTrace",
@@ -34,6 +36,7 @@ __all__ = [
     "ShapedPower",
     "Task",
     "allocate_budget",
+    "choose_limit",
     "critical_path",
     "fit_forecaster",
     "forecast_power",
