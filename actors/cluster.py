@@ -27,7 +27,7 @@ from actors.store import PlanStore
 from qcluster.errors import NotReady, QClusterError
 from qcluster.telemetry.sources.nvml import driver_state
 
-__all__ = ["Remote", "connect", "start_cluster", "stop_cluster"]
+__all__ = ["Agents", "Remote", "connect", "start_cluster", "stop_cluster"]
 
 HUB, STORE, JOBS, KEEPER = "telemetry-hub", "plan-store", "job-desk", "agent-keeper"
 # Long polls hold a thread each: planners, event streams and the health checks of every replica.
@@ -90,9 +90,10 @@ class RayNodes:
 
     def driver(self, node_id: str) -> str:
         """The state of the GPU driver on a node."""
-        probe = ray.remote(driver_state).options(num_cpus=0, max_retries=0)
-        asked = probe.options(scheduling_strategy=_on(node_id)).remote()
-        return str(ray.get(asked, timeout=60.0).state)
+        probe = ray.remote(driver_state).options(
+            num_cpus=0, max_retries=0, scheduling_strategy=_on(node_id)
+        )
+        return str(ray.get(probe.remote(), timeout=60.0).state)
 
     def start(self, node_id: str, name: str) -> None:
         """Start the node's agent."""
@@ -105,6 +106,25 @@ class RayNodes:
         """End the node's agent; its watchdog puts old limits back."""
         with contextlib.suppress(ValueError, RayError):
             ray.kill(ray.get_actor(agent_name(node_id), namespace=NAMESPACE))
+
+
+class Agents:
+    """All node agents, wherever they are."""
+
+    def health(self) -> dict[str, Any]:
+        """What each node's agent says, by node name; empty where there are no agents."""
+        try:
+            nodes = connect(KEEPER, 5.0).health()["agents"]
+        except NotReady:
+            return {}
+        return {name: self._one(node_id) for node_id, name in nodes.items()}
+
+    def _one(self, node_id: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = connect(agent_name(node_id), 5.0).health()
+        except NotReady as error:
+            found = {"carrying": str(error)}
+        return found
 
 
 def agent_name(node_id: str) -> str:

@@ -11,12 +11,12 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["NAMESPACE", "cluster_environment", "own_token"]
+__all__ = ["NAMESPACE", "SETTINGS", "cluster_environment", "own_token"]
 
 NAMESPACE = "qcluster"
 """Ray namespace of all named actors."""
 
-_SETTINGS: Mapping[str, str] = {
+SETTINGS: Mapping[str, str] = {
     # A lost node is noticed after 3 misses at 0.5 s: 1.4 s instead of 15 s.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
@@ -40,7 +40,7 @@ def cluster_environment(token: Path) -> dict[str, str]:
 
     ``token`` is the file with Ray's token: one per state directory, never the user's own.
     """
-    chosen = {name: os.environ.get(name, value) for name, value in _SETTINGS.items()}
+    chosen = {name: os.environ.get(name, value) for name, value in SETTINGS.items()}
     if "RAY_AUTH_TOKEN" not in os.environ:
         chosen["RAY_AUTH_TOKEN_PATH"] = str(token)
     # One thread a process: the planners run side by side, and BLAS pools would fight for cores.

@@ -1,11 +1,12 @@
 """The HTTP proxy in front of the replicas: HAProxy where Ray brings it, Ray's own otherwise.
 
 HAProxy passes bytes straight to the replicas; Ray's own proxy, in Python, costs a few milliseconds
-a request. Ray writes HAProxy's configuration; three things in it are not as we want them, so Ray
+a request. Ray writes HAProxy's configuration; some things in it are not as we want them, so Ray
 is given a small script in HAProxy's place that puts them right and then becomes HAProxy:
 
 - its statistics and metrics listen on every interface: they are moved to loopback;
-- it says 500 when no replica is up: clients should see 503, which means "later";
+- it says 500 when no replica is up, and 404 until it has heard of any: clients should see 503,
+  which means "later";
 - it waits for slow request headers for ever: they get 20 s, like slow bodies.
 
 The script also sees to it that HAProxy ends when the server does, however that ends.
@@ -22,14 +23,15 @@ from pathlib import Path
 
 __all__ = ["front_environment", "haproxy_binary"]
 
-_SCRIPT = """#!/bin/sh
+_SCRIPT = r"""#!/bin/sh
 # Written by qcluster for this run: puts Ray's configuration right, then becomes HAProxy.
 for argument; do
   [ "$before" = -f ] && config=$argument
   before=$argument
 done
-sed -i -e 's/^\\( *bind \\)\\**:\\([0-9]*\\)$/\\1127.0.0.1:\\2/' -e '/^ *errorfile 50[234] /d' \\
-  -e 's/^ *option log-health-checks$/    timeout http-request 20s/' "$config"
+sed -i -e 's/^\( *bind \)\**:\([0-9]*\)$/\1127.0.0.1:\2/' -e '/^ *errorfile 50[234] /d' \
+  -e 's/^ *option log-health-checks$/    timeout http-request 20s/' \
+  -e '/ lf-string "Path /s/status 404 .*/status 503 hdr Retry-After 1/' "$config"
 (
   exec </dev/null >/dev/null 2>&1
   while kill -0 {server} && kill -0 $$; do sleep 1; done

@@ -29,6 +29,8 @@ ANSWER = "deployments.questions:answer"
 WARM_UP = ("deployments.questions:warm_up", ())
 _WARM_UP_S = 120.0
 _IDLE_S = 1.0
+# Kept for a while under their ids, so that a job sent again does not begin again.
+_GONE = ("cancelled", "forgotten")
 MAX_STARTS = 3
 """A job whose desk died this often is taken to be the reason."""
 
@@ -117,6 +119,8 @@ class JobDesk:
         """State, progress and, once done, answers. Raises NotFound."""
         with self._lock:
             view = self._view(job_id)
+            if view["state"] in _GONE:
+                raise NotFound(f"no job '{job_id}'")
             if view["state"] == "done":
                 rows = self._db.execute(
                     "SELECT answer FROM answers WHERE id = ? ORDER BY position", (job_id,)
@@ -128,16 +132,25 @@ class JobDesk:
         """All jobs that are remembered, newest first, without answers."""
         with self._lock:
             rows = self._db.execute("SELECT id FROM jobs ORDER BY number DESC").fetchall()
-            return [self._view(row["id"]) for row in rows]
+            views = [self._view(row["id"]) for row in rows]
+        return [view for view in views if view["state"] not in _GONE]
 
     def cancel(self, job_id: str) -> dict[str, Any]:
-        """End a job, killing its process if it runs; one that has ended stays as it is."""
+        """End a job, killing its process if it runs, and forget it; its last state.
+
+        A job that was ended before it was done is ``cancelled``. Raises NotFound.
+        """
         with self._lock:
-            if self._view(job_id)["state"] in ("queued", "running"):
-                self._end(job_id, "cancelled")
-                if self._current == job_id and self._process is not None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(self._process.pid, signal.SIGKILL)
+            view = self._view(job_id)
+            if view["state"] in _GONE:
+                raise NotFound(f"no job '{job_id}'")
+            if view["state"] not in ("queued", "running"):
+                self._end(job_id, "forgotten")
+                return view
+            self._end(job_id, "cancelled")
+            if self._current == job_id and self._process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._process.pid, signal.SIGKILL)
             return self._view(job_id)
 
     def close(self) -> None:
@@ -224,14 +237,18 @@ class JobDesk:
     def _end(self, job_id: str, state: str) -> None:
         with self._db:
             self._db.execute(
-                "UPDATE jobs SET state = ?, ended_at = ? WHERE id = ?", (state, time.time(), job_id)
+                "UPDATE jobs SET state = ?, ended_at = coalesce(ended_at, ?) WHERE id = ?",
+                (state, time.time(), job_id),
             )
             self._db.execute(
                 "DELETE FROM jobs WHERE ended_at IS NOT NULL AND number <= (SELECT number FROM jobs"
                 " WHERE ended_at IS NOT NULL ORDER BY number DESC LIMIT 1 OFFSET ?)",
                 (self._keep,),
             )
-            self._db.execute("DELETE FROM answers WHERE id NOT IN (SELECT id FROM jobs)")
+            self._db.execute(
+                "DELETE FROM answers WHERE id NOT IN"
+                " (SELECT id FROM jobs WHERE state NOT IN ('cancelled', 'forgotten'))"
+            )
 
     def _view(self, job_id: str) -> dict[str, Any]:
         row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()

@@ -7,6 +7,7 @@ the same id again changes nothing. The file keeps the newest ``keep`` plans of e
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 import threading
 import zlib
@@ -51,8 +52,15 @@ class Journal:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
+            with self._db:
+                self._db.execute(
+                    "INSERT OR IGNORE INTO facts VALUES ('store_id', ?)", (secrets.token_hex(8),)
+                )
+            found = self._db.execute("SELECT value FROM facts WHERE name = 'store_id'").fetchone()
         except sqlite3.DatabaseError as error:
             raise NotReady(f"{directory / 'plans.sqlite'}: {error}") from None
+        self.store_id: str = found[0]
+        """Made with the file: another file, even at the same path, is another store."""
 
     def append(self, plan: Mapping[str, Any], gpus: str) -> int:
         """Store a plan (its ``to_dict``); returns its sequence number, also when it was there.

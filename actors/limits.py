@@ -14,6 +14,7 @@ import fcntl
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = ["PowerLimits"]
 FILE, LOCK = "limits.json", "limits.lock"
 # Drivers round a limit to what the board can do.
 _ROUNDING_MW = 1000
+_PATIENCE_S = 5.0
 
 
 class PowerLimits:
@@ -73,6 +75,8 @@ class PowerLimits:
                     if now != target:
                         handle = self._nv.nvmlDeviceGetHandleByIndex(index)
                         self._nv.nvmlDeviceSetPowerManagementLimit(handle, target)
+                if not self.held():  # the watchdog took us for stuck
+                    self._save(kept)
             except self._nv.NVMLError as error:
                 self._restore(kept)
                 name = type(error).__name__
@@ -157,9 +161,22 @@ class PowerLimits:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
+        """Keep other processes out, but for one that is stuck in here: its turn ends after a while.
+
+        Its caps would stay for ever otherwise. When it goes on it finds the file gone and writes
+        it again, so that whatever it still sets is put back too.
+        """
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        ends = time.monotonic() + _PATIENCE_S
         with self._lock_path.open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > ends:
+                        break
+                    time.sleep(0.02)
             yield
 
     def _load(self) -> dict[str, dict[str, Any]]:

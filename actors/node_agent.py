@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from actors.limits import PowerLimits
+from actors.store import Seen
 from actors.watchdog import Watchdog
 from qcluster.errors import InputError, NotReady, QClusterError, Refused
 from qcluster.telemetry import Batch
@@ -43,8 +44,12 @@ class Hub(Protocol):
 class Store(Protocol):
     """What an agent asks of the plan store; calls may block, and raise when it is away."""
 
-    def latest(self, planner: str) -> dict[str, Any]:
+    def latest(self, planner: str, seen: Seen | None) -> dict[str, Any]:
         """``{planner, plan, alarm}``."""
+        ...
+
+    def identity(self) -> Seen:
+        """Which store this is, and its last sequence number."""
         ...
 
 
@@ -83,6 +88,7 @@ class NodeAgent:
         self._limits, self._watchdog = PowerLimits(nv, directory), Watchdog(directory)
         self._turn = threading.Lock()
         self._plan_id: str | None = None
+        self._seen: Seen | None = None
         self._expires_at = 0.0
         self._caps: dict[int, float] = {}
         self._mode = "apply" if apply else "advice"
@@ -159,7 +165,8 @@ class NodeAgent:
     def _keep_carrying(self) -> None:
         while not self._stopped.is_set():
             try:
-                view = self._store.latest("energy")
+                view = self._store.latest("energy", self._seen)
+                self._seen = self._store.identity()
             except NotReady as error:
                 view = {"plan": None, "alarm": str(error)}
             with self._turn:

@@ -4,18 +4,22 @@ The host holds time and state (which plan is in force, when the last one came), 
 Each cycle: the next snapshot, the plan in force and the peers' latest plans go to the warm worker
 process; the plan comes back verified; it is stamped with its telemetry and expiry and stored. When
 a cycle fails the host says why, in its report to the store, and goes on with the next snapshot.
+While the store is away the host plans on, and delivers what it has kept when the store is back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
+from actors.store import Seen
 from qcluster.deadline import Deadline
-from qcluster.errors import NotReady, QClusterError
+from qcluster.errors import DeadlineExceeded, NotReady, QClusterError
 from qcluster.plan import TelemetryRef
 from qcluster.telemetry import Snapshot
 from qcluster.worker import SolverProcess
@@ -23,6 +27,10 @@ from qcluster.worker import SolverProcess
 __all__ = ["Hub", "PlannerHost", "Store"]
 
 STARVED_PERIODS = 2.0
+# Passing a snapshot to the worker and a plan back takes time of its own.
+SLACK_S = 1.0
+# Plans kept for an absent store; the oldest go first.
+KEPT = 64
 
 
 class Hub(Protocol):
@@ -36,12 +44,14 @@ class Hub(Protocol):
 class Store(Protocol):
     """What a host asks of the plan store; calls may block, and raise when it is away."""
 
-    def put(self, plan: Mapping[str, Any], gpus: str) -> int:
+    def put(self, plan: Mapping[str, Any], gpus: str, seen: Seen | None) -> int:
         """Store a plan."""
         ...
 
-    def report(self, planner: str, period_s: float, gpus: str, alarm: str | None) -> None:
-        """Give a sign of life."""
+    def report(
+        self, planner: str, period_s: float, gpus: str, alarm: str | None, seen: Seen | None
+    ) -> Seen:
+        """Give a sign of life; learn which store this is."""
         ...
 
     def newest(self) -> dict[str, dict[str, Any]]:
@@ -80,6 +90,9 @@ class PlannerHost:
         self._since, self._gpus, self._cycles, self._failures = 0, "", 0, 0
         self._alarm: str | None = "warming up"
         self._fed = time.monotonic()
+        self._outbox: deque[tuple[dict[str, Any], str]] = deque(maxlen=KEPT)
+        self._known: dict[str, dict[str, Any]] = {}
+        self._seen: Seen | None = None
         self._process = SolverProcess(("qcluster.planner:build_planner", (self.path, self._config)))
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name=f"{self.name}-planner", daemon=True).start()
@@ -91,6 +104,7 @@ class PlannerHost:
             "cycles": self._cycles,
             "failures": self._failures,
             "alarm": self._alarm,
+            "undelivered": len(self._outbox),
             "worker_pid": self._process.pid,
         }
 
@@ -112,11 +126,17 @@ class PlannerHost:
             except Exception as error:  # the hub or the store is restarting
                 self._failures += 1
                 self._alarm = f"{type(error).__name__}: {error}".splitlines()[0]
+            self._deliver()
             self._tell()
             self._stopped.wait(max(0.05, self._period_s - (time.monotonic() - started)))
 
     def _cycle(self) -> str | None:
         """One plan; returns the alarm of this cycle, None when all is well."""
+        try:
+            # Before the snapshot is taken, so that no plan is made from one that has grown old.
+            self._process.wait_ready(Deadline.after(self._period_s))
+        except DeadlineExceeded:
+            return "warming up"
         snapshot = self._hub.wait(self._since, self._period_s)
         if snapshot is None:
             starved = time.monotonic() - self._fed
@@ -132,18 +152,38 @@ class PlannerHost:
             self.name,
             self._config,
             snapshot,
-            self._store.newest(),
+            self._newest(),
             self._deadline_s,
-            deadline=Deadline.after(self._deadline_s + self._slack_s()),
+            deadline=Deadline.after(self._deadline_s + SLACK_S),
         )
-        self._store.put(self._stamp(plan, snapshot), self._gpus)
+        stamped = self._stamp(plan, snapshot)
+        self._known[self.name] = stamped
+        self._outbox.append((stamped, self._gpus))
         self._since = snapshot.seq
         self._cycles += 1
         return None
 
-    def _slack_s(self) -> float:
-        # The worker's first call waits for its warm-up, which compiles kernels on a new machine.
-        return 60.0 if self._cycles == 0 else 1.0
+    def _newest(self) -> dict[str, dict[str, Any]]:
+        """The newest plans, as far as we know when the store is away."""
+        if not self._outbox:
+            with contextlib.suppress(Exception):
+                self._known = self._store.newest()
+        return self._known
+
+    def _deliver(self) -> None:
+        """Hand over what is in the outbox, oldest first; what fails stays in it."""
+        try:
+            while self._outbox:
+                plan, gpus = self._outbox[0]
+                seq = self._store.put(plan, gpus, self._seen)
+                self._outbox.popleft()
+                if self._seen is not None:
+                    self._seen = (self._seen[0], max(seq, self._seen[1]))
+        except Exception as error:
+            if not isinstance(error, NotReady):
+                self._failures += 1
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            self._alarm = f"{len(self._outbox)} plans wait for the store: {first}"
 
     def _stamp(self, plan: dict[str, Any], snapshot: Snapshot) -> dict[str, Any]:
         now = time.time()
@@ -156,7 +196,8 @@ class PlannerHost:
 
     def _tell(self) -> None:
         try:
-            self._store.report(self.name, self._period_s, self._gpus, self._alarm)
+            report = (self.name, self._period_s, self._gpus, self._alarm, self._seen)
+            self._seen = self._store.report(*report)
         except Exception as error:  # the store is restarting: it will hear from us next time
             self._alarm = f"the store is away: {type(error).__name__}"
 

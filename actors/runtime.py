@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +21,7 @@ __all__ = ["running_ray"]
 
 
 @contextlib.contextmanager
-def running_ray(address: str, state_dir: Path) -> Iterator[None]:
+def running_ray(address: str, state_dir: Path, temp: str) -> Iterator[None]:
     """Be connected to Ray while the block runs.
 
     Parameters
@@ -31,14 +29,13 @@ def running_ray(address: str, state_dir: Path) -> Iterator[None]:
     address: ``local`` starts one; ``auto`` joins the one on this machine; ``HOST:PORT`` joins
         that one. ``ray://`` is refused: Serve handles do not stream under Ray Client.
     state_dir: where the token of a local Ray lives.
+    temp: directory for the files of a local Ray; the caller removes it.
     """
     if address.startswith("ray://"):
         raise InputError(
             "Ray Client is not supported, give the head's HOST:PORT", field="--address"
         )
     if address == "local":
-        # Socket paths may be 107 bytes at most, so the directory's name must be short.
-        temp = tempfile.mkdtemp(prefix="qc-", dir="/tmp")
         # Ray reads its variables once, when it is imported.
         os.environ.update(cluster_environment(own_token(state_dir)))
         os.environ.update(front_environment(Path(temp, "front")))
@@ -56,7 +53,6 @@ def running_ray(address: str, state_dir: Path) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-            shutil.rmtree(temp, ignore_errors=True)
         return
     try:
         ray.init(

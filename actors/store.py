@@ -4,6 +4,11 @@ It knows what each planner last reported and on which GPUs; from that it decides
 asking, whether the newest plan is fresh. A reader never gets silence: when a planner is slow, dead
 or starved it gets the last safe plan (the last that passed its verifier on a snapshot with the
 same GPUs), marked stale, with an alarm that says why.
+
+Those who write and read remember which store they have seen, and up to which plan, and say so with
+each call. A store that finds itself to be another one, or behind (its disk was lost, it was started
+on another machine, an old copy was put in place), refuses to serve rather than to start empty;
+planner hosts keep their plans until the right one is back.
 """
 
 from __future__ import annotations
@@ -17,8 +22,12 @@ from typing import Any
 from actors.answers import Answer, AnswerBook
 from actors.freshness import Report, plan_alarm, planner_alarm
 from actors.journal import Journal
+from qcluster.errors import NotReady
 
-__all__ = ["PlanStore"]
+__all__ = ["PlanStore", "Seen"]
+
+Seen = tuple[str, int]
+"""What a caller remembers of a store: its id, and the highest sequence number it was told."""
 
 
 class PlanStore:
@@ -30,23 +39,37 @@ class PlanStore:
         self._planners = planners
         self._reports: dict[str, Report] = {}
         self._started = time.time()
+        self._fence: str | None = None
         self._changed = threading.Condition()
         # Versions of later lives of the store are above those of earlier ones.
         self._version = time.time_ns()
 
-    def put(self, plan: Mapping[str, Any], gpus: str) -> int:
+    def put(self, plan: Mapping[str, Any], gpus: str, seen: Seen | None = None) -> int:
         """Store a verified plan (its ``to_dict``); returns its sequence number once on disk."""
+        self._check(seen)
         seq = self._journal.append(plan, gpus)
         self._tell()
         return seq
 
-    def report(self, planner: str, period_s: float, gpus: str, alarm: str | None) -> None:
-        """A planner host's sign of life; ``alarm`` says why there is no new plan."""
+    def report(
+        self, planner: str, period_s: float, gpus: str, alarm: str | None, seen: Seen | None = None
+    ) -> Seen:
+        """A planner host's sign of life; ``alarm`` says why there is no new plan.
+
+        Returns what the host is to remember of this store.
+        """
+        self._check(seen)
         self._reports[planner] = Report(time.time(), period_s, gpus, alarm)
         self._tell()
+        return self.identity()
 
-    def latest(self, planner: str) -> dict[str, Any]:
+    def identity(self) -> Seen:
+        """What callers remember of this store."""
+        return self._journal.store_id, self._journal.last_seq()
+
+    def latest(self, planner: str, seen: Seen | None = None) -> dict[str, Any]:
         """``{planner, plan, alarm}``; the plan with ``stale`` and ``age_s`` added, or None."""
+        self._check(seen)
         report, now = self._reports.get(planner), time.time()
         alarm = planner_alarm(planner, report, self._started, now)
         plan = self._journal.newest(planner, gpus=report.gpus if report else None)
@@ -66,11 +89,13 @@ class PlanStore:
 
     def newest(self) -> dict[str, dict[str, Any]]:
         """The newest stored plan of every planner that has one."""
+        self._check(None)
         found = {name: self._journal.newest(name) for name in self._planners}
         return {name: plan for name, plan in found.items() if plan is not None}
 
     def get(self, plan_id: str) -> dict[str, Any]:
         """The plan with this id. Raises NotFound."""
+        self._check(None)
         return self._journal.get(plan_id)
 
     def before(self, plan_id: str) -> str:
@@ -79,11 +104,13 @@ class PlanStore:
 
     def history(self, planner: str | None, limit: int = 100) -> list[dict[str, Any]]:
         """Summaries, newest first."""
+        self._check(None)
         return self._journal.history(planner, max(1, min(limit, 1000)))
 
     def wait(self, since: int, timeout_s: float) -> int:
         """The last sequence number, as soon as it is above ``since`` or the time is over."""
         deadline = time.monotonic() + min(timeout_s, 30.0)
+        self._check((self._journal.store_id, since))
         with self._changed:
             while (last := self._journal.last_seq()) <= since:
                 left = deadline - time.monotonic()
@@ -107,6 +134,7 @@ class PlanStore:
         as the compressed JSON that is on disk. Gives ``{version, now, started, planners: {name:
         {report, plan_id, same_gpus, plan}}}``.
         """
+        self._check(None)
         deadline = time.monotonic() + min(timeout_s, 30.0)
         with self._changed:
             while self._version == version and (left := deadline - time.monotonic()) > 0:
@@ -130,9 +158,10 @@ class PlanStore:
             self._changed.notify_all()
 
     def health(self) -> dict[str, Any]:
-        """Plans stored, last sequence number, and each planner's alarm."""
+        """Plans stored, last sequence number, each planner's alarm, and why nothing is served."""
         now = time.time()
         return {
+            "fence": self._fence,
             "plans": self._journal.count(),
             "last_seq": self._journal.last_seq(),
             "alarms": {
@@ -140,3 +169,15 @@ class PlanStore:
                 for name in self._planners
             },
         }
+
+    def _check(self, seen: Seen | None) -> None:
+        """Raise NotReady from the first sign on that this is not the store that callers know."""
+        if seen is not None and self._fence is None:
+            mine, last = self.identity()
+            other, seq = seen
+            if other != mine:
+                self._fence = f"plans are in store {other}, up to {seq}, and this is store {mine}"
+            elif seq > last:
+                self._fence = f"plans up to {seq} were seen, and this copy has them up to {last}"
+        if self._fence is not None:
+            raise NotReady(f"the store does not serve: {self._fence}; restart with the right one")

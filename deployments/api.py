@@ -13,11 +13,12 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from deployments import problems, security
 from deployments.bodies import check_depth, read_object
+from deployments.carry_out import apply_report
 from deployments.jobs import job_routes
 from deployments.limits import BodyLimits, BodyMiddleware
 from deployments.page import UI
@@ -50,6 +51,10 @@ class Services:
     jobs: Any = None
     """Answers like a JobDesk; without one there is no ``/v1/jobs``."""
     limits: BodyLimits = field(default_factory=BodyLimits)
+    agents: Any = None
+    """Has ``health`` of the nodes' agents."""
+    apply: bool = False
+    """Whether those carry plans out."""
     token_sha256: str = ""
     """Digest of the token that `/v1` wants; empty lets everybody in."""
 
@@ -63,6 +68,7 @@ def create_api(services: Services) -> FastAPI:
         docs_url=None,  # FastAPI's own loads its scripts from elsewhere
         redoc_url=None,
     )
+    app.state.models = {}  # what the questions' schemas refer to
     problems.install(app)
     plans = PlanCache(services.store)
     app.add_middleware(Replay, store=services.store)
@@ -109,7 +115,7 @@ def _page_routes(services: Services, plans: PlanCache) -> APIRouter:
             raise NotReady("; ".join(late))
         return {"status": "ready", "planners": sorted(alarms)}
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> Response:
         """Prometheus text."""
         text = metrics_text(plans.all_latest(), services.hub.health())
@@ -160,6 +166,15 @@ def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
         new = store.get(plan_id)
         return JSONResponse(diff_plans(store.get(against or store.before(plan_id)), new))
 
+    @router.post(
+        "/{plan_id}/apply", response_model=dict[str, Any], responses=problems.responses(409)
+    )
+    def apply(plan_id: str) -> JSONResponse:
+        """What carrying the plan out sets: a dry run unless the server was started to apply."""
+        current = cache.latest("energy")["plan"]
+        plan = store.get(plan_id)
+        return JSONResponse(apply_report(plan, current, services.agents, apply=services.apply))
+
     return router
 
 
@@ -193,10 +208,8 @@ def _telemetry_routes(services: Services) -> APIRouter:
 
 def _samples_body() -> dict[str, Any]:
     example = {"ts_s": 1760000000.0, "node": "node0", "gpu": 0, "power_w": 512.0}
-    kinds = ("application/json", "application/x-ndjson")
-    content = {
-        kind: {"schema": {"type": ["object", "array"]}, "example": example} for kind in kinds
-    }
+    schema = {"type": ["object", "array"], "description": "Or JSON lines, an object in each."}
+    content = {"application/json": {"schema": schema, "example": example}}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -208,7 +221,7 @@ def _add_question(app: FastAPI, services: Services, question: type[Question]) ->
         return JSONResponse(await run_in_threadpool(services.pool.run, parsed, body))
 
     schema = question.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
+    app.state.models.update(schema.pop("$defs", {}))
     result = record_schema(question.result)
     app.add_api_route(
         question.path,
@@ -281,11 +294,9 @@ def _problems(body: bytes) -> list[Any]:
 
 
 def _batch_schema() -> dict[str, Any]:
-    item = {
-        "type": "object",
-        "properties": {"kind": {"enum": REQUESTS.names()}},
-        "required": ["kind"],
-    }
+    kinds = ", ".join(REQUESTS.names())
+    # Whatever an item is, it has an answer of its own, so none of them is an error of the whole.
+    item = {"description": f"An object with 'kind', one of {kinds}, and that question's fields."}
     problems_schema = {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_BATCH}
     return {
         "type": "object",

@@ -36,6 +36,8 @@ class ApiOptions(BaseModel):
     """Requests that may wait for a worker; the next gets 429."""
     max_body_bytes: int = Field(16 * 2**20, ge=1024)
     body_timeout_s: float = Field(20.0, gt=0)
+    apply: bool = False
+    """Whether node agents were started to carry plans out."""
     token_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
     """Digest of the token that every `/v1` route wants; empty lets everybody in."""
 
@@ -51,7 +53,9 @@ class EventOptions(BaseModel):
 @serve.deployment(
     name="api",
     ray_actor_options={"num_cpus": 0},
-    max_ongoing_requests=200,
+    # Bodies that trickle in hold one of these each and nothing else; what costs is bounded by the
+    # queue of the solver processes.
+    max_ongoing_requests=5000,
     health_check_period_s=2,
     health_check_timeout_s=10,
     graceful_shutdown_timeout_s=5,
@@ -61,7 +65,7 @@ class Api:
     """Plans on demand, stored plans, telemetry, the page."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        from actors.cluster import HUB, JOBS, STORE, connect
+        from actors.cluster import HUB, JOBS, STORE, Agents, connect
         from deployments.api import Services
         from deployments.limits import BodyLimits
         from deployments.questions import SolverPool
@@ -73,6 +77,8 @@ class Api:
             jobs=connect(JOBS),
             pool=SolverPool(chosen.solver_processes, chosen.queue_limit),
             limits=BodyLimits(max_bytes=chosen.max_body_bytes, timeout_s=chosen.body_timeout_s),
+            agents=Agents(),
+            apply=chosen.apply,
             token_sha256=chosen.token_sha256,
         )
 
@@ -129,8 +135,10 @@ def deploy(host: str, port: int, options: ApiOptions) -> None:
         cause = str(error).strip().splitlines()[-1]
         raise NotReady(f"the HTTP proxy did not start: {cause}") from None
     streams = EventOptions(token_sha256=options.token_sha256)
-    serve.run(build_events(streams), name=EVENTS, route_prefix=STREAM, blocking=False)
-    serve.run(build(options), name=API, route_prefix="/", blocking=False)
+    # Together, because each takes seconds to start and until then nothing is at its path.
+    api = serve.RunTarget(build(options), name=API, route_prefix="/")
+    events = serve.RunTarget(build_events(streams), name=EVENTS, route_prefix=STREAM)
+    serve.run_many([api, events])
 
 
 def withdraw() -> None:

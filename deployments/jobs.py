@@ -62,7 +62,7 @@ def job_routes(desk: Any, max_depth: int) -> APIRouter:
 
     @router.delete("/{job_id}", responses={**_JOB_RESPONSE, **problems.responses(404)})
     def cancel(job_id: str) -> JSONResponse:
-        """End the job and kill its process. A job that has ended stays as it is."""
+        """End the job, kill its process if it runs, and forget it; its last state."""
         return JSONResponse(desk.cancel(job_id))
 
     return router

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from qcluster.errors import (
     DeadlineExceeded,
@@ -107,9 +108,11 @@ def install(app: FastAPI) -> None:
         status = next((code for kind, code in _STATUS if isinstance(error, kind)), 503)
         return problem(status, str(error), field=getattr(error, "field", None))
 
-    def http(_: Request, error: Exception) -> Response:
+    def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         headers = dict(error.headers) if error.headers else None
+        if error.status_code == 405:
+            headers = {**(headers or {}), "Allow": _allowed(app, request)}
         return problem(error.status_code, str(error.detail), headers=headers)
 
     def parameters(_: Request, error: Exception) -> Response:
@@ -125,3 +128,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, parameters)
     app.add_exception_handler(Exception, unexpected)
+
+
+def _allowed(app: FastAPI, request: Request) -> str:
+    # Starlette names the methods of the first route alone; a path may have several.
+    found: set[str] = set()
+    for route in app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return ", ".join(sorted(found))

@@ -132,7 +132,10 @@ def declare(app: FastAPI, *, guarded: bool) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _add_scheme(made(), required=guarded)
+            document = made()
+            models = document.setdefault("components", {}).setdefault("schemas", {})
+            models.update(getattr(app.state, "models", {}))
+            _add_scheme(document, required=guarded)
         return made()
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -132,44 +132,69 @@ def certified(
     Raises InputError when the problem itself is bad; never because of a solver.
     """
     started = time.perf_counter()
-    floor = _attempt(fallback, problem, deadline, seed, None, verify)
-    best, used, reasons = floor, fallback, []
-    tried_quantum = False
-    for position, stage in enumerate(stages):
-        if breaker is not None and not breaker.allows(stage.name):
-            reasons.append(f"{stage.name}: circuit breaker open after repeated failures")
-            continue
-        left = len(stages) - position
-        share = deadline if left == 1 else deadline.share(0.7)
-        found, reason = _try(stage, problem, share, seed, best, verify, breaker)
-        tried_quantum = tried_quantum or (stage.quantum and found is not None)
-        if found is None:
-            reasons.append(f"{stage.name}: {reason}")
-            continue
-        if found.objective <= best.objective:
-            best, used = found, stage
-        else:
-            reasons.append(f"{stage.name}: worse than {used.name}, which is kept")
-        break
+    run = _run_stages(problem, stages, fallback, verify, deadline, seed, breaker)
     wall_s = time.perf_counter() - started
-    lower = _best_bound(problem, bound, (floor, best))
+    beside = _baselines(problem, baselines, fallback, run.floor, wall_s, seed, verify)
     return Certified(
-        value=best.value,
+        value=run.best.value,
         certificate=certify(
-            best.objective,
-            lower_bound=lower,
-            baselines=_baselines(problem, baselines, fallback, floor, wall_s, seed, verify),
-            quantum_used=tried_quantum,
+            run.best.objective,
+            lower_bound=_best_bound(problem, bound, run.found),
+            baselines=beside,
+            quantum_used=run.quantum,
             bound_reason=bound_reason,
         ),
         solver=SolverRef(
             requested=stages[0].name if stages else fallback.name,
-            used=used.name,
-            fallback_reason="; ".join(reasons) or None,
+            used=run.used.name,
+            fallback_reason="; ".join(run.reasons) or None,
         ),
         wall_s=wall_s,
-        notes=dict(best.notes),
+        notes=dict(run.best.notes),
     )
+
+
+@dataclass
+class _Run(Generic[P, T]):
+    """How the chain went: everything found, the best of it, and why stages were passed over."""
+
+    floor: Candidate[T]
+    best: Candidate[T]
+    used: Stage[P, T]
+    found: list[Candidate[T]]
+    reasons: list[str] = field(default_factory=list)
+    quantum: bool = False
+
+
+def _run_stages(
+    problem: P,
+    stages: Sequence[Stage[P, T]],
+    fallback: Stage[P, T],
+    verify: Callable[[P, T], None] | None,
+    deadline: Deadline,
+    seed: int,
+    breaker: CircuitBreaker | None,
+) -> _Run[P, T]:
+    floor = _attempt(fallback, problem, deadline, seed, None, verify)
+    run = _Run(floor, floor, fallback, [floor])
+    for position, stage in enumerate(stages):
+        if breaker is not None and not breaker.allows(stage.name):
+            run.reasons.append(f"{stage.name}: circuit breaker open after repeated failures")
+            continue
+        # The last stage may use all the time, the others leave some to those behind them.
+        share = deadline if position == len(stages) - 1 else deadline.share(0.7)
+        found, reason = _try(stage, problem, share, seed, run.best, verify, breaker)
+        if found is None:
+            run.reasons.append(f"{stage.name}: {reason}")
+            continue
+        run.quantum = stage.quantum
+        run.found.append(found)
+        if found.objective <= run.best.objective:
+            run.best, run.used = found, stage
+        else:
+            run.reasons.append(f"{stage.name}: worse than {run.used.name}, which is kept")
+        break
+    return run
 
 
 def stage_seed(seed: int, name: str) -> int:

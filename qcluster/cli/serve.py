@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import sys
 import threading
-import time
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from qcluster.cli.output import note
+from qcluster.cli.server import stop_on_signals
 from qcluster.cli.state import default_state_dir, lock_state
-from qcluster.errors import InputError, QClusterError, Refused
+from qcluster.cli.supervisor import Settings, supervise
+from qcluster.errors import InputError, Refused
 
 __all__ = ["register"]
-
-FIRST_PLAN_S = 120.0
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def serve(
     telemetry: list[str] = typer.Option(
         ["auto"],
-        help="Source, may be repeated: auto, simulate[:RACK], replay:FILE[@SPEED], ray, push.",
+        help="Source, repeatable: auto, simulate[:RACK], replay:FILE[@SPEED], nvml, ray, push.",
     ),
     topology: Path | None = typer.Option(None, help="Cluster topology file, YAML or JSON."),
     jobs: Path | None = typer.Option(None, help="Job profiles file, YAML or JSON."),
@@ -46,101 +42,67 @@ def serve(
     ),
     period_s: float = typer.Option(2.0, min=0.2, max=3600.0, help="Seconds between plans."),
     replicas: int = typer.Option(2, min=1, max=64, help="Copies of the HTTP API."),
+    apply: bool = typer.Option(
+        False, "--apply/--dry-run", help="Set power limits by energy plans, or only say which."
+    ),
 ) -> None:
     """Take telemetry in, give plans out, over HTTP and on a page, until Ctrl-C."""
     described = (("topology", topology), ("jobs", jobs))
-    specs = _sources([*(f"{kind}:{path}" for kind, path in described if path), *telemetry])
+    files = [f"{kind}:{path}" for kind, path in described if path]
+    specs, agents, stand_in = _sources([*files, *telemetry], address)
     digest = _check_listen(host, port, token_file)
     url = f"http://{host}:{port}"
-    stopped = threading.Event()
-    _stop_on_signals(stopped)
-    state_dir = state_dir.absolute()
     server = {"url": url, "token_file": str(token_file.absolute()) if token_file else None}
-    options = {"replicas": replicas, "token_sha256": digest}
+    options = {"replicas": replicas, "token_sha256": digest, "apply": apply}
+    stopped = threading.Event()
+    stop_on_signals(stopped)
+    state_dir = state_dir.absolute()
     with lock_state(state_dir, server):
         os.environ["PYTHONPATH"] = os.pathsep.join(_import_path())
-        _run(specs, address, host, port, state_dir, period_s, options, stopped)
+        settings = Settings(
+            sources=specs,
+            address=address,
+            host=host,
+            port=port,
+            state_dir=str(state_dir),
+            period_s=period_s,
+            options=options,
+            agents=agents,
+            stand_in=stand_in,
+            apply=apply,
+        )
+        status = supervise(settings, stopped)
+    if status:
+        raise typer.Exit(status)
 
 
-def _run(
-    specs: list[str],
-    address: str,
-    host: str,
-    port: int,
-    state_dir: Path,
-    period_s: float,
-    options: dict[str, Any],
-    stopped: threading.Event,
-) -> None:
-    from actors.runtime import running_ray
+def _sources(specs: list[str], address: str) -> tuple[list[str], bool, str | None]:
+    """The hub's sources, whether nodes get agents, and which source stands in until they deliver.
 
-    started = time.monotonic()
-    note(f"starting Ray ({address}) ...")
-    with running_ray(address, state_dir):
-        _stop_on_signals(stopped)  # again: ray.init puts a handler of its own on SIGTERM
-        from actors.cluster import STORE, connect, start_cluster, stop_cluster
-        from deployments.app import ApiOptions, deploy, withdraw
-
-        try:
-            note(f"starting planners on {', '.join(specs)} ...")
-            start_cluster(telemetry=specs, state_dir=state_dir, period_s=period_s)
-            note("starting HTTP ...")
-            deploy(host, port, ApiOptions(**options))
-            note(f"open http://{host}:{port}/ for the page, /docs for the API; Ctrl-C stops")
-            _first_plans(connect(STORE), started, stopped)
-            stopped.wait()
-        finally:
-            note("stopping ...")
-            if address != "local":  # a Ray of our own goes down with everything in it
-                _quietly(withdraw)
-                _quietly(stop_cluster)
-
-
-def _first_plans(store: Any, started: float, stopped: threading.Event) -> None:
-    """Say when each planner's first plan is there, or why it is not."""
-    waiting, seq, alarms = None, 0, {}
-    while not stopped.is_set() and time.monotonic() - started < FIRST_PLAN_S:
-        try:
-            latest = store.all_latest()
-        except QClusterError:
-            stopped.wait(0.5)
-            continue
-        if waiting is None:
-            waiting = set(latest)
-        for name in sorted(waiting):
-            view = latest[name]
-            if view["plan"] is not None and not view["plan"]["stale"]:
-                waiting.discard(name)
-                plan = view["plan"]
-                took = time.monotonic() - started
-                note(f"{name}: first plan after {took:.1f} s, gap {_percent(plan['gap'])}")
-            alarms[name] = view["alarm"]
-        if not waiting:
-            return
-        seq = store.wait(seq, 1.0)
-    for name in sorted(waiting or ()):
-        note(f"{name}: no plan yet: {alarms.get(name)}")
-
-
-def _percent(gap: float | None) -> str:
-    return "unknown" if gap is None else f"{gap:.2%}"
-
-
-def _sources(specs: list[str]) -> list[str]:
+    NVML is read by agents, one on every node that has a driver; ``auto`` runs the simulator only
+    as long as there is none.
+    """
     from qcluster.telemetry.sources import open_source
     from qcluster.telemetry.sources.auto import detect
 
-    resolved = []
+    resolved: list[str] = []
+    agents, stand_in = False, None
     for spec in specs:
-        if spec == "auto":
+        if spec == "nvml":
+            agents = True
+        elif spec == "auto":
             chosen, reason = detect()
             note(f"telemetry auto: {chosen} ({reason})")
-            resolved.append(chosen)
+            # Other nodes of a cluster that we join may have GPUs, now or later.
+            agents = agents or chosen == "nvml" or address != "local"
+            if chosen != "nvml":
+                resolved.append(chosen)
+                stand_in = chosen
         else:
             resolved.append(spec)
     for spec in resolved:
         open_source(spec)  # a wrong name or a missing file is said before anything starts
-    return [_absolute(spec) for spec in resolved]
+    return [_absolute(spec) for spec in resolved], agents, stand_in if agents else None
 
 
 def _absolute(spec: str) -> str:
@@ -169,21 +131,8 @@ def _check_listen(host: str, port: int, token_file: Path | None) -> str:
     return digest
 
 
-def _stop_on_signals(stopped: threading.Event) -> None:
-    # Setting an event twice does nothing: a second Ctrl-C must not leave processes behind.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopped.set())
-
-
 def _import_path() -> list[str]:
     """This checkout first, so that Ray's workers import the code that started them."""
     root = str(Path(__file__).resolve().parent.parent.parent)
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return [root, *(entry for entry in inherited if entry and entry != root)]
-
-
-def _quietly(step: Any) -> None:
-    try:
-        step()
-    except Exception as error:
-        print(f"qcluster: while stopping: {error}", file=sys.stderr)  # noqa: T201

@@ -99,6 +99,14 @@ class Client:
         params = {} if against is None else {"against": against}
         return self._get(f"/v1/plans/{plan_id}/diff", params=params)
 
+    def apply(self, plan_id: str) -> dict[str, Any]:
+        """The limits that an energy plan sets, and what the nodes' agents say of it.
+
+        ``dry_run`` is true unless the server was started with ``--apply``. Raises Refused for
+        plans that are never carried out, such as those from simulated telemetry.
+        """
+        return self._post(f"/v1/plans/{plan_id}/apply", None, None)
+
     # -- questions --------------------------------------------------------------------------
 
     def ask(
@@ -205,7 +213,7 @@ class Client:
         return found
 
     def cancel(self, job_id: str) -> dict[str, Any]:
-        """End a job; one that has ended stays as it is. Gives its state."""
+        """End a job and forget it; its last state. Raises NotFound when it is not there."""
         found: dict[str, Any] = self._transport.request("DELETE", f"/v1/jobs/{job_id}").json()
         return found
 

@@ -146,8 +146,10 @@ def _is_later(answer: httpx.Response) -> bool:
         return True
     # The server's own failures are problem documents; any other 500 is a proxy's, which lost the
     # replica that was to answer.
-    is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")
-    return answer.status_code == 500 and not is_problem
+    if answer.headers.get("content-type", "").startswith("application/problem+json"):
+        return False
+    # Its 404 names its own list of routes: it has just started and knows no replica yet.
+    return answer.status_code == 500 or (answer.status_code == 404 and "/-/routes" in answer.text)
 
 
 def _retry_after(answer: httpx.Response) -> float:

@@ -56,18 +56,19 @@ def rank_sets(
     sets: NDArray[np.int64],
     order: NDArray[np.int64],
     ceiling: NDArray[np.float64],
+    best: float,
 ) -> NDArray[np.float64]:
     """k times the sparsest cut of each set (sets, k), over fast links if these join it.
 
     Sets are taken in ``order``, which must descend by ``ceiling`` (sets,), an upper bound in the
-    units of ``cap``; once it falls below the best value the rest cannot win and stays at -1.
+    units of ``cap``; once it falls below ``best`` or the best value since, the rest cannot win and
+    stays at -1.
     """
     k = sets.shape[1]
     m = k + len(switches)
     nodes = np.empty(m, dtype=np.int64)
     nodes[k:] = switches
     value = np.full(len(sets), -1.0)
-    best = 0.0
     for position in order:
         if ceiling[position] < best * (1.0 - 1e-12):
             break
@@ -87,6 +88,23 @@ def rank_sets(
 
 
 @njit(cache=True)
+def _neighbours(joined: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of a (n, n) mask as lists: columns of row u are ``near[first[u]:first[u + 1]]``."""
+    n = joined.shape[0]
+    first = np.zeros(n + 1, dtype=np.int64)
+    for u in range(n):
+        first[u + 1] = first[u] + joined[u].sum()
+    near = np.empty(first[n], dtype=np.int64)
+    for u in range(n):
+        place = first[u]
+        for v in range(n):
+            if joined[u, v]:
+                near[place] = v
+                place += 1
+    return first, near
+
+
+@njit(cache=True)
 def max_flow(cap: NDArray[np.int64], source: int, sink: int) -> tuple[Any, NDArray[np.bool_]]:
     """Maximum flow by shortest augmenting paths on a dense residual matrix.
 
@@ -95,6 +113,7 @@ def max_flow(cap: NDArray[np.int64], source: int, sink: int) -> tuple[Any, NDArr
     """
     n = cap.shape[0]
     rest = cap.copy()
+    first, near = _neighbours((cap > 0) | (cap.T > 0))
     parent = np.empty(n, dtype=np.int64)
     queue = np.empty(n, dtype=np.int64)
     total = np.int64(0)
@@ -106,7 +125,8 @@ def max_flow(cap: NDArray[np.int64], source: int, sink: int) -> tuple[Any, NDArr
         while head < tail and parent[sink] < 0:
             u = queue[head]
             head += 1
-            for v in range(n):
+            for place in range(first[u], first[u + 1]):
+                v = near[place]
                 if parent[v] < 0 and rest[u, v] > 0:
                     parent[v] = u
                     queue[tail] = v
@@ -140,6 +160,8 @@ def route_loads(
     from the source up to it. Returns the first (source, target) that has no path, or (-1, -1).
     """
     n = cap.shape[0]
+    first, near = _neighbours(cap > 0)
+    back_first, back = _neighbours(cap.T > 0)
     level = np.empty(n, dtype=np.int64)
     queue = np.empty(n, dtype=np.int64)
     reach = np.empty(n, dtype=np.float64)
@@ -162,9 +184,8 @@ def route_loads(
             head += 1
             if u != source and not transit[u]:
                 continue
-            for v in range(n):
-                if cap[u, v] <= 0:
-                    continue
+            for place in range(first[u], first[u + 1]):
+                v = near[place]
                 if level[v] < 0:
                     level[v] = level[u] + 1
                     queue[tail] = v
@@ -178,8 +199,9 @@ def route_loads(
             v = queue[position]
             if flow[v] <= 0:
                 continue
-            for u in range(n):
-                if level[u] == level[v] - 1 and cap[u, v] > 0 and (u == source or transit[u]):
+            for place in range(back_first[v], back_first[v + 1]):
+                u = back[place]
+                if level[u] == level[v] - 1 and (u == source or transit[u]):
                     share = flow[v] * min(reach[u], cap[u, v]) / reach[v]
                     loads[u, v] += share
                     flow[u] += share

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.deadline import Deadline
 from qcluster.q_nvlink._kernels import best_cut, max_flow
+from qcluster.q_nvlink.symmetry import orbits
 
-__all__ = ["ENUMERATED", "UNIT", "integer", "sparsest_cut", "twins"]
+__all__ = ["ENUMERATED", "UNIT", "cut_ratio", "integer", "least_cut"]
 
 ENUMERATED = 12
 """GPUs up to which cuts are enumerated rather than found by flow."""
@@ -25,68 +27,94 @@ def integer(matrix: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.rint(matrix * UNIT).astype(np.int64)
 
 
-def twins(cap: NDArray[np.int64], free: list[int], switches: list[int]) -> list[list[int]]:
-    """Classes of interchangeable GPUs: swapping two of a class changes nothing."""
-    nodes = np.array(free + switches, dtype=np.int64)
-    classes: list[list[int]] = []
-    for v in free:
-        for members in classes:
-            u = members[0]
-            other = nodes[(nodes != u) & (nodes != v)]
-            if (
-                cap[u, v] == cap[v, u]
-                and (cap[u, other] == cap[v, other]).all()
-                and (cap[other, u] == cap[other, v]).all()
-                # With a third member the links inside the class must be alike as well.
-                and (len(members) < 2 or cap[u, v] == cap[members[0], members[1]])
-            ):
-                members.append(v)
-                break
-        else:
-            classes.append([v])
-    return classes
-
-
-def sparsest_cut(
+def _local(
     cap: NDArray[np.int64], chosen: Sequence[int], switches: Sequence[int]
-) -> tuple[float, float]:
-    """(all-gather bandwidth, least cut) among ``chosen`` with the help of ``switches``."""
+) -> NDArray[np.int64]:
+    """Capacities among the chosen GPUs, first, and the switches that any of them reaches."""
+    useful = np.array([w for w in switches if cap[w].any()], dtype=np.int64)
+    gpus = np.array(chosen, dtype=np.int64)
+    reached = cap[np.ix_(gpus, useful)].any(axis=0)
+    while True:  # switches behind switches
+        more = reached | cap[np.ix_(useful[reached], useful)].any(axis=0)
+        if (more == reached).all():
+            break
+        reached = more
+    nodes = np.concatenate([gpus, useful[reached]])
+    return np.ascontiguousarray(cap[np.ix_(nodes, nodes)])
+
+
+def cut_ratio(
+    cap: NDArray[np.int64],
+    chosen: Sequence[int],
+    switches: Sequence[int],
+    *,
+    deadline: Deadline | None = None,
+) -> tuple[float, bool]:
+    """All-gather bandwidth among ``chosen`` with the help of ``switches``, GB/s.
+
+    Also whether it is exact; else time ran out and the figure is only an upper bound.
+    """
     k = len(chosen)
-    useful = [w for w in switches if cap[w].any()]
-    nodes = np.array([*chosen, *useful], dtype=np.int64)
-    local = np.ascontiguousarray(cap[np.ix_(nodes, nodes)])
     if k == 1:
-        return 0.0, 0.0
+        return 0.0, True
+    local = _local(cap, chosen, switches)
     if k <= ENUMERATED and not local[k:, k:].any():
-        cut, size, least = best_cut(local, k)
-        return k * int(cut) / int(size) / UNIT, int(least) / UNIT
-    return _cut_by_flow(local, k)
+        cut, size, _ = best_cut(local, k)
+        return k * int(cut) / int(size) / UNIT, True
+    return _ratio_by_flow(local, k, deadline or Deadline.never())
 
 
-def _cut_by_flow(local: NDArray[np.int64], k: int) -> tuple[float, float]:
+def least_cut(
+    cap: NDArray[np.int64],
+    chosen: Sequence[int],
+    switches: Sequence[int],
+    *,
+    deadline: Deadline | None = None,
+) -> float:
+    """The least capacity that separates any two of ``chosen``, GB/s; 0 for one GPU.
+
+    When time runs out, the least found by then.
+    """
+    k = len(chosen)
+    if k == 1:
+        return 0.0
+    local = _local(cap, chosen, switches)
+    if k <= ENUMERATED and not local[k:, k:].any():
+        return int(best_cut(local, k)[2]) / UNIT
+    # Any cut separates the first GPU from some other one; those that look alike from it cut alike.
+    deadline, least = deadline or Deadline.never(), int(local[0].sum())
+    for members in orbits(local, k, fixed=0):
+        if members[0] == 0:
+            continue
+        if deadline.expired:
+            break
+        least = min(least, int(max_flow(local, 0, members[0])[0]))
+        least = min(least, int(max_flow(local, members[0], 0)[0]))
+    return least / UNIT
+
+
+def _ratio_by_flow(local: NDArray[np.int64], k: int, deadline: Deadline) -> tuple[float, bool]:
     """The same by max-flow and Newton's method on the ratio (Dinkelbach, 1967), exact.
 
     A source feeds x into every GPU; x is attainable when each GPU can draw k x. A violated draw
-    gives a cut with a smaller ratio, which is the next x. One GPU of each class of twins suffices.
+    gives a cut with a smaller ratio, which is the next x. One GPU of each orbit suffices.
     """
-    classes = twins(local, list(range(k)), list(range(k, len(local))))
-    targets = [members[0] for members in classes]
-    # Any cut separates the first GPU from some other one; twins of that one cut alike.
-    ends = targets[1:] + classes[0][1:2]
-    least = min(min(int(max_flow(local, 0, v)[0]), int(max_flow(local, v, 0)[0])) for v in ends)
-    num, den = int(local[:, targets[0]].sum()), k - 1
-    for target in targets:
+    targets = [members[0] for members in orbits(local, k)]
+    inflow = local[:, :k].sum(axis=0)
+    num, den = int(inflow.min()), k - 1
+    for target in sorted(targets, key=lambda u: int(inflow[u])):
         while True:
+            if deadline.expired:
+                return k * num / den / UNIT, False
             flow, side = _draw(local, k, target, num, den)
             if flow >= k * num:
                 break
-            inside = [v for v in range(len(local)) if side[v]]
-            outside = [v for v in range(len(local)) if not side[v]]
+            inside, outside = np.flatnonzero(side), np.flatnonzero(~side)
             num = int(local[np.ix_(inside, outside)].sum())
-            den = sum(1 for v in inside if v < k)
+            den = int((inside < k).sum())
             if num == 0:
-                return 0.0, 0.0
-    return k * num / den / UNIT, least / UNIT
+                return 0.0, True
+    return k * num / den / UNIT, True
 
 
 def _draw(

@@ -34,7 +34,7 @@ FAST_KINDS = frozenset({"nvlink", "xgmi"})
 # Share of the line rate that collectives reach. NVLink: NCCL's per-link constants 20.0, 20.6 and
 # 40.1 GB/s against 25, 25 and 50 nominal (NVIDIA/nccl, src/graph/topo.h). InfiniBand NDR: 48.5 of
 # 50 GB/s measured. PCIe: about 24 of 32 GB/s for Gen 4 x16.
-_EFFECTIVE = {"nvlink": 0.80, "xgmi": 0.75, "ib": 0.97, "pcie": 0.75}
+_EFFECTIVE = {"nvlink": 0.80, "xgmi": 0.75, "ib": 0.97, "infiniband": 0.97, "pcie": 0.75}
 _EFFECTIVE_NVLINK4 = 0.824
 _NVLINK4_LINKS = 18
 
@@ -303,7 +303,7 @@ def _factor(row: Link, lanes: Mapping[str, int]) -> float:
 
 def _switch_kind(link_kind: str) -> str:
     return {"nvlink": "nvswitch", "xgmi": "nvswitch", "ib": "ibswitch", "pcie": "pcie"}.get(
-        link_kind, "switch"
+        "ib" if link_kind == "infiniband" else link_kind, "switch"
     )
 
 

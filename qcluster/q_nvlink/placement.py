@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, SolverFailed
 from qcluster.fallback import Candidate
 from qcluster.q_nvlink.problem import Placement, PlacementProblem
-from qcluster.q_nvlink.select import select_gpus
+from qcluster.q_nvlink.select import choose_gpus
 
 __all__ = ["run_best_subsets", "run_first_fit", "verify_placement"]
 
@@ -44,9 +45,10 @@ def run_best_subsets(
     """
     sticky = problem.limit is not None
     starts = [] if incumbent is None else [incumbent.value]
-    starts.append(_fill(problem, _best_subset, keep=sticky))
+    choose = partial(_best_subset, deadline=deadline.share(0.5))
+    starts.append(_fill(problem, choose, keep=sticky))
     if not sticky and problem.reference:
-        starts.append(_fill(problem, _best_subset, keep=True))
+        starts.append(_fill(problem, choose, keep=True))
     best = min((_candidate(problem, start) for start in starts), key=lambda c: c.objective)
     return _swaps(problem, best, deadline, np.random.default_rng(seed))
 
@@ -74,13 +76,15 @@ def _fill(problem: PlacementProblem, choose: Choose, *, keep: bool) -> Placement
     return placement
 
 
-def _best_subset(problem: PlacementProblem, k: int, free: list[int]) -> list[int]:
+def _best_subset(
+    problem: PlacementProblem, k: int, free: list[int], *, deadline: Deadline
+) -> list[int]:
     if k == 0:
         return []
     fabric = problem.fabric
     open_now = set(free)
     busy = [fabric.nodes[i].id for i in fabric.gpu_index if int(i) not in open_now]
-    return [fabric.index[gpu] for gpu in select_gpus(fabric, k, busy=busy).gpus]
+    return choose_gpus(fabric, k, busy=busy, deadline=deadline)
 
 
 def _candidate(problem: PlacementProblem, placement: Placement) -> Candidate[Placement]:
@@ -162,7 +166,8 @@ class _State:
             (None, int(i)) for i in self.problem.fabric.gpu_index if int(i) not in used
         ]
         hot = [slot for slot in slots if self.placement[slot[0]][slot[1]] in ends]
-        cold = [slot for slot in slots if slot not in hot]
+        heated = set(hot)
+        cold = [slot for slot in slots if slot not in heated]
         # The busiest ranks try first what looks best by the ports alone.
         port = self.problem.fabric.effective.sum(axis=1)
         use = np.maximum(seconds.max(axis=1), seconds.max(axis=0))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qcluster.deadline import Deadline
-from qcluster.errors import InputError
+from qcluster.errors import Infeasible, InputError
 from qcluster.fallback import Certified, CircuitBreaker, Stage, certified
 from qcluster.moves import MoveBudget
 from qcluster.plan import Plan, TelemetryRef, merge_warnings
@@ -19,7 +19,7 @@ from qcluster.q_nvlink.placement import run_best_subsets, run_first_fit, verify_
 from qcluster.q_nvlink.problem import Admission, Placement, PlacementProblem, admit
 from qcluster.q_nvlink.rounds import Transfer, plan_rounds
 from qcluster.q_nvlink.routes import Route, list_routes
-from qcluster.q_nvlink.select import cut_bandwidth
+from qcluster.q_nvlink.select import effective_bandwidth
 from qcluster.record import Record
 from qcluster.telemetry import Job
 
@@ -30,11 +30,15 @@ _BREAKER = CircuitBreaker()
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class JobPlan(Record):
-    """Where a job runs: GPUs in order of ranks and their all-gather bandwidth, effective GB/s."""
+    """Where a job runs: GPUs in order of ranks and their all-gather bandwidth, effective GB/s.
+
+    Without ``bandwidth_exact`` time ran out and the bandwidth is an upper bound.
+    """
 
     id: str
     gpus: tuple[NodeId, ...]
     bandwidth_gb_s: float
+    bandwidth_exact: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,19 +97,32 @@ def plan_fabric(
         raise InputError(f"wants a Fabric, got {type(fabric).__name__}", field="fabric")
     profiles = _profiles(jobs)
     admission = admit(fabric, profiles, strict=strict)
-    problem = _problem(fabric, admission, previous, settings)
-    answer = certified(
+    while True:
+        problem = _problem(fabric, admission, previous, settings)
+        try:
+            answer = _solve(problem, deadline.share(0.6), seed)
+            break
+        except Infeasible as error:
+            # One job that cannot run must not keep the others from running.
+            lost = next((j.id for j in admission.jobs if error.field == f"jobs[{j.id}]"), None)
+            if strict or lost is None:
+                raise
+            admission = admission.without(lost, error.message)
+    return _assemble(
+        problem, answer, settings, deadline, seed, admission, telemetry or TelemetryRef()
+    )
+
+
+def _solve(problem: PlacementProblem, deadline: Deadline, seed: int) -> Certified[Placement]:
+    return certified(
         problem,
         stages=[Stage("best-subsets", run_best_subsets)],
         fallback=Stage("first-fit", run_first_fit),
         bound=PlacementProblem.lower_bound,
         verify=verify_placement,
-        deadline=deadline.share(0.8),
+        deadline=deadline,
         seed=seed,
         breaker=_BREAKER,
-    )
-    return _assemble(
-        problem, answer, settings, deadline, seed, admission, telemetry or TelemetryRef()
     )
 
 
@@ -175,7 +192,7 @@ def _assemble(
         wall_s=answer.wall_s,
         warnings=merge_warnings(fabric.notes, answer.warnings, warnings, rounds.warnings),
         assignment={job: [fabric.nodes[i].id for i in gpus] for job, gpus in placement.items()},
-        jobs=tuple(_job_plan(fabric, job, placement[job.id]) for job in problem.jobs),
+        jobs=tuple(_job_plan(fabric, job, placement[job.id], deadline) for job in problem.jobs),
         link_loads=fabric.by_link(seconds / (seconds.max(initial=0.0) or 1.0)),
         link_seconds=fabric.by_link(seconds),
         routes=list_routes(problem, placement, max_paths=settings.max_paths),
@@ -187,6 +204,7 @@ def _assemble(
     )
 
 
-def _job_plan(fabric: Fabric, job: Job, gpus: list[int]) -> JobPlan:
+def _job_plan(fabric: Fabric, job: Job, gpus: list[int], deadline: Deadline) -> JobPlan:
     ids = tuple(fabric.nodes[i].id for i in gpus)
-    return JobPlan(id=job.id, gpus=ids, bandwidth_gb_s=cut_bandwidth(fabric, ids, effective=True))
+    bandwidth, exact = effective_bandwidth(fabric, gpus, deadline)
+    return JobPlan(id=job.id, gpus=ids, bandwidth_gb_s=bandwidth, bandwidth_exact=exact)

@@ -21,6 +21,7 @@ __all__ = ["NVLinkPlanner"]
 
 _ASSUMED_BYTES = 1e9
 _EXPIRES_S = 60.0
+_WARM_SWITCHES = ("nvswitch0", "nvswitch1", "leaf0", "leaf1", "spine0")
 
 
 class NVLinkPlanner:
@@ -98,14 +99,25 @@ class NVLinkPlanner:
             self._verify_objective(plan, fabric, tuple(jobs.values()))
 
     def warm_up(self) -> None:
-        """Compile the kernels on a fabric of two GPUs and one switch."""
+        """Compile the kernels on two islands of two GPUs with an uplink between them."""
         from qcluster.q_nvlink.formats import parse_node_link
 
-        rows = [{"source": g, "target": "nvswitch0", "bandwidth": 25.0} for g in ("g0", "g1", "g2")]
-        nodes = [{"id": "g0"}, {"id": "g1"}, {"id": "g2"}, {"id": "nvswitch0"}]
+        nodes = [{"id": name} for name in ("g0", "g1", "g2", "g3", *_WARM_SWITCHES)]
+        rows = [
+            {"source": f"g{i}", "target": f"nvswitch{i // 2}", "bandwidth": 25.0} for i in range(4)
+        ]
+        rows += [
+            {"source": f"g{i}", "target": f"leaf{i % 2}", "bandwidth": 5.0, "kind": "infiniband"}
+            for i in range(4)
+        ]
+        rows += [
+            {"source": f"leaf{i}", "target": "spine0", "bandwidth": 10.0, "kind": "infiniband"}
+            for i in range(2)
+        ]
         fabric = parse_node_link({"nodes": nodes, "edges": rows})
-        job = Job(id="warm", gpus=3, kind="all_to_all", bytes=1e6)
-        plan_fabric(fabric, [job], config=self.config, deadline_s=5.0)
+        for gpus in (2, 3):
+            job = Job(id="warm", gpus=gpus, kind="all_to_all", bytes=1e6)
+            plan_fabric(fabric, [job], config=self.config, deadline_s=5.0)
 
     def _fabric(self, snapshot: Snapshot) -> Fabric:
         if not snapshot.topology.links:

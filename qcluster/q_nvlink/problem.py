@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from qcluster.errors import Infeasible, InputError
 from qcluster.q_nvlink._kernels import route_loads
 from qcluster.q_nvlink.fabric import Fabric, NodeId
+from qcluster.q_nvlink.islands import exits
 from qcluster.telemetry import Job
 
 __all__ = ["Admission", "Placement", "PlacementProblem", "admit"]
@@ -111,10 +112,11 @@ class PlacementProblem:
         Every rank sits on a GPU of its own and must send and receive through that GPU's ports.
         The best that can be hoped for matches the largest volume with the largest port, the second
         with the second, and so on: an exchange argument for bottleneck assignment. Ranks that
-        share nothing cost nothing.
+        share nothing cost nothing. A job that no NVLink island holds must leave it, see
+        ``_spread_bound``.
         """
         gpus = self.fabric.gpu_index
-        bound = 0.0
+        bound = max((self._spread_bound(job.id) for job in self.jobs), default=0.0)
         for axis in (1, 0):
             volumes = [self.demand[job.id].sum(axis=axis) for job in self.jobs]
             volume = np.sort(np.concatenate(volumes))[::-1] if volumes else np.empty(0)
@@ -122,6 +124,25 @@ class PlacementProblem:
             for need, port in zip(volume, ports, strict=True):
                 if need > 0 and port > 0:
                     bound = max(bound, float(need / (port * 1e9)))
+        return bound
+
+    def _spread_bound(self, job: str) -> float:
+        """Seconds that a job needs on its own links out of its islands, 0 when one holds it.
+
+        With M GPUs in the largest island, a rank has at most M - 1 mates there, so at least what
+        it sends to the others it sends least to leaves the island, over the links out of the job's
+        own GPUs. Holds where every GPU has a way out of its own, so that nobody relays for it.
+        """
+        demand, ways = self.demand[job], exits(self.fabric)
+        ranks = len(demand)
+        if ranks <= ways.largest or not ways.own:
+            return 0.0
+        bound = 0.0
+        for volumes, ports in ((demand, ways.out_gb_s), (demand.T, ways.in_gb_s)):
+            # Without itself, which sorts first as nobody sends to themselves.
+            far = np.sort(volumes, axis=1)[:, : ranks - ways.largest + 1].sum()
+            most = float(np.sort(ports)[::-1][:ranks].sum())
+            bound = max(bound, float(far) / (most * 1e9))
         return bound
 
     def moved(self, placement: Placement) -> int:
@@ -144,6 +165,11 @@ class Admission:
     home: dict[str, int]
     left_out: dict[str, str]
     warnings: list[str]
+
+    def without(self, job: str, reason: str) -> Admission:
+        """The same but for one job, which does not run for ``reason``."""
+        kept = tuple(other for other in self.jobs if other.id != job)
+        return replace(self, jobs=kept, left_out={**self.left_out, job: reason})
 
 
 def admit(fabric: Fabric, jobs: Sequence[Job], *, strict: bool = True) -> Admission:
@@ -216,7 +242,9 @@ def _reason(
 def _unjoined(fabric: Fabric, job: Job) -> str:
     """Names two GPUs that the job would need and nothing joins."""
     component = {i: c for c, group in enumerate(fabric.components) for i in group}
-    wanted = [fabric.index[gpu] for gpu in job.pinned] or [g[0] for g in fabric.components]
+    wanted = [fabric.index[gpu] for gpu in job.pinned]
+    if len({component[i] for i in wanted}) < 2:
+        wanted = wanted[:1] + [g[0] for g in fabric.components]
     first = wanted[0]
     other = next(i for i in wanted if component[i] != component[first])
     a, b = fabric.nodes[first].id, fabric.nodes[other].id

@@ -59,14 +59,15 @@ def plan_rounds(
     import networkx as nx
 
     name = [node.id for node in problem.fabric.nodes]
+    count = sum(int(np.count_nonzero(problem.demand[job.id] > 0)) for job in problem.jobs)
+    if count > _MOST_TRANSFERS:
+        text = f"{count} transfers: rounds are left out, ask for an all-to-all schedule"
+        return Rounds((), 0, "none", warnings=[text])
     transfers = [
         (job.id, placement[job.id][a], placement[job.id][b], float(problem.demand[job.id][a, b]))
         for job in problem.jobs
         for a, b in np.argwhere(problem.demand[job.id] > 0).tolist()
     ]
-    if len(transfers) > _MOST_TRANSFERS:
-        text = f"{len(transfers)} transfers: rounds are left out, ask for an all-to-all schedule"
-        return Rounds((), 0, "none", warnings=[text])
     if not transfers:
         return Rounds((), 0, "none")
     graph: nx.Graph[int] = nx.Graph()

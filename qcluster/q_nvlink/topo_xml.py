@@ -77,6 +77,8 @@ def _parse(text: str) -> _Element:
     parser.StartDoctypeDeclHandler = doctype
     try:
         parser.Parse(text, True)
+    except UnicodeEncodeError:
+        raise FormatError("is not XML: holds half of a surrogate pair") from None
     except expat.ExpatError as error:
         message = expat.ErrorString(error.code)
         raise FormatError(f"is not XML: {message}", row=error.lineno) from None

@@ -11,8 +11,6 @@ from numba import njit
 from numpy.typing import NDArray
 
 __all__ = [
-    "bound_layers",
-    "crowd_bound",
     "gpu_load_layer",
     "pack_layer",
     "place_layers",
@@ -75,23 +73,86 @@ def replicate(w: F, extra: int, cap: int) -> I:
 
 
 @njit(cache=True)
-def pack_layer(
-    w: F, count: I, start: I, speed: F, slots: I, on: NDArray[np.bool_], load: F
-) -> None:
-    """Longest processing time first: each copy to the GPU that would finish first.
+def _earlier(load: F, a: int, b: int) -> bool:
+    return bool(load[a] < load[b] or (load[a] == load[b] and a < b))
 
-    Never two copies of an expert on a GPU; a copy that fits nowhere is dropped, and slots left
-    free take the largest share that their GPU does not hold. Writes ``slots``, ``load``, ``on``
-    (experts, gpus) and the counts that came out.
+
+@njit(cache=True)
+def _push(heap: I, size: int, load: F, g: int) -> None:
+    """Put GPU ``g`` into a min-heap of ``size`` GPUs by load, then by number."""
+    i = size
+    while i > 0:
+        parent = (i - 1) // 2
+        if not _earlier(load, g, heap[parent]):
+            break
+        heap[i] = heap[parent]
+        i = parent
+    heap[i] = g
+
+
+@njit(cache=True)
+def _pop(heap: I, size: int, load: F) -> int:
+    """Take the first GPU out of the heap; its size is then one less."""
+    first, last = heap[0], heap[size - 1]
+    i = 0
+    while True:
+        child = 2 * i + 1
+        if child >= size - 1:
+            break
+        if child + 1 < size - 1 and _earlier(load, heap[child + 1], heap[child]):
+            child += 1
+        if not _earlier(load, heap[child], last):
+            break
+        heap[i] = heap[child]
+        i = child
+    heap[i] = last
+    return int(first)
+
+
+@njit(cache=True)
+def _deal_equal(
+    share: F, count: I, start: I, slots: I, on: NDArray[np.bool_], load: F, used: I
+) -> None:
+    """Copies to GPUs of equal speed, each to the least loaded: a heap makes it O(log gpus) a copy.
+
+    The GPUs of an expert's copies return to the heap when all its copies are placed, so that no
+    GPU gets two.
     """
-    gpus, experts = speed.size, w.size
-    used = np.zeros(gpus, dtype=np.int64)
-    share, pace = w / count, 1.0 / speed
+    gpus = load.size
+    heap, held, size = np.empty(gpus, dtype=np.int64), np.empty(gpus, dtype=np.int64), 0
+    for g in range(gpus):
+        if start[g + 1] > start[g]:
+            _push(heap, size, load, g)
+            size += 1
+    for e in np.argsort(-share):
+        placed = 0
+        while placed < count[e] and size > 0:
+            g = _pop(heap, size, load)
+            size -= 1
+            slots[start[g] + used[g]] = e
+            on[e, g] = True
+            used[g] += 1
+            load[g] += share[e]
+            held[placed] = g
+            placed += 1
+        count[e] = placed
+        for i in range(placed):
+            g = held[i]
+            if used[g] < start[g + 1] - start[g]:
+                _push(heap, size, load, g)
+                size += 1
+
+
+@njit(cache=True)
+def _deal(
+    share: F, count: I, start: I, pace: F, slots: I, on: NDArray[np.bool_], load: F, used: I
+) -> None:
+    """Copies to GPUs of any speed, each to the one that would finish first."""
     for e in np.argsort(-share):
         placed = 0
         for _ in range(count[e]):
             best, best_time = -1, np.inf
-            for g in range(gpus):
+            for g in range(pace.size):
                 if used[g] < start[g + 1] - start[g] and not on[e, g]:
                     time = (load[g] + share[e]) * pace[g]
                     if time < best_time:
@@ -104,6 +165,25 @@ def pack_layer(
             load[best] += share[e]
             placed += 1
         count[e] = placed
+
+
+@njit(cache=True)
+def pack_layer(
+    w: F, count: I, start: I, speed: F, slots: I, on: NDArray[np.bool_], load: F
+) -> None:
+    """Longest processing time first: each copy to the GPU that would finish first.
+
+    Never two copies of an expert on a GPU; a copy that fits nowhere is dropped, and slots left
+    free take the largest share that their GPU does not hold. Writes ``slots``, ``load``, ``on``
+    (experts, gpus) and the counts that came out.
+    """
+    gpus, experts = speed.size, w.size
+    used = np.zeros(gpus, dtype=np.int64)
+    share = w / count
+    if speed.min() == speed.max():
+        _deal_equal(share, count, start, slots, on, load, used)
+    else:
+        _deal(share, count, start, 1.0 / speed, slots, on, load, used)
     for g in range(gpus):
         while used[g] < start[g + 1] - start[g]:
             best = -1
@@ -202,15 +282,6 @@ def swap_layer(
 
 
 @njit(cache=True)
-def bound_layers(w: F, extra: int, cap: int) -> F:
-    """(layers,) the largest share that no counts with ``extra`` more copies can avoid."""
-    out = np.empty(w.shape[0])
-    for layer in range(w.shape[0]):
-        out[layer] = (w[layer] / replicate(w[layer], extra, cap)).max()
-    return out
-
-
-@njit(cache=True)
 def weigh_layers(w: F, slots: I, gpu: I, gpus: int) -> tuple[F, int]:
     """Loads (windows, layers, gpus) under equal shares of w (windows, layers, experts), and the
     first layer that holds an expert twice on a GPU or not at all, or -1.
@@ -249,13 +320,15 @@ def _place_layer(w: F, count: I, start: I, speed: F, slots: I, goal: float, step
 
 
 @njit(cache=True)
-def place_layers(w: F, start: I, speed: F, tolerance: float, steps: int, far: float) -> tuple[I, F]:
+def place_layers(
+    w: F, start: I, speed: F, tolerance: float, steps: int, far: float, tries: int
+) -> tuple[I, F]:
     """Slots (layers, slots) for loads (layers, experts), and the largest share (layers,) that the
     number of slots forces; swaps end ``tolerance`` from the mean or that share, whichever is later.
 
     A layer that ends further than ``far`` from there is tried again with fewer copies of hot
-    experts: two of their copies may be in each other's way on one GPU, and the slots are better
-    spent on halving cold experts, which then fit beside the hot ones.
+    experts, up to ``tries`` times: two of their copies may be in each other's way on one GPU, and
+    the slots are better spent on halving cold experts, which then fit beside the hot ones.
     """
     layers, experts = w.shape
     gpus, extra = speed.size, start[-1] - experts
@@ -271,7 +344,7 @@ def place_layers(w: F, start: I, speed: F, tolerance: float, steps: int, far: fl
             continue
         cold = np.argsort(row)
         vain = 0
-        for fewer in range(1, extra + 1):
+        for fewer in range(1, min(extra, tries) + 1):
             count = replicate(row, extra - fewer, gpus)
             if vain == _PATIENCE or (row / count).max() >= top * speed.max():
                 break
@@ -285,89 +358,3 @@ def place_layers(w: F, start: I, speed: F, tolerance: float, steps: int, far: fl
                 top, vain = after, 0
                 slots[layer] = trial
     return slots, forced
-
-
-@njit(cache=True)
-def _reachable(time: float, hot: F, cold: F, extra: int, room: int) -> bool:
-    """Whether ``crowd_bound``'s conditions allow a largest GPU time of ``time``."""
-    n = hot.size
-    least = np.empty(n, dtype=np.int64)
-    needed = 0
-    for i in range(n):
-        least[i] = max(1, int(np.ceil(hot[i] / time - 1e-9)))
-        needed += least[i] - 1
-    slack = extra - needed
-    if slack < 0:
-        return False
-    small = np.inf
-    for i in range(n):
-        small = min(small, hot[i] / (least[i] + slack))
-    held = np.zeros(cold.size + 1)
-    for i in range(cold.size):
-        held[i + 1] = held[i] + min(cold[i], small)
-    copies = np.empty(n, dtype=np.int64)
-    for spent in range(slack + 1):
-        total = spent
-        for i in range(n):
-            c = least[i]
-            while c <= least[i] + slack:
-                beside = min(max((room - 1) * c - spent, 0), cold.size)
-                if hot[i] + held[beside] <= c * time * (1.0 + 1e-9):
-                    break
-                c += 1
-            copies[i] = c
-            total += c - 1
-            if c > least[i] + slack or total > extra:
-                total = extra + 1
-                break
-        if total <= extra and _together(time, hot, copies, held, extra - total, spent, room):
-            return True
-    return False
-
-
-@njit(cache=True)
-def _together(time: float, hot: F, copies: I, held: F, spare: int, spent: int, room: int) -> bool:
-    """Whether sets of hot experts fit with what must stand beside them.
-
-    ``copies`` are the fewest that each can have, ``spare`` more may be given out. Copies with
-    shares above half the time stand on GPUs of their own, so the slots beside them add up.
-    """
-    order = np.argsort(-hot / copies)
-    load, number = 0.0, 0
-    for i in order:
-        if hot[i] / (copies[i] + spare) <= time / 2:
-            continue
-        load += hot[i]
-        number += copies[i]
-        fits = False
-        for more in range(spare + 1):
-            beside = min(max((room - 1) * (number + more) - spent, 0), held.size - 1)
-            if load + held[beside] <= (number + more) * time * (1.0 + 1e-9):
-                fits = True
-                break
-        if not fits:
-            return False
-    return True
-
-
-@njit(cache=True)
-def crowd_bound(w: F, low: float, extra: int, room: int) -> float:
-    """A lower bound on the largest GPU time, at least ``low`` (a bound already known), for GPUs of
-    equal speed with ``room`` slots each, all of them used.
-
-    A hot expert with c copies stands on c GPUs, whose other (room - 1) c slots hold at least the
-    smallest that there is: of cold experts with ``spent`` more copies, m slots hold at least the
-    m - spent smallest experts whole. So w + that must fit into c x time, for every hot expert and
-    for sets of them that cannot share a GPU, with the copies that there are.
-    """
-    hot, cold = w[w > 0.5 * low], np.sort(w[w <= 0.5 * low])
-    if hot.size == 0 or _reachable(low, hot, cold, extra, room):
-        return low
-    high = low * 2.0
-    for _ in range(30):
-        middle = (low + high) / 2
-        if _reachable(middle, hot, cold, extra, room):
-            high = middle
-        else:
-            low = middle
-    return low

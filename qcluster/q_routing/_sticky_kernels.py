@@ -11,7 +11,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["Step", "best_step", "count_layer", "norm_layer", "sticky_layers"]
+__all__ = [
+    "Step",
+    "arrange_layer",
+    "best_step",
+    "count_layer",
+    "match_layer",
+    "norm_layer",
+    "sticky_layers",
+]
 
 F = NDArray[np.float64]
 I = NDArray[np.int64]  # noqa: E741
@@ -120,7 +128,7 @@ def _price(slots: I, home: I, s: int, f: int) -> int:
 
 
 @njit(cache=True)
-def best_step(  # noqa: C901 - one loop nest for the compiler
+def best_step(
     w: F, speed: F, gpu: I, zone: I, area: I, slots: I, home: I, count: I, on: B, holder: I,
     load: F, mean: F, left: int,
 ) -> Step:  # fmt: skip
@@ -140,18 +148,26 @@ def best_step(  # noqa: C901 - one loop nest for the compiler
     full = np.zeros(gpus, dtype=np.bool_)
     for v in range(windows):
         full[np.argmax(load[v])] = True
+    # Another copy of an expert relieves a fullest GPU only if that one holds it.
+    hot = np.empty(count.size, dtype=np.int64)
+    hots = 0
+    for f in range(count.size):
+        for k in range(count[f]):
+            if full[holder[f, k]]:
+                hot[hots] = f
+                hots += 1
+                break
     best: Step = (now * 1e-6, -1, -1, -1)
     for s in range(slots.size):
         g, e = gpu[s], slots[s]
         if e < 0 or count[e] > 1:
-            for f in range(count.size):
+            everything = full[g] or e < 0
+            for i in range(count.size if everything else hots):
+                f = i if everything else hot[i]
                 if on[g, f] or area[f] != zone[g]:
                     continue
-                touches = full[g] or e < 0
-                for k in range(count[f]):
-                    touches = touches or full[holder[f, k]]
                 price = _price(slots, home, s, f)
-                if not touches or price > left:
+                if price > left:
                     continue
                 after = _replaced(w, speed, g, e, f, count, on, holder, load, mean, power)
                 gain = (now - after) / max(price, 0.5)
@@ -174,49 +190,146 @@ def best_step(  # noqa: C901 - one loop nest for the compiler
 
 
 @njit(cache=True)
-def sticky_layers(w: F, speed: F, gpu: I, zone: I, area: I, slots: I, home: I, limit: int) -> int:
+def _make(slots: I, step: I) -> int:
+    """Make a step (slot, other slot or -1, expert, price) and return its price."""
+    s, t = step[0], step[1]
+    if t < 0:
+        slots[s] = step[2]
+    else:
+        slots[s], slots[t] = slots[t], slots[s]
+    return int(step[3])
+
+
+@njit(cache=True)
+def sticky_layers(
+    w: F, speed: F, gpu: I, zone: I, area: I, slots: I, home: I, limit: int, gain: F, steps: I,
+    most: int,
+) -> bool:  # fmt: skip
     """Improve ``slots`` (layers, slots) in place, at most ``limit`` of them off ``home``.
 
     w (windows, layers, experts). Each round takes the layer whose best step gains most for each
-    moved slot. Returns how many slots differ from ``home``.
+    moved slot. Stops after ``most`` searches of a layer and returns whether there may be more to
+    do; with 0 it makes the steps that earlier calls found, one a layer, and is done. ``gain``
+    (layers,), NaN where a layer is still to be searched, and ``steps`` (layers, 4) are what a
+    later call goes on from.
     """
     windows, layers, experts = w.shape
     gpus = speed.size
-    count, on = np.zeros((layers, experts), np.int64), np.zeros((layers, gpus, experts), np.bool_)
-    holder = np.zeros((layers, experts, gpus), np.int64)
-    load, mean = np.zeros((layers, windows, gpus)), np.zeros((layers, windows))
-    gain, steps = np.zeros(layers), np.zeros((layers, 3), np.int64)
-    moved = 0
+    count, on = np.zeros(experts, np.int64), np.zeros((gpus, experts), np.bool_)
+    holder = np.zeros((experts, gpus), np.int64)
+    load, mean = np.zeros((windows, gpus)), np.zeros((layers, windows))
+    moved, searched = 0, 0
     for x in range(layers):
         for s in range(gpu.size):
             moved += int(slots[x, s] != home[x, s])
         for v in range(windows):
             mean[x, v] = w[v, x].sum() / speed.sum()
-    stale = np.ones(layers, np.bool_)
-    tight = np.zeros(layers, np.int64)
+    if most == 0:
+        for x in range(layers):
+            if gain[x] > 0.0 and steps[x, 3] <= limit - moved:
+                moved += _make(slots[x], steps[x])
+        return False
     while True:
         for x in range(layers):
-            if stale[x] or tight[x] > limit - moved:
-                part = w[:, x]
-                count_layer(part, speed, gpu, slots[x], count[x], on[x], holder[x], load[x])
-                g, s, t, f = best_step(part, speed, gpu, zone, area[x], slots[x], home[x],
-                                       count[x], on[x], holder[x], load[x], mean[x],
-                                       limit - moved)  # fmt: skip
-                gain[x] = g if s >= 0 else 0.0
-                steps[x, 0], steps[x, 1], steps[x, 2] = s, t, f
-                tight[x] = 0
-                if s >= 0:
-                    tight[x] = _price(slots[x], home[x], s, f if t < 0 else slots[x, t])
-                    if t >= 0:
-                        tight[x] += _price(slots[x], home[x], t, slots[x, s])
-                stale[x] = False
+            if not np.isnan(gain[x]) and steps[x, 3] <= limit - moved:
+                continue
+            if searched == most:
+                return True
+            searched += 1
+            part = w[:, x]
+            count_layer(part, speed, gpu, slots[x], count, on, holder, load)
+            g, s, t, f = best_step(part, speed, gpu, zone, area[x], slots[x], home[x], count, on,
+                                   holder, load, mean[x], limit - moved)  # fmt: skip
+            gain[x] = g if s >= 0 else 0.0
+            steps[x, 0], steps[x, 1], steps[x, 2], steps[x, 3] = s, t, f, 0
+            if s >= 0:
+                steps[x, 3] = _price(slots[x], home[x], s, f if t < 0 else slots[x, t])
+                if t >= 0:
+                    steps[x, 3] += _price(slots[x], home[x], t, slots[x, s])
         x = int(np.argmax(gain))
         if gain[x] <= 0.0:
-            return moved
-        s, t, f = steps[x]
-        moved += tight[x]
-        if t < 0:
-            slots[x, s] = f
-        else:
-            slots[x, s], slots[x, t] = slots[x, t], slots[x, s]
-        stale[x] = True
+            return False
+        moved += _make(slots[x], steps[x])
+        gain[x] = np.nan
+
+
+@njit(cache=True)
+def match_layer(old: I, new: I, start: I, kind: I, experts: int, name: I) -> None:
+    """``name`` (gpus,): which GPU of ``old`` each GPU of ``new`` should be, of the same ``kind``.
+
+    Greedy: pairs by falling number of common experts, so at least half of the best total. Only
+    pairs that have an expert in common are looked at.
+    """
+    gpus = start.size - 1
+    width = 0
+    for g in range(gpus):
+        width = max(width, start[g + 1] - start[g])
+    first, after = np.full(experts, -1, np.int64), np.full(old.size, -1, np.int64)
+    owner = np.empty(old.size, np.int64)
+    for g in range(gpus):
+        for s in range(start[g], start[g + 1]):
+            owner[s] = g
+            if old[s] >= 0:
+                after[s], first[old[s]] = first[old[s]], s
+    name[:] = -1
+    taken = np.zeros(gpus, np.bool_)
+    common, seen = np.zeros(gpus, np.int64), np.empty(gpus, np.int64)
+    for wanted in range(width, -1, -1):
+        for b in range(gpus):
+            if name[b] >= 0 or (wanted == 0):
+                continue
+            found, number = -1, 0
+            for s in range(start[b], start[b + 1]):
+                e = new[s]
+                if e < 0:
+                    continue
+                at = first[e]
+                while at >= 0:
+                    a = owner[at]
+                    if not taken[a] and kind[a] == kind[b]:
+                        if common[a] == 0:
+                            seen[number] = a
+                            number += 1
+                        common[a] += 1
+                    at = after[at]
+            for i in range(number):
+                a = seen[i]
+                if common[a] >= wanted and (found < 0 or a < found):
+                    found = a
+                common[a] = 0
+            if found >= 0:
+                name[b], taken[found] = found, True
+    at = np.zeros(kind.max() + 1, np.int64)
+    for b in range(gpus):
+        if name[b] < 0:
+            a = at[kind[b]]
+            while taken[a] or kind[a] != kind[b]:
+                a += 1
+            name[b], taken[a] = a, True
+            at[kind[b]] = a + 1
+
+
+@njit(cache=True)
+def arrange_layer(old: I, new: I, start: I, name: I, out: I) -> None:
+    """Write GPU b of ``new`` as GPU ``name[b]`` of ``out``, what ``old`` has there in its place.
+
+    The other experts fill up by falling number; slots that hold nothing come last.
+    """
+    out[:] = -1
+    for b in range(name.size):
+        a = name[b]
+        rest = np.sort(new[start[b] : start[b + 1]])[::-1].copy()
+        here = old[start[a] : start[a + 1]]
+        for s in range(here.size):
+            if here[s] < 0:
+                continue
+            for i in range(rest.size):
+                if rest[i] == here[s]:
+                    out[start[a] + s], rest[i] = here[s], -1
+                    break
+        at = start[a]
+        for e in rest:
+            if e >= 0:
+                while out[at] >= 0:
+                    at += 1
+                out[at] = e

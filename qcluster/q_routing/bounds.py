@@ -12,9 +12,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qcluster.q_routing._kernels import bound_layers, crowd_bound
+from qcluster.deadline import Deadline
+from qcluster.q_routing._bound_kernels import bound_layers, crowd_bound
 
 __all__ = ["tighten", "time_bound"]
+
+_LARGEST = 2**15
+"""Above this many copies x experts ``crowd_bound`` may take more than some milliseconds."""
 
 
 def time_bound(
@@ -40,10 +44,13 @@ def tighten(
     room: NDArray[np.int64],
     speed: NDArray[np.float64],
     far: float,
+    deadline: Deadline,
 ) -> NDArray[np.float64]:
     """``bound`` (windows, layers) raised where ``time``, which was reached, is ``far`` above it.
 
-    Only for live GPUs of equal speed and slots, as ``crowd_bound`` assumes; else as it came.
+    Only for live GPUs of equal speed and slots, as ``crowd_bound`` assumes; else as it came. Under
+    a deadline that comes, only while there is time, and not for layers where a single proof could
+    outlast it.
     """
     alive = speed > 0
     slots, pace = room[alive], speed[alive]
@@ -51,8 +58,12 @@ def tighten(
     if np.ptp(slots) or np.ptp(pace) or slots[0] > experts:
         return bound
     out = bound.copy()
+    extra = int(slots.sum()) - experts
+    if deadline.at < np.inf and extra * experts > _LARGEST:
+        return bound
     for window, layer in np.argwhere(time > bound * (1 + far)):
+        if deadline.expired:
+            break
         low = float(bound[window, layer] * pace[0])
-        extra = int(slots.sum()) - experts
         out[window, layer] = crowd_bound(load[window, layer], low, extra, int(slots[0])) / pace[0]
     return out

@@ -9,34 +9,25 @@ that the number of slots forces.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qcluster.deadline import Deadline
 from qcluster.errors import InputError, SolverFailed
-from qcluster.q_routing._kernels import place_layers, weigh_layers
-from qcluster.q_routing.bounds import tighten, time_bound
-from qcluster.q_routing.groups import pair_groups
+from qcluster.q_routing._kernels import weigh_layers
 from qcluster.q_routing.problem import (
     EMPTY,
     Placement,
     PlacementProblem,
     balancedness,
 )
-from qcluster.q_routing.sticky import align, improve, moves_between, replan
+from qcluster.q_routing.solve import bounds_of, solve
+from qcluster.q_routing.sticky import align, moves_between, repaired, replan, take_over
 from qcluster.q_routing.traffic import place_by_traffic
 
-__all__ = ["place_experts", "verify_placement"]
-
-# Swaps stop this close to the bound: further steps cost time and gain nothing out of sample.
-_TOLERANCE = 2e-4
-_MAX_SWAPS = 20_000
-# Further from its bound than this, a layer is worth the slower search.
-_FAR = 8e-3
-# Further from its bound than this, a layer is worth the sharper bound.
-_LOOSE = 3e-3
+__all__ = ["keep", "place", "place_experts", "verify_placement"]
 
 
 def place_experts(
@@ -88,58 +79,58 @@ def place_experts(
     before = _previous(previous, problem)
     if trace is not None:
         return _result(problem, *_by_traffic(problem, trace, before, max_moved), before)
-    slots, bound = _solve(problem)
-    slots, bound = _polish(problem, slots, bound)
-    if before is not None:
-        slots = replan(problem, before, max_moved, slots)
-    return _result(problem, slots, bound, before)
+    return place(problem, before, max_moved, Deadline.never())
+
+
+def place(
+    problem: PlacementProblem,
+    before: NDArray[np.int64] | None,
+    max_moved: float | None,
+    deadline: Deadline,
+) -> Placement:
+    """The best placement until ``deadline``; with slots ``before`` (layers, num_slots) in force,
+    within the move budget. What time does not reach is packed simply, or stays as it was.
+    """
+    if before is None:
+        return _result(problem, *solve(problem, deadline), before)
+    near = replan(problem, before, max_moved, deadline.share(0.4))
+    bound = bounds_of(problem)
+    if not deadline.expired:
+        target, bound = solve(problem, deadline.share(0.7))
+        near = take_over(problem, before, max_moved, target, near, deadline)
+    return _result(problem, near, bound, before)
+
+
+def keep(problem: PlacementProblem, before: NDArray[np.int64]) -> Placement:
+    """The slots in force with only what must change changed; takes milliseconds at any size."""
+    mean = problem.load.sum(axis=2) / problem.speed.sum()
+    return _result(problem, repaired(problem, before), mean, before)
 
 
 def verify_placement(problem: PlacementProblem, slots: NDArray[np.int64]) -> None:
     """Raise SolverFailed unless all experts are held, none twice on a GPU, none on a dead GPU.
 
-    Works from the problem alone, layer by layer in plain Python, on purpose unlike the solver.
+    Works from the problem alone with sorted keys, on purpose unlike the solver's tables.
     """
-    experts, owner = problem.load.shape[2], problem.gpu_of_slot
-    for layer, row in enumerate(slots):
-        held = [(int(g), int(e)) for g, e in zip(owner, row, strict=True) if e != EMPTY]
-        if len(set(held)) != len(held):
-            raise SolverFailed(f"layer {layer}: an expert stands twice on one GPU")
-        missing = set(range(experts)) - {e for _, e in held}
-        if missing:
-            raise SolverFailed(f"layer {layer}: expert {min(missing)} has no slot")
-        if any(not 0 <= e < experts for _, e in held):
-            raise SolverFailed(f"layer {layer}: a slot holds no known expert")
-        if any(problem.speed[g] == 0 for g, _ in held):
-            raise SolverFailed(f"layer {layer}: a dead GPU holds an expert")
+    layers, experts = problem.load.shape[1:]
+    if slots.shape != (layers, problem.num_slots):
+        raise SolverFailed(f"wants slots of shape {(layers, problem.num_slots)}")
+    layer, slot = np.nonzero(slots != EMPTY)
+    expert, gpu = slots[layer, slot], problem.gpu_of_slot[slot]
+    _none(layer[(expert < 0) | (expert >= experts)], "a slot holds no known expert")
+    copies = np.sort((layer * experts + expert) * problem.num_gpus + gpu)
+    twice = copies[1:][copies[1:] == copies[:-1]] // problem.num_gpus // experts
+    _none(twice, "an expert stands twice on one GPU")
+    held = np.unique(layer * experts + expert)
+    if len(held) != layers * experts:
+        missing = int(np.setdiff1d(np.arange(layers * experts), held)[0])
+        raise SolverFailed(f"layer {missing // experts}: expert {missing % experts} has no slot")
+    _none(layer[problem.speed[gpu] == 0], "a dead GPU holds an expert")
 
 
-def _solve(problem: PlacementProblem) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Slots (layers, num_slots) and a bound (windows, layers) on the largest GPU time."""
-    total = problem.load.sum(axis=0)
-    slots = np.full((len(total), problem.num_slots), EMPTY, dtype=np.int64)
-    gpus = np.arange(problem.num_gpus)
-    everyone = np.arange(total.shape[1])
-    if problem.mode == "global":
-        forced = _fill(problem, total, slots, gpus, None)
-        if len(problem.load) > 1:
-            return slots, _bounds(problem)
-        mean = total.sum(axis=1) / problem.speed.sum()
-        return slots, np.maximum(mean, forced / problem.speed.max())[None]
-    bound = _bounds(problem)
-    per_node = len(gpus) // problem.num_nodes
-    groups = everyone.reshape(problem.num_groups, -1)
-    node_speed = problem.speed.reshape(problem.num_nodes, -1).sum(axis=1)
-    members = np.empty((problem.num_nodes, len(total), len(everyone) // problem.num_nodes), int)
-    for layer, row in enumerate(total):
-        node, floor = pair_groups(row[groups].sum(axis=1), node_speed)
-        if len(problem.load) == 1:
-            bound[0, layer] = max(bound[0, layer], floor)
-        for n in range(problem.num_nodes):
-            members[n, layer] = groups[node == n].ravel()
-    for n in range(problem.num_nodes):
-        _fill(problem, total, slots, gpus[n * per_node : (n + 1) * per_node], members[n])
-    return slots, bound
+def _none(layers: NDArray[np.int64], what: str) -> None:
+    if len(layers):
+        raise SolverFailed(f"layer {int(layers[0])}: {what}")
 
 
 def _by_traffic(
@@ -152,66 +143,9 @@ def _by_traffic(
         raise InputError("cannot be combined with a trace", field="max_moved")
     slots = place_by_traffic(problem, trace)
     if before is not None:
-        slots = align(problem, slots, before)
-    return slots, _bounds(problem)
-
-
-def _fill(
-    problem: PlacementProblem,
-    total: NDArray[np.float64],
-    slots: NDArray[np.int64],
-    gpus: NDArray[np.int64],
-    members: NDArray[np.int64] | None,
-) -> NDArray[np.float64]:
-    """Place ``members`` (layers, experts of this part; None: all) onto ``gpus``; writes their
-    slots and returns the largest share (layers,) that the number of slots forces.
-    """
-    experts = total.shape[1] if members is None else members.shape[1]
-    gpus = gpus[problem.speed[gpus] > 0]
-    first = problem.slot_start[gpus]
-    room = np.minimum(problem.slot_start[gpus + 1] - first, experts)
-    if int(room.sum()) < experts:
-        raise InputError(
-            f"{int(room.sum())} slots on a node's live GPUs cannot hold its {experts} experts",
-            field="num_slots",
-        )
-    start = np.concatenate([[0], np.cumsum(room)]).astype(np.int64)
-    where = np.concatenate([np.arange(f, f + r) for f, r in zip(first, room, strict=True)])
-    load = total if members is None else np.take_along_axis(total, members, axis=1)
-    local, forced = place_layers(
-        np.ascontiguousarray(load), start, problem.speed[gpus], _TOLERANCE, _MAX_SWAPS, _FAR
-    )
-    if members is not None:
-        named = np.take_along_axis(members, np.maximum(local, 0), axis=1)
-        local = np.where(local >= 0, named, EMPTY)
-    slots[:, where] = local
-    return np.asarray(forced, dtype=np.float64)
-
-
-def _polish(
-    problem: PlacementProblem, slots: NDArray[np.int64], bound: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Layers that are far from their bound first get a sharper one; those that still are get
-    searched on, number of copies included. Returns slots and bound (windows, layers).
-    """
-    loads, _ = weigh_layers(problem.load, slots, problem.gpu_of_slot, problem.num_gpus)
-    alive = problem.speed > 0
-    time = (loads[..., alive] / problem.speed[alive]).max(axis=2)
-    room = np.diff(problem.slot_start)
-    bound = tighten(bound, time, problem.load, room, problem.speed, _LOOSE)
-    far = np.flatnonzero(time.sum(axis=0) > bound.sum(axis=0) * (1 + _FAR))
-    if not len(far):
-        return slots, bound
-    part = replace(problem, load=np.ascontiguousarray(problem.load[:, far]))
-    out = slots.copy()
-    out[far] = improve(part, slots[far])
-    return out, bound
-
-
-def _bounds(problem: PlacementProblem) -> NDArray[np.float64]:
-    """(windows, layers): no placement's largest GPU time in that window is smaller."""
-    room = np.diff(problem.slot_start)
-    return np.stack([time_bound(window, room, problem.speed) for window in problem.load])
+        aligned = align(problem, slots, before, Deadline.never())
+        slots = slots if aligned is None else aligned
+    return slots, bounds_of(problem)
 
 
 def _previous(

@@ -19,9 +19,11 @@ from qcluster.deadline import Deadline
 from qcluster.errors import NotReady, SolverFailed
 from qcluster.fallback import Candidate, Stage, certified
 from qcluster.plan import Plan, TelemetryRef
+from qcluster.q_routing.bounds import tighten
 from qcluster.q_routing.config import PlacementConfig
-from qcluster.q_routing.placement import place_experts, verify_placement
+from qcluster.q_routing.placement import keep, place, verify_placement
 from qcluster.q_routing.problem import Placement, PlacementProblem, balancedness, gpu_loads
+from qcluster.q_routing.sticky import align, improve
 from qcluster.telemetry import Snapshot
 
 __all__ = ["PlacementPlan", "RoutingPlanner", "switched"]
@@ -63,7 +65,7 @@ class _Task:
 
     load: NDArray[np.float64]
     problem: PlacementProblem
-    arguments: dict[str, Any]
+    max_moved: float
     previous: Placement | None
 
 
@@ -129,10 +131,19 @@ class RoutingPlanner:
             raise SolverFailed(f"claims balancedness {plan.balancedness_after}, has {again}")
 
     def warm_up(self) -> None:
-        """Compile the kernels on a problem of two GPUs."""
-        load = np.arange(8.0).reshape(2, 4) + 1
-        first = place_experts(load, num_slots=6, num_gpus=2)
-        place_experts(load[:, ::-1], num_slots=6, num_gpus=2, previous=first, max_moved=0.5)
+        """Compile every kernel that a plan may need, on a problem of four GPUs."""
+        load = np.arange(16.0).reshape(1, 2, 8) ** 3 + 1
+        problem = PlacementProblem.of(load, num_slots=12, num_gpus=4)
+        for deadline in (Deadline.never(), Deadline.after(3600.0)):
+            first = place(problem, None, None, deadline)
+            other = np.ascontiguousarray(first.slots[::-1])
+            place(problem, other, 0.5, deadline)
+        improve(problem, first.slots, deadline)
+        for exact in (True, False):
+            align(problem, first.slots, other, deadline, exact)
+        tighten(
+            np.ones((1, 2)), np.full((1, 2), 1e9), load, np.full(4, 3), np.ones(4), 0.0, deadline
+        )
 
     def _task(self, load: NDArray[np.float64], snapshot: Snapshot, previous: Plan | None) -> _Task:
         topology = snapshot.topology
@@ -154,9 +165,7 @@ class RoutingPlanner:
             or in_force.num_experts != experts
         ):
             in_force = None
-        if in_force is not None:
-            arguments |= {"previous": in_force, "max_moved": self.config.max_moved}
-        return _Task(load, problem, arguments, in_force)
+        return _Task(load, problem, self.config.max_moved, in_force)
 
     def _choose(self, found: Placement, task: _Task) -> tuple[Placement, bool]:
         """The placement to publish, and whether it is the one in force."""
@@ -292,13 +301,13 @@ def _holds(task: _Task, placement: Placement) -> bool:
 def _keep(task: _Task, **_: Any) -> Candidate[Placement]:
     """The plan in force, or experts in order, with only what must change changed."""
     start = task.previous.slots if task.previous is not None else _in_order(task.problem)
-    arguments = {**task.arguments, "previous": start, "max_moved": 0.0}
-    found = place_experts(task.load, **arguments)
+    found = keep(task.problem, start)
     return Candidate(found, 1.0 / found.balancedness, 1.0 / found.upper_bound)
 
 
-def _replan(task: _Task, **_: Any) -> Candidate[Placement]:
-    found = place_experts(task.load, **task.arguments)
+def _replan(task: _Task, *, deadline: Deadline, **_: Any) -> Candidate[Placement]:
+    before = None if task.previous is None else task.previous.slots
+    found = place(task.problem, before, task.max_moved, deadline.share(0.8))
     return Candidate(found, 1.0 / found.balancedness, 1.0 / found.upper_bound)
 
 

@@ -7,94 +7,166 @@ first: slots of dead GPUs are given up, experts that no live GPU holds any more 
 
 from __future__ import annotations
 
+import math
+import time
+
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.deadline import Deadline
 from qcluster.errors import InputError
 from qcluster.moves import MoveBudget
-from qcluster.q_routing._sticky_kernels import sticky_layers
+from qcluster.q_routing._sticky_kernels import arrange_layer, match_layer, sticky_layers
 from qcluster.q_routing.problem import EMPTY, PlacementProblem, balancedness, gpu_loads
 
-__all__ = ["align", "improve", "moves_between", "replan"]
+__all__ = ["align", "improve", "moves_between", "repaired", "replan", "take_over"]
+
+Ints = NDArray[np.int64]
+
+_EXACT_GPUS = 128
+"""Up to this many GPUs of a kind the renaming is exact; its time grows with their cube."""
+_LOOK_EVERY_S = 0.01
+"""Between two looks at the clock the search should not go on for longer."""
 
 
-def replan(
-    problem: PlacementProblem,
-    before: NDArray[np.int64],
-    max_moved: float | None,
-    target: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Slots (layers, num_slots) near ``before``, or ``target`` where the budget allows it.
+def repaired(problem: PlacementProblem, before: Ints) -> Ints:
+    """``before`` with only what must change changed: nothing on dead GPUs, no expert lost.
 
-    ``target`` is a plan made without looking back. Raises InputError when the mode is hierarchical
-    and ``before`` has a group on several nodes.
+    Raises InputError when the mode is hierarchical and ``before`` has a group on several nodes.
     """
-    budget = MoveBudget.of(before, max_moved)
     usable = _usable(problem)
     slots = before.copy()
     slots[:, ~usable] = EMPTY
     _repair(problem, slots, usable, *_zones(problem, before))
-    slots = _search(problem, slots, before, budget.limit)
-    aligned = align(problem, target, before)
-    changed = _changed(before, aligned)
-    fits = changed <= budget.limit
-    return aligned if fits and _score(problem, aligned) > _score(problem, slots) else slots
+    return slots
 
 
-def improve(problem: PlacementProblem, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+def replan(
+    problem: PlacementProblem, before: Ints, max_moved: float | None, deadline: Deadline
+) -> Ints:
+    """Slots (layers, num_slots) near ``before``: repairs, then the steps that gain most."""
+    budget = MoveBudget.of(before, max_moved)
+    return _search(problem, repaired(problem, before), before, budget.limit, deadline)
+
+
+def take_over(
+    problem: PlacementProblem,
+    before: Ints,
+    max_moved: float | None,
+    target: Ints,
+    near: Ints,
+    deadline: Deadline,
+) -> Ints:
+    """``target``, a plan made without looking back, where it is better than ``near`` and the
+    budget allows it; else ``near``.
+    """
+    limit = MoveBudget.of(before, max_moved).limit
+    if _score(problem, target) <= _score(problem, near):
+        return near
+    if _least_changes(before, target, problem.load.shape[2]) > limit:
+        return near
+    aligned = align(problem, target, before, deadline)
+    return near if aligned is None or _changed(before, aligned) > limit else aligned
+
+
+def improve(problem: PlacementProblem, slots: Ints, deadline: Deadline) -> Ints:
     """``slots`` after all changes that help, without a budget; never a worse plan."""
-    found = _search(problem, slots, slots, slots.size)
+    found = _search(problem, slots, slots, slots.size, deadline)
     return found if _score(problem, found) >= _score(problem, slots) else slots
 
 
 def _search(
-    problem: PlacementProblem,
-    slots: NDArray[np.int64],
-    home: NDArray[np.int64],
-    limit: int,
-) -> NDArray[np.int64]:
+    problem: PlacementProblem, slots: Ints, home: Ints, limit: int, deadline: Deadline
+) -> Ints:
     usable = _usable(problem)
     zone, area = _zones(problem, slots)
     live = np.flatnonzero(problem.speed > 0)
     place = np.full(problem.num_gpus, -1)
     place[live] = np.arange(len(live))
     gpu = place[problem.gpu_of_slot[usable]]
-    kept = slots[:, usable].copy()
-    sticky_layers(
-        problem.load, problem.speed[live], gpu, zone[live], area, kept, home[:, usable].copy(),
-        limit,
-    )  # fmt: skip
+    kept, start = slots[:, usable].copy(), home[:, usable].copy()
+    gain, steps = np.full(len(slots), np.nan), np.zeros((len(slots), 4), dtype=np.int64)
+    most, more = (2**60 if math.isinf(deadline.at) else 1), True
+
+    def go_on(searches: int) -> bool:
+        return bool(
+            sticky_layers(
+                problem.load, problem.speed[live], gpu, zone[live], area, kept, start, limit,
+                gain, steps, searches,
+            )
+        )  # fmt: skip
+
+    while more and not deadline.expired:
+        began = time.monotonic()
+        more = go_on(most)
+        took = max(time.monotonic() - began, 1e-6)
+        most = max(1, int(most * min(4.0, _LOOK_EVERY_S / took)))
+    if more:
+        go_on(0)
     out = slots.copy()
     out[:, usable] = kept
     return out
 
 
 def align(
-    problem: PlacementProblem, slots: NDArray[np.int64], before: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """The same plan with its GPUs renamed and slots reordered to move as little as can be.
+    problem: PlacementProblem,
+    slots: Ints,
+    before: Ints,
+    deadline: Deadline,
+    exact: bool | None = None,
+) -> Ints | None:
+    """The same plan with its GPUs renamed and slots reordered to move as little as can be; None
+    when the deadline comes first.
 
     Only GPUs of equal speed and slots (and node, in hierarchical mode) change names. The renaming
-    is an exact assignment problem a layer (Kuhn 1955).
+    is an assignment problem a layer, solved exactly (Kuhn 1955) when ``exact``, by default up to
+    128 GPUs of a kind, and greedily beyond.
     """
+    kind = _kinds(problem)
+    members = [np.flatnonzero(kind == k) for k in range(int(kind.max()) + 1)]
+    if exact is None:
+        exact = max(map(len, members)) <= _EXACT_GPUS
+    out, name = np.empty_like(slots), np.empty(problem.num_gpus, dtype=np.int64)
+    for layer in range(len(slots)):
+        if deadline.expired:
+            return None
+        old, new = before[layer], np.ascontiguousarray(slots[layer])
+        if exact:
+            _match_exactly(problem, old, new, members, name)
+        else:
+            match_layer(old, new, problem.slot_start, kind, problem.load.shape[2], name)
+        arrange_layer(old, new, problem.slot_start, name, out[layer])
+    return out
+
+
+def _kinds(problem: PlacementProblem) -> Ints:
+    """(gpus,) a number for each sort of GPU: those of one sort may exchange their names."""
+    sort = np.stack([np.diff(problem.slot_start), problem.speed], axis=1)
+    if problem.mode == "hierarchical":
+        node = np.arange(problem.num_gpus) * problem.num_nodes // problem.num_gpus
+        sort = np.column_stack([sort, node])
+    return np.unique(sort, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _match_exactly(
+    problem: PlacementProblem, old: Ints, new: Ints, members: list[Ints], name: Ints
+) -> None:
     from scipy.optimize import linear_sum_assignment
 
-    start, gpus = problem.slot_start, problem.num_gpus
-    kind = np.stack([np.diff(start), problem.speed], axis=1)
-    if problem.mode == "hierarchical":
-        kind = np.column_stack([kind, np.arange(gpus) * problem.num_nodes // gpus])
-    same = (kind[:, None] == kind[None]).all(axis=2)
     owner, experts = problem.gpu_of_slot, problem.load.shape[2]
-    out = np.empty_like(slots)
-    for layer in range(len(slots)):
-        held = [_held(row[layer], owner, gpus, experts) for row in (before, slots)]
-        common = held[0] @ held[1].T
-        old, new = linear_sum_assignment(np.where(same, common, -1e9), maximize=True)
-        for a, b in zip(old, new, strict=True):
-            out[layer, start[a] : start[a + 1]] = _arrange(
-                slots[layer, start[b] : start[b + 1]], before[layer, start[a] : start[a + 1]]
-            )
-    return out
+    held = [_held(row, owner, problem.num_gpus, experts) for row in (old, new)]
+    for gpus in members:
+        a, b = linear_sum_assignment(held[0][gpus] @ held[1][gpus].T, maximize=True)
+        name[gpus[b]] = gpus[a]
+
+
+def _least_changes(before: Ints, after: Ints, experts: int) -> int:
+    """A number of slots that must change however GPUs are named: copies that are new."""
+    row = np.arange(len(before))[:, None] * (experts + 1) + 1
+    size = len(before) * (experts + 1)
+    count = [np.bincount((s + row).ravel(), minlength=size) for s in (before, after)]
+    more = (count[1] - count[0]).reshape(len(before), -1)[:, 1:]
+    return int(np.maximum(more, 0).sum())
 
 
 def moves_between(before: NDArray[np.int64] | None, after: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -105,11 +177,12 @@ def moves_between(before: NDArray[np.int64] | None, after: NDArray[np.int64]) ->
     if before is None:
         return np.empty((0, 4), dtype=np.int64)
     layer, slot = np.nonzero((after != before) & (after != EMPTY))
-    rows = []
-    for x, s in zip(layer, slot, strict=True):
-        source = np.flatnonzero(before[x] == after[x, s])
-        rows.append((x, s, after[x, s], source[0] if len(source) else -1))
-    return np.array(rows, dtype=np.int64).reshape(-1, 4)
+    expert = after[layer, slot]
+    first = np.full((len(before), int(max(before.max(), after.max())) + 1), -1, dtype=np.int64)
+    held = np.nonzero(before >= 0)
+    # Written from the last slot to the first, so that the first one stays.
+    first[held[0][::-1], before[held][::-1]] = held[1][::-1]
+    return np.stack([layer, slot, expert, first[layer, expert]], axis=1).astype(np.int64)
 
 
 def _usable(problem: PlacementProblem) -> NDArray[np.bool_]:
@@ -172,23 +245,6 @@ def _held(
 ) -> NDArray[np.float64]:
     out = np.zeros((gpus, experts))
     out[owner[row >= 0], row[row >= 0]] = 1.0
-    return out
-
-
-def _arrange(new: NDArray[np.int64], old: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``new`` reordered so that what ``old`` has too stays where it is."""
-    rest = list(new)
-    out = np.full(len(old), EMPTY, dtype=np.int64)
-    for position, expert in enumerate(old):
-        if expert in rest:
-            out[position] = expert
-            rest.remove(expert)
-    free = [i for i in range(len(old)) if out[i] == EMPTY]
-    # Where old and new both have empty slots, the empty ones of new go last.
-    for position, expert in zip(
-        free, sorted((e for e in rest if e != EMPTY), reverse=True), strict=False
-    ):
-        out[position] = expert
     return out
 
 

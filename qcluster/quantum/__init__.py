@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from qcluster.quantum import kernels, noise
+from qcluster.quantum import kernels, mps, noise
+from qcluster.quantum.backends import BACKENDS, Backend, Circuit, Gateway, qaoa_circuit
 from qcluster.quantum.hhl import hhl_solve
 from qcluster.quantum.problem import IsingProblem
 from qcluster.quantum.qft import qft_decode
@@ -12,8 +13,12 @@ from qcluster.quantum.solve import ising_stage, solve
 from qcluster.quantum.solver import SOLVERS, Found, IsingSolver, Solution
 
 __all__ = [
+    "BACKENDS",
     "SOLVERS",
+    "Backend",
+    "Circuit",
     "Found",
+    "Gateway",
     "IsingProblem",
     "IsingSolver",
     "QAOASimulator",
@@ -21,7 +26,9 @@ __all__ = [
     "hhl_solve",
     "ising_stage",
     "kernels",
+    "mps",
     "noise",
+    "qaoa_circuit",
     "qft_decode",
     "qsvt_apply",
     "solve",

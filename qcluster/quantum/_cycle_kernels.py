@@ -14,7 +14,7 @@ Flags = NDArray[np.bool_]
 
 
 @njit(cache=True)
-def pack_cycles(  # noqa: C901 - one compiled loop
+def pack_cycles(
     indptr: Ints, indices: Ints, edge: Ints, against: Flags, room: Floats, tiny: float,
     length: int, budget: int,
 ) -> tuple[float, int]:  # fmt: skip

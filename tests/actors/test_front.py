@@ -46,6 +46,7 @@ def test_rays_own_configuration_is_put_right(tmp_path: Path) -> None:
         "bind :{{ config.metrics_port }}",
         "bind *:{{ config.stats_port }}",
         "errorfile 503",
+        '    http-request return status 404 content-type text/plain lf-string "Path ',
         "    option log-health-checks\n",
     ):
         assert line in template
@@ -54,7 +55,9 @@ def test_rays_own_configuration_is_put_right(tmp_path: Path) -> None:
         "defaults\n    mode http\n    timeout connect 1s\n    timeout client 1s\n"
         "    timeout server 1s\n    option log-health-checks\n    errorfile 503 /nowhere.http\n"
         "frontend a\n    bind :20001\nfrontend b\n    bind 127.0.0.1:20002\n"
-        "listen stats\n  bind *:20003\n"
+        "    default_backend none\nlisten stats\n  bind *:20003\n"
+        "backend none\n"
+        '    http-request return status 404 content-type text/plain lf-string "Path x"\n'
     )
     checked = subprocess.run(
         [script, "-c", "-f", str(config)], capture_output=True, text=True, check=False
@@ -65,6 +68,7 @@ def test_rays_own_configuration_is_put_right(tmp_path: Path) -> None:
     assert "bind 127.0.0.1:20002\n" in text
     assert "bind 127.0.0.1:20003\n" in text
     assert "errorfile" not in text
+    assert "http-request return status 503 hdr Retry-After 1\n" in text
     assert "timeout http-request 20s" in text
 
 

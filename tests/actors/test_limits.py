@@ -120,3 +120,24 @@ def test_a_driver_that_is_gone_is_named_and_nothing_forgotten(
         limits.apply({0: 400.0})
     assert "DriverNotLoaded" in limits.restore()["GPU-0"]
     assert limits.held()
+
+
+def test_a_process_that_is_stuck_in_its_turn_does_not_keep_caps(
+    nv: FakeNvml, limits: PowerLimits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.limits._PATIENCE_S", 0.05)
+    limits.apply({0: 500.0})
+    other = PowerLimits(nv, tmp_path / "node")
+    real = nv._SetPowerManagementLimit
+
+    def slow(gpu: FakeGpu, limit_mw: int) -> None:
+        monkeypatch.setattr(FakeNvml, "_SetPowerManagementLimit", lambda _, *args: real(*args))
+        other.restore()  # the watchdog, while this process holds its turn
+        real(gpu, limit_mw)
+
+    monkeypatch.setattr(FakeNvml, "_SetPowerManagementLimit", lambda _, *args: slow(*args))
+    limits.apply({0: 400.0})
+    assert watts(nv)[0] == 400
+    assert limits.held(), "what was set late is known to be put back"
+    other.restore()
+    assert watts(nv)[0] == 700

@@ -45,7 +45,10 @@ class FakeStore:
         self.alarm: str | None = None
         self.away = False
 
-    def latest(self, planner: str) -> dict[str, Any]:
+    def identity(self) -> tuple[str, int]:
+        return "s", 1
+
+    def latest(self, planner: str, seen: Any) -> dict[str, Any]:
         assert planner == "energy"
         if self.away:
             raise NotReady("plan-store is away")

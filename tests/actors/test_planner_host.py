@@ -13,6 +13,7 @@ from actors.hub import TelemetryHub
 from actors.planner_host import PlannerHost
 from actors.store import PlanStore
 from qcluster.deadline import Deadline
+from qcluster.errors import NotReady
 from qcluster.telemetry import Batch, Block, Topology
 
 TOPOLOGY = Topology.parse({"nodes": [{"id": "a", "gpus": 2}]})
@@ -94,8 +95,6 @@ def test_a_planner_that_is_not_ready_says_what_it_lacks(start: Any) -> None:
 
 def test_a_stuck_planner_is_killed_and_said(start: Any) -> None:
     hub, store, host = start("stuck")
-    # The first call waits for the warm-up, so only later ones have a short deadline.
-    host._slack_s = lambda: 0.2
     feed(hub, 100.0)
     alarm(store, "killed")
     assert host.health()["failures"] >= 1
@@ -135,3 +134,48 @@ def test_a_store_that_fails_does_not_stop_the_host(start: Any) -> None:
     until(lambda: host.health()["failures"])
     feed(hub, 101.0)
     until(lambda: store.latest("fake")["plan"])
+
+
+def test_plans_made_while_the_store_is_away_are_delivered_after(start: Any) -> None:
+    hub, store, host = start()
+    feed(hub, 100.0)
+    first = until(lambda: store.latest("fake")["plan"])
+    real, away = store.put, NotReady("plan-store is away")
+
+    def gone(*_: Any) -> Any:
+        raise away
+
+    reads = store.newest, store.report
+    store.put = store.newest = store.report = gone
+    for ts_s in (101.0, 102.0):
+        before = host.health()["cycles"]
+        feed(hub, ts_s)
+        until(lambda before=before: host.health()["cycles"] > before)
+    until(
+        lambda: (
+            "2 plans wait for the store" in (host.health()["alarm"] or "")
+            or "away" in (host.health()["alarm"] or "")
+        )
+    )
+    assert host.health()["undelivered"] == 2
+    store.newest, store.report = reads
+    store.put = real
+    until(lambda: store.health()["plans"] == 3)
+    last = until(lambda: (p := store.latest("fake")["plan"])["seen_seq"] == 3 and p)
+    # Planning went on with the plan in force, though nobody had it on disk.
+    assert last["previous_seq"] == 2
+    assert first["seen_seq"] == 1
+
+
+def test_a_wrong_store_gets_no_plan_and_the_right_one_gets_all(start: Any, tmp_path: Path) -> None:
+    hub, store, host = start()
+    feed(hub, 100.0)
+    until(lambda: host.health()["undelivered"] == 0 and host._seen and host._seen[1] == 1)
+    empty = PlanStore(str(tmp_path / "other"), ("fake",))
+    host._store = empty
+    feed(hub, 101.0)
+    until(lambda: host.health()["undelivered"] == 1)
+    until(lambda: empty.health()["fence"])
+    assert empty.health()["plans"] == 0
+    host._store = store
+    until(lambda: store.health()["plans"] == 2)

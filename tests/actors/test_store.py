@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from actors.store import PlanStore
+from qcluster.errors import NotReady
 from qcluster.plan import Plan, SolverRef
 
 
@@ -106,3 +108,50 @@ def test_health_counts_and_names_alarms(store: PlanStore) -> None:
     assert (health["plans"], health["last_seq"]) == (1, 1)
     assert health["alarms"]["routing"] is None
     assert "energy" in health["alarms"]["energy"]
+
+
+def test_a_store_that_lost_its_disk_refuses_to_start_empty(tmp_path: Path) -> None:
+    first = PlanStore(str(tmp_path / "a"), ("routing",))
+    first.put(plan(), "g")
+    seen = first.report("routing", 2.0, "g", None)
+    assert seen == first.identity()
+    assert first.put(plan(), "g", seen) == 2  # the same store goes on
+    empty = PlanStore(str(tmp_path / "b"), ("routing",))
+    with pytest.raises(NotReady, match=f"plans are in store {seen[0]}, up to 1"):
+        empty.report("routing", 2.0, "g", None, seen)
+    # From then on for everybody, also for those who remember nothing.
+    for call in (
+        lambda: empty.latest("routing"),
+        lambda: empty.put(plan(), "g"),
+        lambda: empty.history(None),
+        empty.newest,
+        lambda: empty.get("x"),
+        lambda: empty.wait(0, 0.0),
+    ):
+        with pytest.raises(NotReady, match="does not serve"):
+            call()
+    assert empty.health()["plans"] == 0
+    assert "up to 1" in empty.health()["fence"]
+
+
+def test_an_old_copy_is_refused_by_hosts_agents_and_readers(tmp_path: Path) -> None:
+    store = PlanStore(str(tmp_path / "a"), ("routing",))
+    store.put(plan(), "g")
+    shutil.copytree(tmp_path / "a", tmp_path / "old")
+    store.put(plan(), "g")
+    seen = store.identity()
+    for call in (
+        lambda s: s.put(plan(), "g", seen),
+        lambda s: s.latest("routing", seen),
+        lambda s: s.wait(seen[1], 0.0),
+    ):
+        with pytest.raises(NotReady, match="up to 2 were seen, and this copy has them up to 1"):
+            call(PlanStore(str(tmp_path / "old"), ("routing",)))
+
+
+def test_a_restart_on_the_same_disk_is_the_same_store(tmp_path: Path) -> None:
+    first = PlanStore(str(tmp_path), ("routing",))
+    first.put(plan(), "g")
+    seen = first.identity()
+    again = PlanStore(str(tmp_path), ("routing",))
+    assert again.report("routing", 2.0, "g", None, seen) == seen

@@ -101,6 +101,8 @@ def test_a_job_from_its_start_to_its_answers(client: Client) -> None:
     assert job["id"] in {j["id"] for j in client.jobs()}
     assert client.cancel(job["id"])["state"] == "done"
     with pytest.raises(NotFound):
+        client.job(job["id"])
+    with pytest.raises(NotFound):
         client.cancel("nothing")
 
 

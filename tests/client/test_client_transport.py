@@ -86,6 +86,7 @@ Make = Callable[..., tuple[Scripted, Transport, list[float]]]
         (502, {}, b"bad gateway"),
         (504, {}, b""),
         (500, {"Content-Type": "text/plain"}, b"Internal Server Error"),  # a proxy's, not ours
+        (404, {"Content-Type": "text/plain"}, b"Path not found. Ping http://.../-/routes"),
     ],
 )
 def test_what_passes_is_tried_again(scripted: Make, failure: Answer | None) -> None:

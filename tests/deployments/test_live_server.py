@@ -68,7 +68,7 @@ def test_every_openapi_example_works_when_pasted(server: Server) -> None:
         content = operations.get("post", {}).get("requestBody", {}).get("content", {})
         for kind, form in content.items():
             answer = server.http.post(path, json=form["example"], headers={"Content-Type": kind})
-            assert answer.status_code == 200, f"{path}: {answer.text}"
+            assert answer.status_code in (200, 202), f"{path}: {answer.text}"
             tried += 1
     assert tried >= 6
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from qcluster.errors import InputError, SolverFailed
 from qcluster.q_routing import Placement, place_experts
-from qcluster.q_routing._kernels import crowd_bound, pack_layer, replicate, swap_layer
+from qcluster.q_routing._bound_kernels import crowd_bound
+from qcluster.q_routing._kernels import pack_layer, replicate, swap_layer
 from qcluster.q_routing.bounds import time_bound
 from qcluster.q_routing.formats import read_load_file
 from qcluster.q_routing.groups import pair_groups

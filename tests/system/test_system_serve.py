@@ -16,7 +16,7 @@ import pytest
 from servers import ROOT, Server
 
 PLANNERS = ("routing", "energy", "nvlink")
-FIRST_PLAN_S = 40.0
+FIRST_PLAN_S, HEAD_BACK_S = 40.0, 30.0
 
 pytestmark = pytest.mark.system
 
@@ -96,6 +96,31 @@ def test_kill_9_loses_no_plan_and_planning_goes_on(running: Server, role: str) -
         return all(now[name]["plan_id"] != before[name]["plan_id"] for name in PLANNERS)
 
     running.until(all_moved, 60.0)
+
+
+@pytest.mark.parametrize("role", ["gcs/gcs_server", "raylet/raylet "])
+def test_a_dead_head_is_started_again_with_its_plans(running: Server, role: str) -> None:
+    acknowledged = plan_ids(running)
+    last = {name: running.plans()["plans"][name]["plan_id"] for name in PLANNERS}
+    killed = time.monotonic()
+    dead = running.kill(role)
+
+    def back() -> bool:
+        if not [pid for pid in running.pids(role) if pid != dead]:
+            return False
+        # Nothing is at these paths until the application is deployed again.
+        path = "/v1/plans/routing/history"
+        return running.http.get(path, timeout=2.0).status_code == 200 and (
+            acknowledged <= plan_ids(running)
+        )
+
+    running.until(back, 90.0)
+    took = time.monotonic() - killed
+    print(f"{role}: stored plans back after {took:.1f} s")
+    assert took <= HEAD_BACK_S
+    running.until(lambda: running.http.get("/readyz").status_code == 200, 90.0)
+    now = {name: running.plans()["plans"][name]["plan_id"] for name in PLANNERS}
+    assert all(now[name] != last[name] for name in PLANNERS)
 
 
 def test_a_dead_planner_is_an_alarm_and_its_plan_goes_stale(running: Server) -> None:

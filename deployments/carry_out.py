@@ -1,0 +1,53 @@
+"""What carrying a plan out would set, and whether the agents are doing it.
+
+Agents on the nodes follow the newest safe energy plan by themselves when the server was started
+with ``--apply``; nothing here sets a limit. A plan that may not be carried out is refused for the
+reasons for which an agent would refuse it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from actors.node_agent import node_caps
+from qcluster.errors import QClusterError, Refused
+
+__all__ = ["apply_report"]
+
+
+def apply_report(
+    plan: Mapping[str, Any], current: Mapping[str, Any] | None, agents: Any, *, apply: bool
+) -> dict[str, Any]:
+    """``{plan_id, dry_run, expires_at, caps_w: {node: {gpu index: watts}}, agents}``.
+
+    ``current`` is the energy plan in force, ``agents`` has ``health`` as ``actors.cluster.Agents``.
+    ``dry_run`` is false only where agents carry this plan out. Raises Refused for a plan of
+    another planner, from simulated telemetry, expired, or not the one that agents follow.
+    """
+    if plan["planner"] != "energy":
+        raise Refused(f"only energy plans are carried out, this one is of {plan['planner']}")
+    now = time.time()
+    caps = {one["id"]: node_caps(plan, one["id"], now) for one in plan["nodes"] if one["caps_w"]}
+    if not caps:
+        raise Refused("the plan has no caps")
+    if apply and (current is None or current["plan_id"] != plan["plan_id"] or current["stale"]):
+        newest = "none" if current is None else current["plan_id"]
+        raise Refused(f"agents carry out the newest safe plan, which is {newest}")
+    return {
+        "plan_id": plan["plan_id"],
+        "dry_run": not apply,
+        "expires_at": plan["expires_at"],
+        "caps_w": {node: {str(i): w for i, w in found.items()} for node, found in caps.items()},
+        "agents": _health(agents),
+    }
+
+
+def _health(agents: Any) -> dict[str, Any]:
+    """What each node's agent says; empty where there are none or nobody answers."""
+    try:
+        found: dict[str, Any] = agents.health() if agents is not None else {}
+    except QClusterError as error:
+        return {"": {"carrying": str(error)}}
+    return found

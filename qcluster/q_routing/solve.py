@@ -1,0 +1,147 @@
+"""Slots without looking back: pack every layer, then search on where it is far from its proof.
+
+All of it looks at the deadline between layers; a layer that time does not reach is packed by
+longest processing time first, which takes a fraction of a millisecond.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcluster.deadline import Deadline
+from qcluster.errors import InputError
+from qcluster.q_routing._kernels import place_layers, weigh_layers
+from qcluster.q_routing.bounds import tighten, time_bound
+from qcluster.q_routing.groups import pair_groups
+from qcluster.q_routing.problem import EMPTY, PlacementProblem
+from qcluster.q_routing.sticky import improve
+
+__all__ = ["bounds_of", "solve"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Swaps stop this close to the bound: further steps cost time and gain nothing out of sample.
+_TOLERANCE = 2e-4
+_MAX_SWAPS = 20_000
+# Further from its bound than this, a layer is worth the slower search.
+_FAR = 8e-3
+# Further from its bound than this, a layer is worth the sharper bound.
+_LOOSE = 3e-3
+# Under a deadline one layer may try other copies while tries x slots are fewer, and swap as often.
+_TRIES, _SWAPS = 2**16, 2**21
+
+
+def solve(problem: PlacementProblem, deadline: Deadline) -> tuple[Ints, Floats]:
+    """Slots (layers, num_slots) and a bound (windows, layers) on the largest GPU time.
+
+    Raises InputError when a node's live GPUs cannot hold its experts.
+    """
+    return _polish(problem, *_solve(problem, deadline), deadline)
+
+
+def _solve(problem: PlacementProblem, deadline: Deadline) -> tuple[Ints, Floats]:
+    total = problem.load.sum(axis=0)
+    slots = np.full((len(total), problem.num_slots), EMPTY, dtype=np.int64)
+    gpus = np.arange(problem.num_gpus)
+    everyone = np.arange(total.shape[1])
+    if problem.mode == "global":
+        forced = _fill(problem, total, slots, gpus, None, deadline)
+        if len(problem.load) > 1:
+            return slots, bounds_of(problem)
+        mean = total.sum(axis=1) / problem.speed.sum()
+        return slots, np.maximum(mean, forced / problem.speed.max())[None]
+    bound = bounds_of(problem)
+    per_node = len(gpus) // problem.num_nodes
+    groups = everyone.reshape(problem.num_groups, -1)
+    node_speed = problem.speed.reshape(problem.num_nodes, -1).sum(axis=1)
+    members = np.empty((problem.num_nodes, len(total), len(everyone) // problem.num_nodes), int)
+    for layer, row in enumerate(total):
+        node, floor = pair_groups(row[groups].sum(axis=1), node_speed)
+        if len(problem.load) == 1:
+            bound[0, layer] = max(bound[0, layer], floor)
+        for n in range(problem.num_nodes):
+            members[n, layer] = groups[node == n].ravel()
+    for n in range(problem.num_nodes):
+        part = gpus[n * per_node : (n + 1) * per_node]
+        _fill(problem, total, slots, part, members[n], deadline.share(1 / (problem.num_nodes - n)))
+    return slots, bound
+
+
+def _fill(
+    problem: PlacementProblem,
+    total: Floats,
+    slots: Ints,
+    gpus: Ints,
+    members: Ints | None,
+    deadline: Deadline,
+) -> Floats:
+    """Place ``members`` (layers, experts of this part; None: all) onto ``gpus``; writes their
+    slots and returns the largest share (layers,) that the number of slots forces.
+    """
+    experts = total.shape[1] if members is None else members.shape[1]
+    gpus = gpus[problem.speed[gpus] > 0]
+    first = problem.slot_start[gpus]
+    room = np.minimum(problem.slot_start[gpus + 1] - first, experts)
+    if int(room.sum()) < experts:
+        raise InputError(
+            f"{int(room.sum())} slots on a node's live GPUs cannot hold its {experts} experts",
+            field="num_slots",
+        )
+    start = np.concatenate([[0], np.cumsum(room)]).astype(np.int64)
+    where = np.repeat(first - start[:-1], room) + np.arange(start[-1])
+    load = total if members is None else np.take_along_axis(total, members, axis=1)
+    local, forced = _by_layer(np.ascontiguousarray(load), start, problem.speed[gpus], deadline)
+    if members is not None:
+        named = np.take_along_axis(members, np.maximum(local, 0), axis=1)
+        local = np.where(local >= 0, named, EMPTY)
+    slots[:, where] = local
+    return forced
+
+
+def _by_layer(load: Floats, start: Ints, speed: Floats, deadline: Deadline) -> tuple[Ints, Floats]:
+    """``place_layers``, layer by layer while there is time; the rest is packed only."""
+    if deadline.at == np.inf:
+        slots, forced = place_layers(
+            load, start, speed, _TOLERANCE, _MAX_SWAPS, _FAR, int(start[-1])
+        )
+        return slots, forced
+    size = int(start[-1])
+    slots, forced = np.empty((len(load), size), dtype=np.int64), np.empty(len(load))
+    swaps, tries = min(_MAX_SWAPS, _SWAPS // size), max(4, _TRIES // size)
+    for x in range(len(load)):
+        if deadline.expired:
+            swaps, tries = 0, 0
+        slots[x : x + 1], forced[x : x + 1] = place_layers(
+            load[x : x + 1], start, speed, _TOLERANCE, swaps, _FAR, tries
+        )
+    return slots, forced
+
+
+def _polish(
+    problem: PlacementProblem, slots: Ints, bound: Floats, deadline: Deadline
+) -> tuple[Ints, Floats]:
+    """Layers that are far from their bound first get a sharper one; those that still are get
+    searched on, number of copies included. Returns slots and bound (windows, layers).
+    """
+    loads, _ = weigh_layers(problem.load, slots, problem.gpu_of_slot, problem.num_gpus)
+    alive = problem.speed > 0
+    time = (loads[..., alive] / problem.speed[alive]).max(axis=2)
+    room = np.diff(problem.slot_start)
+    bound = tighten(bound, time, problem.load, room, problem.speed, _LOOSE, deadline)
+    far = np.flatnonzero(time.sum(axis=0) > bound.sum(axis=0) * (1 + _FAR))
+    if not len(far) or deadline.expired:
+        return slots, bound
+    part = replace(problem, load=np.ascontiguousarray(problem.load[:, far]))
+    out = slots.copy()
+    out[far] = improve(part, slots[far], deadline)
+    return out, bound
+
+
+def bounds_of(problem: PlacementProblem) -> Floats:
+    """(windows, layers): no placement's largest GPU time in that window is smaller."""
+    room = np.diff(problem.slot_start)
+    return np.stack([time_bound(window, room, problem.speed) for window in problem.load])
