@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import harness
-from energy_parts import budget, forecast, frontier, psplib, qaoa
+from energy_parts import budget, forecast, frontier, limits, psplib, qaoa, shaping
 
 PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "psplib": psplib.run,
@@ -26,6 +26,8 @@ PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "frontier": frontier.run,
     "forecast": forecast.run,
     "qaoa": qaoa.run,
+    "shaping": shaping.run,
+    "limits": limits.run,
 }
 
 

@@ -69,6 +69,8 @@ def load_runs(files: Sequence[str]) -> list[np.ndarray]:
         frame = pd.read_csv(harness.DATA / "energy" / "mlperf_power" / f"{name}.csv.gz")
         if "node" not in frame:
             frame["node"] = "n"
+        if "run" not in frame:
+            frame["run"] = 0
         for _, rows in frame.sort_values("time_ms").groupby("run"):
             first, last = rows["time_ms"].min(), rows["time_ms"].max()
             at = np.arange(int((last - first) / 1e3 / PERIOD_S)) * PERIOD_S

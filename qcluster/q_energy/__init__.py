@@ -12,8 +12,10 @@ from qcluster.q_energy.levelling import level_peak
 from qcluster.q_energy.nodes import NodeSelection, select_nodes
 from qcluster.q_energy.planner import EnergyPlanner
 from qcluster.q_energy.problem import Allocation, Curve, Schedule, Task
+from qcluster.q_energy.profiling import LimitChoice, choose_limit
 from qcluster.q_energy.psplib import read_psplib
 from qcluster.q_energy.recommend import recommend
+from qcluster.q_energy.shaping import ShapedPower, shape_power
 from qcluster.q_energy.tasks import critical_path
 from qcluster.q_energy.trace import PowerTrace
 
@@ -26,12 +28,15 @@ __all__ = [
     "Forecaster",
     "Frontier",
     "FrontierPoint",
+    "LimitChoice",
     "NodeSelection",
     "Op",
     "PowerTrace",
     "Schedule",
+    "ShapedPower",
     "Task",
     "allocate_budget",
+    "choose_limit",
     "critical_path",
     "fit_forecaster",
     "forecast_power",
@@ -43,4 +48,5 @@ __all__ = [
     "read_trace",
     "recommend",
     "select_nodes",
+    "shape_power",
 ]

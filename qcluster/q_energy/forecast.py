@@ -4,8 +4,8 @@ A fitted forecaster blends two boosted-tree models a horizon: one sees lags alon
 and analogues (``forecast_features``); the blend's weight and the bounds' scores come from
 cross-fitting over runs, so neither saw its own answers. Beside it stands a floor, trees on lags
 fitted plainly to all readings, and ``combine`` moves weight to whichever erred less in the run so
-far: a run unlike those seen is forecast about as well as by the floor. Without a model the best of a few running
-means, chosen by its own past errors, stands in. Bounds follow the errors on line
+far: a run unlike those seen is forecast about as well as by the floor. Without a model the best of
+a few running means, chosen by its own past errors, stands in. Bounds follow the errors on line
 (``conformal``). It forecasts runs like those it was fitted on; of an unknown job it knows no more
 than the running means do.
 """
@@ -86,8 +86,14 @@ class Forecaster:
         for i, past in enumerate(self.library):
             arrays[f"library{i}"] = past
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, str(path))
-        about = {"kind": "power-forecaster", "version": 2, "period_s": self.period_s,
-                 "horizons": self.horizons, "runs": len(self.library), "trust": self.trust}  # fmt: skip
+        about = {
+            "kind": "power-forecaster",
+            "version": 2,
+            "period_s": self.period_s,
+            "horizons": self.horizons,
+            "runs": len(self.library),
+            "trust": self.trust,
+        }
         Path(f"{path}.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
 
     @classmethod

@@ -35,7 +35,7 @@ def window_quantiles(
     run = _filled(power_w)
     levels = np.array(shares)
     if len(run) < _LEAST:
-        return np.quantile(run, levels, axis=0).T
+        return _tail(run, len(run), levels).T
     newest = run[-_RECENT:]
     stride = -(-len(run) // _ROWS)
     run, steps = run[::-stride][::-1], max(1, steps // stride)
