@@ -23,7 +23,8 @@ from deployments.jobs import job_routes
 from deployments.limits import BodyLimits, BodyMiddleware
 from deployments.page import UI
 from deployments.plan_cache import PlanCache
-from deployments.questions import REQUESTS, SolverPool
+from deployments.problems import Overloaded
+from deployments.questions import PATIENCE_S, REQUESTS, WARM_UP_S, SolverPool
 from deployments.replay import PARAMETER, Replay
 from deployments.security import BearerGuard, SecurityHeaders
 from deployments.views import metrics_text, power_history, snapshot_view
@@ -256,8 +257,13 @@ def _add_batch(app: FastAPI, services: Services) -> None:
                 raise InputError("wants an object with 'kind'", field=f"problems[{position}]")
             body = {key: value for key, value in item.items() if key != "kind"}
             encoded = json.dumps(body).encode()
-            return {"result": services.pool.run(parse_request(item["kind"], encoded), encoded)}
+            question = parse_request(item["kind"], encoded)
+            # A batch that cannot begin is put off whole; one that has begun waits.
+            patience_s = WARM_UP_S if position else PATIENCE_S
+            return {"result": services.pool.run(question, encoded, patience_s)}
         except QClusterError as error:
+            if position == 0 and isinstance(error, (NotReady, Overloaded)):
+                raise
             return {"error": {"detail": str(error), "field": getattr(error, "field", None)}}
 
     async def batch(request: Request) -> JSONResponse:

@@ -19,6 +19,7 @@ from qcluster.errors import (
     NotReady,
     QClusterError,
     Refused,
+    SolverFailed,
 )
 
 __all__ = ["MEDIA_TYPE", "Overloaded", "TooLarge", "install", "problem", "responses"]
@@ -58,6 +59,7 @@ _STATUS: tuple[tuple[type[QClusterError], int], ...] = (
     (MissingDependency, 501),
     (NotReady, 503),
     (DeadlineExceeded, 503),
+    (SolverFailed, 500),
 )
 
 SCHEMA: dict[str, Any] = {

@@ -15,16 +15,18 @@ import qcluster.q_routing.requests
 import qcluster.quantum.requests  # noqa: F401 - registers
 from deployments.problems import Overloaded
 from qcluster.deadline import Deadline
-from qcluster.errors import DeadlineExceeded
+from qcluster.errors import DeadlineExceeded, NotReady, SolverFailed
 from qcluster.request import REQUESTS, Request, parse_request
 from qcluster.worker import SolverProcess
 
-__all__ = ["REQUESTS", "SolverPool", "answer", "budget_s", "warm_up"]
+__all__ = ["PATIENCE_S", "REQUESTS", "WARM_UP_S", "SolverPool", "answer", "budget_s", "warm_up"]
 
 # The deadline covers the answer; baselines run after it with the same time each.
 _BASELINES = 4
 _OVERHEAD_S = 5.0
-_WARM_UP_S = 60.0
+WARM_UP_S = 60.0
+PATIENCE_S = 2.0
+"""A new replica's worker is cold; asked again, another replica may be warm."""
 
 
 def answer(kind: str, body: bytes | dict[str, Any]) -> dict[str, Any]:
@@ -46,6 +48,28 @@ def budget_s(request: Request) -> float:
     return request.deadline_s * (1 + _BASELINES) + _OVERHEAD_S
 
 
+def _await_warm(process: SolverProcess, patience_s: float) -> None:
+    try:
+        process.wait_ready(Deadline.after(patience_s))
+    except DeadlineExceeded as error:
+        raise NotReady(str(error)) from None
+
+
+def _asked(
+    process: SolverProcess, kind: str, body: bytes | dict[str, Any], deadline: Deadline
+) -> dict[str, Any]:
+    pid = process.pid
+    try:
+        result: dict[str, Any] = process.call(
+            "deployments.questions:answer", kind, body, deadline=deadline
+        )
+    except SolverFailed as error:
+        if process.pid == pid:
+            raise  # it will fail again
+        raise NotReady(str(error)) from None  # somebody killed it, and there is a new one
+    return result
+
+
 class SolverPool:
     """A few warm worker processes and a bounded queue in front of them."""
 
@@ -56,27 +80,27 @@ class SolverPool:
         for process in self._all:
             self._idle.put(process)
 
-    def run(self, request: Request, body: bytes | dict[str, Any]) -> dict[str, Any]:
+    def run(
+        self, request: Request, body: bytes | dict[str, Any], patience_s: float = PATIENCE_S
+    ) -> dict[str, Any]:
         """Answer in a worker process.
 
-        Raises Overloaded when too many wait, DeadlineExceeded when the worker was killed.
+        Raises Overloaded when too many wait, NotReady when the worker has not warmed up within
+        ``patience_s`` seconds, DeadlineExceeded when it was killed.
         """
         budget = budget_s(request)
         if self._waiting >= self._limit:
             raise Overloaded(f"{self._waiting} requests are waiting, the limit is {self._limit}")
         self._waiting += 1
         try:
-            process = self._idle.get(timeout=budget + _WARM_UP_S)
+            process = self._idle.get(timeout=budget + WARM_UP_S)
         except queue.Empty:
             raise DeadlineExceeded("no solver process came free in time") from None
         finally:
             self._waiting -= 1
         try:
-            process.wait_ready(Deadline.after(_WARM_UP_S))
-            deadline = Deadline.after(budget)
-            result: dict[str, Any] = process.call(
-                "deployments.questions:answer", request.kind, body, deadline=deadline
-            )
+            _await_warm(process, patience_s)
+            result = _asked(process, request.kind, body, Deadline.after(budget))
         finally:
             self._idle.put(process)
         return result

@@ -40,7 +40,7 @@ class Pool:
         self.asked: list[str] = []
         self.answer: Callable[[Request], dict[str, Any]] = lambda request: request.run().to_dict()
 
-    def run(self, request: Request, body: bytes | dict[str, Any]) -> dict[str, Any]:
+    def run(self, request: Request, body: Any, patience_s: float = 0.0) -> dict[str, Any]:
         self.asked.append(request.kind)
         return self.answer(request)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from qcluster.q_routing import dispatch, place_experts
 from qcluster.q_routing.formats import count_picks
-from qcluster.q_routing.traffic import fan_out
+from qcluster.q_routing.traffic import crossing, fan_out
 from routing_parts import loads, opponents
 
 WINDOW = 1000
@@ -42,6 +42,7 @@ def run(quick: bool, fresh: bool) -> list[dict[str, Any]]:
                     "form": form,
                     "fan_out": fan_out(served),
                     "of_eplb": fan_out(served) / fan_out(base) if base is not None else None,
+                    "crossing": crossing(served),
                     "balancedness": _balance([served], gpus),
                     "balancedness_per_window": _balance(_windows(served), gpus),
                 }
@@ -49,7 +50,7 @@ def run(quick: bool, fresh: bool) -> list[dict[str, Any]]:
                 rows.append(tuple("-" if v is None else v for v in result.values()))
     harness.table(
         "Fan-out on tokens not used in fitting, 96 slots",
-        ("tokens", "GPUs", "form", "fan-out", "of EPLB", "balance", "per 1,000 tokens"),
+        ("tokens", "GPUs", "form", "fan-out", "of EPLB", "crossing", "balance", "per 1,000 tokens"),
         rows,
     )
     return results

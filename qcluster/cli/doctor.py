@@ -23,6 +23,8 @@ _OPTIONAL = {
     "pennylane": "PennyLane devices and kernels",
     "qiskit": "Qiskit circuits",
     "dimod": "D-Wave problem formats",
+    "qiskit_aer": "circuits on Aer (extra: aer)",
+    "qiskit_ibm_runtime": "circuits on IBM machines (extra: ibm)",
 }
 
 

@@ -10,7 +10,9 @@ import typer
 from qcluster.cli.output import emit_json, emit_table, note, read_json
 
 if TYPE_CHECKING:
-    from qcluster.q_nvlink import Fabric, NVLinkPlan, Selection
+    from collections.abc import Callable
+
+    from qcluster.q_nvlink import ClusterTree, Fabric, NVLinkPlan, Selection
 
 __all__ = ["register"]
 
@@ -24,7 +26,9 @@ def register(app: typer.Typer) -> None:
 
 def nvlink(
     fabric: Path = typer.Argument(
-        ..., help="node-link JSON, NCCL topology XML, nvidia-smi topo -m or nvlink -s; - is stdin"
+        ...,
+        help="node-link JSON, NCCL topology XML, nvidia-smi topo -m or nvlink -s, topograph model; "
+        "- is stdin",
     ),
     jobs: Path | None = typer.Option(None, "--jobs", help="job profiles, JSON"),
     k: int | None = typer.Option(None, "-k", help="only the best subset of this many GPUs"),
@@ -33,11 +37,19 @@ def nvlink(
     deadline_s: float = typer.Option(1.0, "--deadline-s", help="seconds for the plan"),
     seed: int = typer.Option(0, "--seed"),
     as_json: bool = typer.Option(False, "--json", help="machine output"),
+    write: str | None = typer.Option(
+        None,
+        "--write",
+        help="of a topograph model: slurm-tree, slurm-block, slurm-yaml, k8s-labels",
+    ),
 ) -> None:
     """Plan jobs on a fabric; without jobs, print the fabric and its best subsets with bounds.
 
     Example: nvidia-smi topo -m > topo.txt; qcluster nvlink topo.txt --jobs jobs.json
     """
+    if write is not None:
+        _write(fabric, write)
+        return
     found = _read(fabric)
     for line in found.notes:
         note(line)
@@ -56,6 +68,24 @@ def _read(path: Path) -> Fabric:
     from qcluster.q_nvlink import load_fabric, parse_fabric
 
     return parse_fabric(read_text("-"), file="stdin") if str(path) == "-" else load_fabric(path)
+
+
+def _write(path: Path, form: str) -> None:
+    """Print the model at ``path`` as what a cluster manager reads."""
+    import json
+
+    from qcluster.errors import InputError
+    from qcluster.q_nvlink import directives, load_tree
+
+    writers: dict[str, Callable[[ClusterTree], str]] = {
+        "slurm-tree": directives.slurm_tree,
+        "slurm-block": directives.slurm_block,
+        "slurm-yaml": directives.slurm_yaml,
+        "k8s-labels": lambda tree: json.dumps(directives.kubernetes_labels(tree), indent=2),
+    }
+    if form not in writers:
+        raise InputError(f"wants one of {', '.join(writers)}, got '{form}'", field="--write")
+    typer.echo(writers[form](load_tree(path)).rstrip())
 
 
 def _plan(fabric: Fabric, jobs: Path, qaoa: bool, deadline_s: float, seed: int) -> NVLinkPlan:

@@ -51,7 +51,7 @@ def _run(settings: Settings, up: int, stopped: threading.Event) -> int:
     with running_ray(settings.address, state_dir, settings.temp_dir):
         stop_on_signals(stopped)  # again: ray.init puts a handler of its own on SIGTERM
         if settings.address == "local":
-            _end_with_head()
+            _end_with_head(stopped)
         from actors.cluster import (
             KEEPER,
             STORE,
@@ -93,8 +93,8 @@ def _run(settings: Settings, up: int, stopped: threading.Event) -> int:
     return 0
 
 
-def _end_with_head() -> None:
-    """End this process as soon as a process of our Ray's head does.
+def _end_with_head(stopped: threading.Event) -> None:
+    """End this process as soon as a process of our Ray's head does, unless we are stopping it.
 
     At once and without cleaning up: Ray's client code would wait a minute for a head that is not
     coming back, and the supervisor clears away what is left.
@@ -106,7 +106,8 @@ def _end_with_head() -> None:
     def watch() -> None:
         while all(_alive(process) for process in head):
             time.sleep(_LOOK_S)
-        os._exit(HEAD_DIED)
+        if not stopped.is_set():
+            os._exit(HEAD_DIED)
 
     if len(head) == len(_HEAD):
         threading.Thread(target=watch, name="head", daemon=True).start()
@@ -148,17 +149,24 @@ def _first_plans(store: Any, started: float, stopped: threading.Event) -> None:
 
 
 def _agents(keeper: Any, stopped: threading.Event) -> None:
-    """Say which nodes get agents and lose them, and what is wrong, when it changes."""
-    told: dict[str, Any] = {}
+    """Say which nodes have agents, what these read and may do, and what is wrong, on change."""
+    from actors.cluster import agent_name, connect
+
+    told = ""
     while not stopped.wait(1.0):
         try:
             health = keeper.health()
         except QClusterError:
             continue
-        now = {"alarm": health["alarm"], "on": sorted(health["agents"].values())}
-        if now != told and (now["on"] or now["alarm"]):
-            on = ", ".join(now["on"]) or "no node"
-            note(f"agents on {on}" + (f"; {now['alarm']}" if now["alarm"] else ""))
+        states = [health["alarm"]] if health["alarm"] else []
+        for node, name in sorted(health["agents"].items(), key=lambda item: item[1]):
+            try:
+                agent = connect(agent_name(node), 5.0).health()
+                states.append(f"{name} {agent['reading']} ({agent['mode']})")
+            except QClusterError as error:
+                states.append(f"{name}: {error}")
+        if (now := "; ".join(states)) != told:
+            note(f"node agents: {now or 'none'}")
             told = now
 
 

@@ -59,8 +59,10 @@ class Settings:
     temp_dir: str = ""
 
 
-def supervise(settings: Settings, stopped: threading.Event) -> int:
-    """Keep a server running until ``stopped``; returns the exit status.
+def supervise(
+    settings: Settings, stopped: threading.Event, module: str = "qcluster.cli.server"
+) -> int:
+    """Keep a server (``python -m MODULE``) running until ``stopped``; returns the exit status.
 
     A server that never came up ends this with its own status: its first start is where mistakes
     in the settings show. One that was up is started again, with growing pauses while it fails;
@@ -70,7 +72,7 @@ def supervise(settings: Settings, stopped: threading.Event) -> int:
     pause, was_up, last_up = _FIRST_PAUSE_S, False, time.monotonic()
     while True:
         started = time.monotonic()
-        status, up = _one_life(settings, stopped)
+        status, up = _one_life(settings, stopped, module)
         if up:
             was_up, last_up = True, time.monotonic()
         if stopped.is_set() or not was_up:
@@ -86,13 +88,13 @@ def supervise(settings: Settings, stopped: threading.Event) -> int:
         pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
-def _one_life(settings: Settings, stopped: threading.Event) -> tuple[int, bool]:
+def _one_life(settings: Settings, stopped: threading.Event, module: str) -> tuple[int, bool]:
     """Run one server to its end; returns its exit status and whether it came up."""
     # Socket paths may be 107 bytes at most, so the directory's name must be short.
     temp = tempfile.mkdtemp(prefix="qc-", dir="/tmp")
     read, write = os.pipe()
     try:
-        with _started(settings, temp, write) as server:
+        with _started(settings, temp, write, module) as server:
             os.close(write)
             status = _wait(server, stopped)
         os.set_blocking(read, False)
@@ -108,9 +110,11 @@ def _one_life(settings: Settings, stopped: threading.Event) -> tuple[int, bool]:
 
 
 @contextlib.contextmanager
-def _started(settings: Settings, temp: str, up: int) -> Iterator[subprocess.Popen[bytes]]:
+def _started(
+    settings: Settings, temp: str, up: int, module: str
+) -> Iterator[subprocess.Popen[bytes]]:
     server = subprocess.Popen(
-        [sys.executable, "-m", "qcluster.cli.server", str(up), str(os.getpid())],
+        [sys.executable, "-m", module, str(up), str(os.getpid())],
         stdin=subprocess.PIPE,
         pass_fds=(up,),
         # Ctrl-C in a terminal is for us; we tell the server to stop in our own words.

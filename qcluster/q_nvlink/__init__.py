@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qcluster.q_nvlink.alltoall import Schedule, schedule_all_to_all
+from qcluster.q_nvlink.cluster_tree import ClusterTree
 from qcluster.q_nvlink.collectives import (
     Collective,
     Simulation,
@@ -13,7 +14,8 @@ from qcluster.q_nvlink.collectives import (
 from qcluster.q_nvlink.coloring import Coloring, EdgeColoring, color_edges, color_groups
 from qcluster.q_nvlink.config import NVLinkConfig
 from qcluster.q_nvlink.fabric import Fabric, FabricLink, FabricNode
-from qcluster.q_nvlink.formats import load_fabric, parse_fabric, parse_node_link
+from qcluster.q_nvlink.formats import load_fabric, load_tree, parse_fabric, parse_node_link
+from qcluster.q_nvlink.gangs import Gang, GangPlan, place_gangs
 from qcluster.q_nvlink.mapping import Mapping, place_ranks
 from qcluster.q_nvlink.plan import NVLinkPlan, plan_fabric
 from qcluster.q_nvlink.planner import NVLinkPlanner
@@ -21,12 +23,15 @@ from qcluster.q_nvlink.recommend import recommend
 from qcluster.q_nvlink.select import Selection, cut_bandwidth, select_gpus
 
 __all__ = [
+    "ClusterTree",
     "Collective",
     "Coloring",
     "EdgeColoring",
     "Fabric",
     "FabricLink",
     "FabricNode",
+    "Gang",
+    "GangPlan",
     "Mapping",
     "NVLinkConfig",
     "NVLinkPlan",
@@ -39,8 +44,10 @@ __all__ = [
     "color_groups",
     "cut_bandwidth",
     "load_fabric",
+    "load_tree",
     "parse_fabric",
     "parse_node_link",
+    "place_gangs",
     "place_ranks",
     "plan_collective",
     "plan_fabric",

@@ -1,8 +1,8 @@
 """Reading fabrics: the format is told by the content, never by the file's name.
 
-``load_fabric`` takes NetworkX node-link JSON, NCCL and RCCL topology XML, and the text of
-``nvidia-smi topo -m`` and ``nvidia-smi nvlink -s``. Every complaint is one line with file, row and
-field.
+``load_fabric`` takes NetworkX node-link JSON, NCCL and RCCL topology XML, topograph models (YAML or
+JSON), and the text of ``nvidia-smi topo -m`` and ``nvidia-smi nvlink -s``. Every complaint is one
+line with file, row and field.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from qcluster.errors import FormatError, InputError
+from qcluster.q_nvlink.cluster_tree import ClusterTree, looks_like_tree, read_tree
 from qcluster.q_nvlink.fabric import Fabric, FabricLink, FabricNode, NodeId
 from qcluster.q_nvlink.smi import looks_like_links, looks_like_matrix, read_links, read_matrix
 from qcluster.q_nvlink.topo_xml import looks_like_xml, read_topology_xml
+from qcluster.telemetry.documents import read_document
 
-__all__ = ["load_fabric", "parse_fabric", "parse_node_link"]
+__all__ = ["load_fabric", "load_tree", "parse_fabric", "parse_node_link"]
 
 _BANDWIDTH = ("bandwidth_GBps", "bandwidth_gb_s", "bandwidth")
 _SWITCH_WORDS = ("nvsw", "switch", "leaf", "spine", "nic", "cpu", "pcie", "hca", "mlx")
@@ -53,17 +55,23 @@ def parse_fabric(text: str, *, file: Any = None) -> Fabric:
         raise FormatError("is empty", file=file)
     try:
         if text.lstrip()[0] in "{[":
-            return parse_node_link(_json(text))
+            data = _json(text)
+            if isinstance(data, Mapping) and "blocks" in data and "nodes" not in data:
+                return read_tree(data).fabric()
+            return parse_node_link(data)
         if looks_like_xml(text):
             return read_topology_xml(text)
         if looks_like_matrix(text):
             return read_matrix(text)
         if looks_like_links(text):
             return read_links(text)
+        if looks_like_tree(text):
+            return read_tree(_yaml(text)).fabric()
     except InputError as error:
         raise error.at(file=file) from None
     raise FormatError(
-        "is neither node-link JSON, NCCL topology XML nor text of nvidia-smi topo -m or nvlink -s",
+        "is neither node-link JSON, NCCL topology XML, a topograph model nor text of "
+        "nvidia-smi topo -m or nvlink -s",
         file=file,
     )
 
@@ -78,6 +86,28 @@ def _json(text: str) -> Any:
         raise FormatError(f"is not JSON: {error.msg}", row=error.lineno) from None
     except RecursionError:
         raise FormatError("is nested too deeply") from None
+
+
+def load_tree(path: str | Path) -> ClusterTree:
+    """The tree of switches and blocks in a topograph model, YAML or JSON.
+
+    Raises FormatError naming file and field.
+    """
+    try:
+        return read_tree(read_document(path))
+    except InputError as error:
+        raise error.at(file=path) from None
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise FormatError("uses YAML aliases, which are not taken")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise FormatError(f"is not YAML: {' '.join(str(error).split())}") from None
 
 
 def parse_node_link(data: Any) -> Fabric:

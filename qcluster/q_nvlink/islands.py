@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qcluster.q_nvlink.fabric import Fabric
 
-__all__ = ["Exits", "Islands", "exits", "pack"]
+__all__ = ["Exits", "Islands", "even_split", "exits", "fewest_groups", "pack"]
 
 _EXTRA = 2  # islands more than needed that a spread may use
 
@@ -68,7 +68,7 @@ class Islands:
         k times that over (k - c), which grows with c. ``bound`` is returned when one island does.
         """
         groups = self.free(free)
-        need = _fewest([len(g) for g in groups], k)
+        need = fewest_groups([len(g) for g in groups], k)
         if need < 2:
             return bound
         c = k // need
@@ -85,10 +85,10 @@ class Islands:
         """
         groups = self.free(free)
         sizes = [len(group) for group in groups]
-        need = _fewest(sizes, k)
+        need = fewest_groups(sizes, k)
         if need < 2 or max(sizes) < 2:
             return []
-        counts = [_even(sizes, k, m) for m in range(need, min(need + _EXTRA, len(sizes)) + 1)]
+        counts = [even_split(sizes, k, m) for m in range(need, min(need + _EXTRA, len(sizes)) + 1)]
         counts.append(_full(sizes, k))
         return [self._take(groups, list(c)) for c in dict.fromkeys(map(tuple, counts))]
 
@@ -148,13 +148,13 @@ def _exits(fabric: Fabric) -> Exits:
     return Exits(largest, slow[gpus].sum(axis=1), slow[:, gpus].sum(axis=0), own)
 
 
-def _fewest(sizes: Sequence[int], k: int) -> int:
+def fewest_groups(sizes: Sequence[int], k: int) -> int:
     """How many groups it takes at least to hold ``k``."""
     held = np.cumsum(sorted(sizes, reverse=True))
     return int(np.searchsorted(held, k)) + 1
 
 
-def _even(sizes: Sequence[int], k: int, m: int) -> list[int]:
+def even_split(sizes: Sequence[int], k: int, m: int) -> list[int]:
     """``k`` over ``m`` groups as evenly as they allow, in the tightest groups that do."""
     # The smallest groups that hold an even share, and for what lacks of them the largest others.
     share = -(-k // m)

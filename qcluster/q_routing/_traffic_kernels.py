@@ -6,7 +6,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["anneal_groups", "cover_layer", "extra_gain", "pair_counts"]
+__all__ = [
+    "anneal_groups",
+    "cover_layer",
+    "exchange",
+    "extra_gain",
+    "hops",
+    "pair_counts",
+    "visited",
+]
 
 F = NDArray[np.float64]
 I = NDArray[np.int64]  # noqa: E741
@@ -19,24 +27,26 @@ def cover_layer(picks: I, on: B, speed: F, weight: float, slack: float, load: F,
 
     Greedy cover: the GPU that holds most of what is left, each pick counted 1 - weight x (lead -
     slack) where the GPU's time leads the mean by more than ``slack`` of what the mean will be in
-    the end. ``load`` (gpus,) is
-    added to. Returns the number of distinct GPUs, summed over tokens.
+    the end. A pick of -1 is none and gets -1. ``load`` (gpus,) is added to. Returns the number of
+    distinct GPUs, summed over tokens.
     """
     tokens, k = picks.shape
     gpus = speed.size
     visits, total, rate = 0, load.sum(), speed.sum()
-    final = (total + tokens * k) / rate
+    final = (total + (picks >= 0).sum()) / rate
     for i in range(tokens):
+        left = 0
         for j in range(k):
             out[i, j] = -1
-        left = k
+            left += int(picks[i, j] >= 0)
+        here = left
         mean = total / rate
         while left > 0:
             best, at = -np.inf, -1
             for g in range(gpus):
                 held = 0
                 for j in range(k):
-                    if out[i, j] < 0 and on[picks[i, j], g]:
+                    if out[i, j] < 0 and picks[i, j] >= 0 and on[picks[i, j], g]:
                         held += 1
                 if held == 0:
                     continue
@@ -47,11 +57,11 @@ def cover_layer(picks: I, on: B, speed: F, weight: float, slack: float, load: F,
                     best, at = value, g
             visits += 1
             for j in range(k):
-                if out[i, j] < 0 and on[picks[i, j], at]:
+                if out[i, j] < 0 and picks[i, j] >= 0 and on[picks[i, j], at]:
                     out[i, j] = at
                     left -= 1
                     load[at] += 1.0
-        total += k
+        total += here
     return visits
 
 
@@ -62,6 +72,8 @@ def pair_counts(picks: I, experts: int) -> F:
     for i in range(picks.shape[0]):
         for a in range(picks.shape[1]):
             for b in range(a):
+                if picks[i, a] < 0 or picks[i, b] < 0:
+                    continue
                 out[picks[i, a], picks[i, b]] += 1.0
                 out[picks[i, b], picks[i, a]] += 1.0
     return out
@@ -117,6 +129,8 @@ def extra_gain(picks: I, served: I, on: B, gain: F) -> None:
     tokens, k = picks.shape
     for i in range(tokens):
         for j in range(k):
+            if picks[i, j] < 0:
+                continue
             alone = True
             for m in range(k):
                 if m != j and served[i, m] == served[i, j]:
@@ -127,7 +141,7 @@ def extra_gain(picks: I, served: I, on: B, gain: F) -> None:
             e = picks[i, j]
             for m in range(k):
                 g = served[i, m]
-                if m == j or on[e, g]:
+                if m == j or g < 0 or on[e, g]:
                     continue
                 first = True
                 for n in range(m):
@@ -136,3 +150,64 @@ def extra_gain(picks: I, served: I, on: B, gain: F) -> None:
                         break
                 if first:
                     gain[e, g] += 1.0
+
+
+@njit(cache=True)
+def visited(picks: I, on: B, speed: F) -> B:
+    """(tokens, gpus) which GPUs serve a token's picks (tokens, k) under a cover with load term."""
+    tokens, k = picks.shape
+    served, load = np.empty((tokens, k), np.int64), np.zeros(speed.size)
+    cover_layer(picks, on, speed, 20.0, 0.03, load, served)
+    out = np.zeros((tokens, speed.size), np.bool_)
+    for i in range(tokens):
+        for j in range(k):
+            if served[i, j] >= 0:
+                out[i, served[i, j]] = True
+    return out
+
+
+@njit(cache=True)
+def hops(before: B, after: B) -> F:
+    """(gpus, gpus) tokens that visit the row's GPU in one layer and the column's in the next, from
+    two (tokens, gpus).
+    """
+    tokens, gpus = before.shape
+    out = np.zeros((gpus, gpus))
+    for i in range(tokens):
+        for a in range(gpus):
+            if before[i, a]:
+                for b in range(gpus):
+                    if after[i, b]:
+                        out[a, b] += 1.0
+    return out
+
+
+@njit(cache=True)
+def exchange(flow: F, distance: F, linear: F, kind: I, name: I) -> float:
+    """Exchange names of one kind while that lowers the sum of flow[i, j] distance[name i, name j]
+    and of linear[i, name i].
+
+    All (gpus, gpus), the first two symmetric. Returns by how much the sum fell.
+    """
+    gpus, fell = name.size, 0.0
+    least = 1e-9 * (np.abs(flow).sum() * distance.max() + np.abs(linear).sum() + 1e-300)
+    better = True
+    while better:
+        better = False
+        for i in range(gpus):
+            for j in range(i):
+                a, b = name[i], name[j]
+                if kind[a] != kind[b]:
+                    continue
+                delta = 0.0
+                for m in range(gpus):
+                    if m not in (i, j):
+                        delta += (flow[i, m] - flow[j, m]) * (
+                            distance[b, name[m]] - distance[a, name[m]]
+                        )
+                delta = 2.0 * delta + linear[i, b] + linear[j, a] - linear[i, a] - linear[j, b]
+                if delta < -least:
+                    name[i], name[j] = b, a
+                    fell -= delta
+                    better = True
+    return fell

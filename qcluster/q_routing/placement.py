@@ -9,6 +9,7 @@ that the number of slots forces.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from qcluster.deadline import Deadline
 from qcluster.errors import InputError, SolverFailed
+from qcluster.moves import MoveBudget
 from qcluster.q_routing._kernels import weigh_layers
+from qcluster.q_routing.fabric import FabricLike, distances, rename
 from qcluster.q_routing.problem import (
     EMPTY,
     Placement,
@@ -24,8 +27,16 @@ from qcluster.q_routing.problem import (
     balancedness,
 )
 from qcluster.q_routing.solve import bounds_of, solve
-from qcluster.q_routing.sticky import align, moves_between, repaired, replan, take_over
-from qcluster.q_routing.traffic import place_by_traffic
+from qcluster.q_routing.sticky import (
+    align,
+    kinds,
+    moves_between,
+    repaired,
+    replan,
+    take_over,
+    zones,
+)
+from qcluster.q_routing.traffic import place_by_traffic, read_picks, visits
 
 __all__ = ["keep", "place", "place_experts", "verify_placement"]
 
@@ -44,6 +55,7 @@ def place_experts(
     slots_per_gpu: ArrayLike | None = None,
     speed: ArrayLike | None = None,
     alive: ArrayLike | None = None,
+    fabric: FabricLike | None = None,
 ) -> Placement:
     """Place experts onto GPUs.
 
@@ -58,10 +70,17 @@ def place_experts(
     max_moved: share of all slots that may hold another expert than in ``previous``, 0 to 1. Copies
         that are needed because an expert would otherwise be lost are made in any case.
     trace: router picks (tokens, layers, k). Experts that are picked together then stand together,
-        so that a token visits few GPUs (see ``dispatch``), at some cost in equal-split balance.
-        Not together with ``max_moved`` or hierarchical mode.
+        so that a token visits few GPUs (see ``dispatch``), at some cost in equal-split balance,
+        and GPUs of a new plan are named so that tokens stay where the layer before served them.
+        Under ``max_moved`` whole layers take the new plan, those first that gain most for each
+        slot moved; what is left of the budget goes to load.
     slots_per_gpu: (num_gpus,) slots of each GPU, adding up to ``num_slots``.
     speed: (num_gpus,) relative speeds. alive: (num_gpus,) False for GPUs that take nothing.
+    fabric: GPUs and links (see ``FabricLike``). GPUs alike in speed and slots then exchange what
+        they hold, at no cost in balance or fan-out: with a trace so that GPUs which serve the same
+        tokens have wide paths between them, else so that copies of an expert are far apart and one
+        is near every GPU. A replan keeps to the names in force: with ``previous`` it is checked,
+        and not used.
 
     Raises InputError naming the argument that is wrong.
     """
@@ -77,9 +96,18 @@ def place_experts(
         alive=alive,
     )
     before = _previous(previous, problem)
-    if trace is not None:
-        return _result(problem, *_by_traffic(problem, trace, before, max_moved), before)
-    return place(problem, before, max_moved, Deadline.never())
+    distance = None if fabric is None else distances(fabric, problem.num_gpus)
+    picks = None if trace is None else read_picks(problem, trace)
+    if picks is not None:
+        placement = _by_traffic(problem, picks, before, max_moved)
+    else:
+        placement = place(problem, before, max_moved, Deadline.never())
+    if before is not None or (distance is None and picks is None):
+        return placement
+    if distance is None:
+        distance = 1.0 - np.eye(problem.num_gpus)
+    named = rename(problem, placement.slots, distance, kinds(problem), picks)
+    return replace(placement, slots=named)
 
 
 def place(
@@ -96,7 +124,7 @@ def place(
     near = replan(problem, before, max_moved, deadline.share(0.4))
     bound = bounds_of(problem)
     if not deadline.expired:
-        target, bound = solve(problem, deadline.share(0.7))
+        target, bound = solve(problem, deadline.share(0.5))
         near = take_over(problem, before, max_moved, target, near, deadline)
     return _result(problem, near, bound, before)
 
@@ -135,17 +163,50 @@ def _none(layers: NDArray[np.int64], what: str) -> None:
 
 def _by_traffic(
     problem: PlacementProblem,
-    trace: ArrayLike,
+    picks: NDArray[np.int64],
     before: NDArray[np.int64] | None,
     max_moved: float | None,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    if max_moved is not None:
-        raise InputError("cannot be combined with a trace", field="max_moved")
-    slots = place_by_traffic(problem, trace)
-    if before is not None:
-        aligned = align(problem, slots, before, Deadline.never())
-        slots = slots if aligned is None else aligned
-    return slots, bounds_of(problem)
+) -> Placement:
+    never = Deadline.never()
+    near, bound = solve(problem, never) if before is None else (before, bounds_of(problem))
+    zone, area = zones(problem, near)
+    slots = place_by_traffic(problem, picks, area, zone)
+    if before is None:
+        return _result(problem, slots, bound, None)
+    aligned = align(problem, slots, before, never)
+    slots = slots if aligned is None else aligned
+    if max_moved is None:
+        return _result(problem, slots, bound, before)
+    return _result(problem, _within(problem, picks, before, max_moved, slots), bound, before)
+
+
+def _within(
+    problem: PlacementProblem,
+    picks: NDArray[np.int64],
+    before: NDArray[np.int64],
+    max_moved: float,
+    target: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Layers of ``target`` while the budget lasts, best gain for each slot moved first; the rest
+    of the budget goes to the load of the other layers.
+    """
+    near = repaired(problem, before)
+    worth = visits(problem, near, picks) - visits(problem, target, picks)
+    price = ((target != before) & (target != EMPTY)).sum(axis=1)
+    forced = ((near != before) & (near != EMPTY)).sum(axis=1)
+    left = MoveBudget.of(before, max_moved).limit - int(forced.sum())
+    chosen = np.zeros(len(near), dtype=bool)
+    for x in np.argsort(-worth / np.maximum(price, 1), kind="stable"):
+        if worth[x] > 0 and price[x] - forced[x] <= left:
+            chosen[x] = True
+            left -= int(price[x] - forced[x])
+    out = np.where(chosen[:, None], target, near)
+    rest = np.flatnonzero(~chosen)
+    if left > 0 and len(rest):
+        part = replace(problem, load=np.ascontiguousarray(problem.load[:, rest]))
+        share = min(1.0, (left + int(forced[rest].sum())) / before[rest].size)
+        out[rest] = replan(part, before[rest], share, Deadline.never())
+    return out
 
 
 def _previous(

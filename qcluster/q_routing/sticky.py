@@ -19,7 +19,7 @@ from qcluster.moves import MoveBudget
 from qcluster.q_routing._sticky_kernels import arrange_layer, match_layer, sticky_layers
 from qcluster.q_routing.problem import EMPTY, PlacementProblem, balancedness, gpu_loads
 
-__all__ = ["align", "improve", "moves_between", "repaired", "replan", "take_over"]
+__all__ = ["align", "improve", "kinds", "moves_between", "repaired", "replan", "take_over", "zones"]
 
 Ints = NDArray[np.int64]
 
@@ -37,7 +37,7 @@ def repaired(problem: PlacementProblem, before: Ints) -> Ints:
     usable = _usable(problem)
     slots = before.copy()
     slots[:, ~usable] = EMPTY
-    _repair(problem, slots, usable, *_zones(problem, before))
+    _repair(problem, slots, usable, *zones(problem, before))
     return slots
 
 
@@ -79,7 +79,7 @@ def _search(
     problem: PlacementProblem, slots: Ints, home: Ints, limit: int, deadline: Deadline
 ) -> Ints:
     usable = _usable(problem)
-    zone, area = _zones(problem, slots)
+    zone, area = zones(problem, slots)
     live = np.flatnonzero(problem.speed > 0)
     place = np.full(problem.num_gpus, -1)
     place[live] = np.arange(len(live))
@@ -122,7 +122,7 @@ def align(
     is an assignment problem a layer, solved exactly (Kuhn 1955) when ``exact``, by default up to
     128 GPUs of a kind, and greedily beyond.
     """
-    kind = _kinds(problem)
+    kind = kinds(problem)
     members = [np.flatnonzero(kind == k) for k in range(int(kind.max()) + 1)]
     if exact is None:
         exact = max(map(len, members)) <= _EXACT_GPUS
@@ -139,7 +139,7 @@ def align(
     return out
 
 
-def _kinds(problem: PlacementProblem) -> Ints:
+def kinds(problem: PlacementProblem) -> Ints:
     """(gpus,) a number for each sort of GPU: those of one sort may exchange their names."""
     sort = np.stack([np.diff(problem.slot_start), problem.speed], axis=1)
     if problem.mode == "hierarchical":
@@ -221,7 +221,7 @@ def _repair(
             row[slot], counts[e] = e, 1
 
 
-def _zones(
+def zones(
     problem: PlacementProblem, slots: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Zone of each GPU (gpus,) and of each expert (layers, experts): nodes in hierarchical mode."""

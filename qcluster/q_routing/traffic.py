@@ -19,12 +19,14 @@ from qcluster.q_routing._traffic_kernels import (
 )
 from qcluster.q_routing.problem import EMPTY, Placement, PlacementProblem
 
-__all__ = ["dispatch", "fan_out", "place_by_traffic"]
+__all__ = ["crossing", "dispatch", "fan_out", "place_by_traffic", "read_picks", "visits"]
 
 Ints = NDArray[np.int64]
 
-LOAD_SLACK = 0.02
-"""How far a GPU may lead the others, as a share of the final mean, before picks turn away."""
+LOAD_SLACK = 0.16
+"""How far a GPU may lead the others, as a share of the final mean and divided by the number of
+GPUs, before picks turn away: the more GPUs, the smaller the room that a lead may take.
+"""
 LOAD_WEIGHT = 60.0
 """How strongly they then turn away: 1/60 further, wholly."""
 _PLAN_WEIGHT, _PLAN_SLACK = 20.0, 0.03
@@ -50,7 +52,9 @@ def dispatch(placement: Placement, expert_ids: ArrayLike) -> Ints:
         chosen = np.empty((picks.shape[0], picks.shape[2]), dtype=np.int64)
         row = np.ascontiguousarray(picks[:, x])
         load = np.zeros(len(live))
-        cover_layer(row, on, placement.speed[live], LOAD_WEIGHT, LOAD_SLACK, load, chosen)
+        cover_layer(
+            row, on, placement.speed[live], LOAD_WEIGHT, LOAD_SLACK / len(live), load, chosen
+        )
         out[:, x] = live[chosen]
     return out
 
@@ -61,30 +65,77 @@ def fan_out(gpus: ArrayLike) -> float:
     return float(1 + (np.diff(ordered, axis=-1) != 0).sum(axis=-1).mean())
 
 
-def place_by_traffic(problem: PlacementProblem, trace: ArrayLike) -> Ints:
-    """Slots (layers, num_slots) that keep picks of a token together.
-
-    trace: router picks (tokens, layers, k); at most 4,096 tokens, evenly spaced, are looked at.
+def crossing(gpus: ArrayLike) -> float:
+    """Share of visits, from the second layer on, to a GPU that did not serve the token in the layer
+    before, for (tokens, layers, k).
     """
-    if problem.mode != "global":
-        raise InputError("is for mode 'global' only", field="trace")
+    served = np.asarray(gpus)
+    now, last = served[:, 1:], served[:, :-1]
+    fresh = ~(now[..., :, None] == last[..., None, :]).any(axis=-1)
+    k = now.shape[-1]
+    earlier = (now[..., :, None] == now[..., None, :]) & np.tri(k, k, -1, dtype=bool)
+    first = ~earlier.any(axis=-1)
+    return float((fresh & first).sum() / max(int(first.sum()), 1))
+
+
+def read_picks(problem: PlacementProblem, trace: ArrayLike) -> Ints:
+    """Router picks (tokens, layers, k) that fit the problem: at most 4,096 tokens, evenly spaced.
+
+    Raises InputError when experts or layers are not those of the load.
+    """
     layers, experts = problem.load.shape[1:]
     picks = _picks(trace, experts)
     if picks.shape[1] != layers:
         raise InputError(f"wants {layers} layers, got {picks.shape[1]}", field="trace")
-    picks = picks[:: -(-len(picks) // _FIT_TOKENS)]
+    return picks[:: -(-len(picks) // _FIT_TOKENS)]
+
+
+def place_by_traffic(problem: PlacementProblem, picks: Ints, area: Ints, zone: Ints) -> Ints:
+    """Slots (layers, num_slots) that keep ``picks`` (tokens, layers, k) of a token together.
+
+    ``zone`` (gpus,) and ``area`` (layers, experts): experts stay in their zone, as groups of
+    experts on their node in hierarchical mode.
+    """
+    layers = problem.load.shape[1]
     slots = np.full((layers, problem.num_slots), EMPTY, dtype=np.int64)
-    live = np.flatnonzero(problem.speed > 0)
-    first = problem.slot_start[live]
-    room = np.minimum(problem.slot_start[live + 1] - first, experts)
     total = problem.load.sum(axis=0)
-    for x in range(layers):
-        row = np.ascontiguousarray(picks[:, x])
-        on = _place_layer(row, total[x], room, problem.speed[live], x)
-        for g, begin in enumerate(first):
-            held = np.flatnonzero(on[:, g])
-            slots[x, begin : begin + len(held)] = held
+    for part in range(int(zone.max()) + 1):
+        live = np.flatnonzero((problem.speed > 0) & (zone == part))
+        first = problem.slot_start[live]
+        for x in range(layers):
+            members = np.flatnonzero(area[x] == part)
+            local = np.full(area.shape[1], -1)
+            local[members] = np.arange(len(members))
+            room = np.minimum(problem.slot_start[live + 1] - first, len(members))
+            row = np.ascontiguousarray(local[picks[:, x]])
+            on = _place_layer(row, total[x, members], room, problem.speed[live], x)
+            for g, begin in enumerate(first):
+                held = members[on[:, g]]
+                slots[x, begin : begin + len(held)] = held
     return slots
+
+
+def visits(problem: PlacementProblem, slots: Ints, picks: Ints) -> NDArray[np.float64]:
+    """(layers,) GPUs visited by a token on average, times how far the fullest GPU is ahead of the
+    mean: what a plan by traffic is to keep small.
+    """
+    live = np.flatnonzero(problem.speed > 0)
+    speed, out = problem.speed[live], np.empty(len(slots))
+    served = np.empty((len(picks), picks.shape[2]), dtype=np.int64)
+    for x, row in enumerate(slots):
+        on = _holds(row, problem.gpu_of_slot, problem.load.shape[2], problem.num_gpus)[:, live]
+        load = np.zeros(len(live))
+        number = cover_layer(
+            np.ascontiguousarray(picks[:, x]),
+            on,
+            speed,
+            LOAD_WEIGHT,
+            LOAD_SLACK / len(live),
+            load,
+            served,
+        )
+        out[x] = number / len(picks) * float((load / speed).max() * speed.sum() / load.sum())
+    return out
 
 
 def _place_layer(
@@ -102,7 +153,7 @@ def _place_layer(
         carried = np.zeros(gpus)
         cover_layer(picks, on, speed, _PLAN_WEIGHT, _PLAN_SLACK, carried, served)
         extra_gain(picks, served, on, gain)
-        ahead = carried / speed * (speed.sum() / carried.sum()) - 1
+        ahead = carried / speed * (speed.sum() / max(carried.sum(), 1.0)) - 1
         worth = (gain + 1e-3) * np.maximum(0.05, 1 - 5 * ahead)[None, :]
         worth[:, on.sum(axis=0) >= room] = -1.0
         worth[on] = -1.0

@@ -15,6 +15,9 @@ from qcluster.request import REQUESTS, Request
 
 __all__ = ["KernelRequest", "SolveRequest"]
 
+# Far below the largest double, so that sums of them stay finite.
+Value = Annotated[int | float, Field(ge=-1e100, le=1e100)]
+
 
 class SolveRequest(Request):
     """Minimise offset + sum h_i z_i + sum J_ij z_i z_j over z in {-1, +1}."""
@@ -31,11 +34,11 @@ class SolveRequest(Request):
         "deadline_s": 1.0,
     }
 
-    h: list[float]
+    h: list[Value]
     """Field of each variable, dimensionless."""
-    J: list[list[int | float]] = Field(default_factory=list)
+    J: list[list[Value]] = Field(default_factory=list)
     """Couplings [i, j, value], 0-based; repeated pairs add up."""
-    offset: float = 0.0
+    offset: Value = 0.0
     """Constant part of the energy."""
     groups: list[list[int]] = Field(default_factory=list)
     """Lists of variables of which exactly one is +1."""

@@ -98,6 +98,22 @@ def test_cli_plans_jobs(tmp_path, capsys, data_dir):
     assert "gpu0" not in capsys.readouterr().out.split("Best subsets")[1]
 
 
+def test_cli_writes_what_cluster_managers_read(data_dir, capsys):
+    model = str(data_dir / "nvlink" / "topograph" / "small-tree.yaml")
+    for form, line in (
+        ("slurm-tree", "SwitchName=S3 Nodes=I[34-36]"),
+        ("slurm-block", "BlockName=nvl2 Nodes=I[21-22,25]"),
+        ("slurm-yaml", "topology: tree"),
+        ("k8s-labels", "network.topology.nvidia.com/leaf"),
+    ):
+        assert main(["nvlink", model, "--write", form]) == 0
+        assert line in capsys.readouterr().out
+    assert main(["nvlink", model, "--write", "dot"]) == 2
+    assert "slurm-tree" in capsys.readouterr().err
+    assert main(["nvlink", model, "-k", "3"]) == 0
+    assert "NVLink" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -152,8 +152,6 @@ def test_extra_gain_counts_visits_that_a_copy_saves():
         ({"trace": np.zeros((4, 2))}, "whole numbers"),
         ({"trace": np.zeros((4, 2, 3), dtype=int) + 99}, "outside 0 to 15"),
         ({"trace": np.zeros((4, 3, 3), dtype=int)}, "wants 2 layers"),
-        ({"max_moved": 0.1}, "combined with a trace"),
-        ({"mode": "hierarchical", "num_nodes": 2, "num_groups": 4}, "mode 'global' only"),
     ],
 )
 def test_bad_traces_are_named(change, message):

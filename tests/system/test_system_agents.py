@@ -37,6 +37,7 @@ def applying(tmp_path: Path, gpus: Path) -> Iterator[Server]:
     server = Server(tmp_path, "--telemetry", "nvml", "--apply", "--replicas", "1")
     try:
         server.until(lambda: watts(gpus) != FULL, 150.0)
+        server.until(lambda: server.http.get("/v1/plans/energy/latest").status_code == 200)
         plan = server.http.get("/v1/plans/energy/latest").json()["plan"]
         assert plan["telemetry"]["simulated"] is False
         yield server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +15,7 @@ from qcluster.client import Client
 
 PLANNERS = ("routing", "energy", "nvlink")
 STALL_S, PROXY_STALL_S = 3.0, 10.0
-"""On a machine with a core to spare; the calls' own times are on top."""
-SLACK = 2.0
+"""On a machine with a core to spare."""
 ROLES = [
     ("ray::ServeReplica:qcluster-api", STALL_S),
     ("ray::EnergyPlanner", STALL_S),
@@ -81,6 +81,11 @@ class Load:
                     self.calls += 1
 
 
+def slack() -> float:
+    """How much longer everything takes now: twice, or as the processes that want a core."""
+    return max(2.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def plan_ids(client: Client) -> set[str]:
     return {p["plan_id"] for name in PLANNERS for p in client.history(name, 1000)}
 
@@ -98,7 +103,7 @@ def test_no_call_fails_and_no_plan_is_lost(running: Server, role: str, stall_s: 
                 running.until(lambda calls=calls: load.calls > calls + 20, 60.0)
             time.sleep(3.0)
         assert load.failed == []
-        assert max(load.worst.values()) <= stall_s * SLACK, load.worst
+        assert max(load.worst.values()) <= stall_s * slack(), load.worst
         assert stored <= plan_ids(client)
     running.until(lambda: running.http.get("/readyz").status_code == 200, 90.0)
 
