@@ -50,7 +50,7 @@ class Forecaster:
     it interpolates. ``library`` holds the cluster means of the runs it saw. ``blend`` (horizons,)
     weighs the rich model against the plain one, ``errors`` are cross-fitted scores by horizon.
     ``trust`` is the weight of that blend against ``floor`` before a run shows any error: n runs
-    seen give n / (n + 1).
+    seen give n / (n + 2).
     """
 
     period_s: float
@@ -180,7 +180,7 @@ def fit_grids(
     fitted = [_fit_step(grids, library, step, rounds, seed) for step in steps]
     plain, rich, blend, errors = zip(*fitted, strict=True)
     floor = tuple(_fit_floor(whole, step, rounds, seed) for step in steps)
-    trust = len(whole) / (len(whole) + 1)
+    trust = len(whole) / (len(whole) + 2)
     return Forecaster(
         period_s, tuple(steps), library, plain, rich, floor, np.array(blend), errors, trust
     )
