@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from qcluster.q_energy.problem import Curve
 from qcluster.q_energy.units import units_from_snapshot
 from qcluster.telemetry import Snapshot
 
-__all__ = ["EnergyPlanner"]
+__all__ = ["EnergyPlanner", "limited"]
 
 
 class EnergyPlanner:
@@ -47,15 +48,16 @@ class EnergyPlanner:
     ) -> EnergyPlan:
         """Caps within the budget; NotReady when the snapshot has no topology or no power."""
         del peers  # power is planned first; the others follow it
+        whole, (snapshot, left_out) = snapshot, limited(snapshot)
         units = units_from_snapshot(snapshot, self.config)
         seconds = min(0.5 * deadline.remaining(), 1.0)
-        return plan_units(
+        plan = plan_units(
             units,
             self.config.budget_w,
             self.config,
             ref=TelemetryRef(
-                snapshot_hash=snapshot.hash,
-                age_s=snapshot.age_s(),
+                snapshot_hash=whole.hash,
+                age_s=whole.age_s(),
                 simulated=snapshot.simulated,
             ),
             deadline=deadline,
@@ -63,6 +65,7 @@ class EnergyPlanner:
             previous=previous if isinstance(previous, EnergyPlan) else None,
             schedule=schedule_jobs(snapshot.jobs, self.config, deadline_s=seconds),
         )
+        return dataclasses.replace(plan, warnings=[*left_out, *plan.warnings])
 
     def verify(self, plan: Plan, snapshot: Snapshot) -> None:
         """Raise SolverFailed unless the caps can be set and keep the budget.
@@ -73,6 +76,7 @@ class EnergyPlanner:
         """
         if not isinstance(plan, EnergyPlan):
             raise SolverFailed(f"wants an EnergyPlan, got {type(plan).__name__}")
+        whole, (snapshot, _) = snapshot, limited(snapshot)
         topology = snapshot.topology
         if plan.gpus != topology.gpu_ids:
             raise SolverFailed("the plan's GPUs are not the topology's")
@@ -92,7 +96,7 @@ class EnergyPlanner:
         total = float(caps.sum()) + plan.overhead_w
         if total > plan.budget_w * (1 + 1e-9) + 1e-3:
             raise SolverFailed(f"caps allow {total:g} W, the budget is {plan.budget_w:g} W")
-        if plan.telemetry.snapshot_hash == snapshot.hash:
+        if plan.telemetry.snapshot_hash == whole.hash:
             self._verify_claim(plan, snapshot)
 
     def warm_up(self) -> None:
@@ -110,3 +114,29 @@ class EnergyPlanner:
         most = float(predicted_speed(units, plan.caps_w).sum())
         if plan.throughput > most + 1e-6 * max(1.0, most):
             raise SolverFailed(f"claims throughput {plan.throughput:g}, its caps give {most:g}")
+
+
+def limited(snapshot: Snapshot) -> tuple[Snapshot, list[str]]:
+    """The part of a snapshot whose nodes have known power limits, and what was left out.
+
+    A GPU that somebody pushes readings of, without saying what it is, must not stop the planning
+    of all others.
+    """
+    topology = snapshot.topology
+    known = np.array([node.max_w > 0 for node in topology.nodes], dtype=bool)
+    if known.all():
+        return snapshot, []
+    gpus = known[list(topology.node_of().values())]
+    nodes = tuple(node for node, keep in zip(topology.nodes, known, strict=True) if keep)
+    part = dataclasses.replace(
+        snapshot,
+        topology=dataclasses.replace(topology, nodes=nodes),
+        alive=snapshot.alive[gpus],
+        gpu={name: values[gpus] for name, values in snapshot.gpu.items()},
+        gpu_quality={name: marks[gpus] for name, marks in snapshot.gpu_quality.items()},
+        node={name: values[known] for name, values in snapshot.node.items()},
+        power_w=snapshot.power_w[:, known] if snapshot.power_w.size else snapshot.power_w,
+    )
+    first = topology.nodes[int(np.argmin(known))].id
+    count = int(np.count_nonzero(~gpus))
+    return part, [f"{count} GPUs without known power limits are left out, of '{first}' for one"]
