@@ -34,6 +34,7 @@ class Watcher:
 
         hub = connect(HUB)
         ages, missed, since = [], 0, 0
+        hub.wait(0, 1.0)  # the first snapshot imports what it is made of
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             if (snapshot := hub.wait(since, 1.0)) is None:
