@@ -6,6 +6,7 @@ else. Results go to stdout, progress and logs to stderr, so ``--json`` can be pi
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -52,6 +53,7 @@ def _root(
     """Live telemetry in, certified plans out."""
 
 
+@functools.cache
 def _register() -> None:
     for verb in VERBS:
         if importlib.util.find_spec(f"qcluster.cli.{verb}"):
