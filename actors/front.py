@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import secrets
 import shlex
 import socket
 from pathlib import Path
@@ -68,7 +69,10 @@ def front_environment(directory: Path) -> dict[str, str]:
     script = directory / "haproxy"
     script.write_text(_SCRIPT.format(server=os.getpid(), binary=shlex.quote(binary)))
     script.chmod(0o700)
-    metrics, stats = _free_ports(2)
+    metrics, stats, fallback = _free_ports(3)
+    # Replicas share ports with others' on one machine (SO_REUSEPORT), so the kernel would deal one
+    # server's requests to another's replicas: every server takes a block of its own.
+    block = 20000 + 200 * secrets.randbelow(60)
     chosen = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         # Replicas answer on the loop that reads the request, without a thread in between.
@@ -79,6 +83,9 @@ def front_environment(directory: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(directory / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "metrics.sock"),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(block),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(block + 199),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         # A log line a request, parsed by a Python actor: more work than the request.
