@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from qcluster.deadline import Deadline
 from qcluster.errors import InputError
-from qcluster.q_routing._kernels import place_layers, weigh_layers
+from qcluster.q_routing._kernels import weigh_layers
+from qcluster.q_routing._place_kernels import place_layers
 from qcluster.q_routing.bounds import tighten, time_bound
 from qcluster.q_routing.groups import pair_groups
 from qcluster.q_routing.problem import EMPTY, PlacementProblem
@@ -28,7 +29,7 @@ Ints = NDArray[np.int64]
 _TOLERANCE = 2e-4
 _MAX_SWAPS = 20_000
 # Further from its bound than this, a layer is worth the slower search.
-_FAR = 8e-3
+_FAR = 1e-2
 # Further from its bound than this, a layer is worth the sharper bound.
 _LOOSE = 3e-3
 # Under a deadline one layer may try other copies while tries x slots are fewer, and swap as often.
@@ -49,11 +50,8 @@ def _solve(problem: PlacementProblem, deadline: Deadline) -> tuple[Ints, Floats]
     gpus = np.arange(problem.num_gpus)
     everyone = np.arange(total.shape[1])
     if problem.mode == "global":
-        forced = _fill(problem, total, slots, gpus, None, deadline)
-        if len(problem.load) > 1:
-            return slots, bounds_of(problem)
-        mean = total.sum(axis=1) / problem.speed.sum()
-        return slots, np.maximum(mean, forced / problem.speed.max())[None]
+        floor = _fill(problem, total, slots, gpus, None, deadline)
+        return slots, floor[None] if len(problem.load) == 1 else bounds_of(problem)
     bound = bounds_of(problem)
     per_node = len(gpus) // problem.num_nodes
     groups = everyone.reshape(problem.num_groups, -1)
@@ -80,7 +78,7 @@ def _fill(
     deadline: Deadline,
 ) -> Floats:
     """Place ``members`` (layers, experts of this part; None: all) onto ``gpus``; writes their
-    slots and returns the largest share (layers,) that the number of slots forces.
+    slots and returns a time (layers,) that their fullest GPU needs.
     """
     experts = total.shape[1] if members is None else members.shape[1]
     gpus = gpus[problem.speed[gpus] > 0]
@@ -94,31 +92,31 @@ def _fill(
     start = np.concatenate([[0], np.cumsum(room)]).astype(np.int64)
     where = np.repeat(first - start[:-1], room) + np.arange(start[-1])
     load = total if members is None else np.take_along_axis(total, members, axis=1)
-    local, forced = _by_layer(np.ascontiguousarray(load), start, problem.speed[gpus], deadline)
+    local, floor = _by_layer(np.ascontiguousarray(load), start, problem.speed[gpus], deadline)
     if members is not None:
         named = np.take_along_axis(members, np.maximum(local, 0), axis=1)
         local = np.where(local >= 0, named, EMPTY)
     slots[:, where] = local
-    return forced
+    return floor
 
 
 def _by_layer(load: Floats, start: Ints, speed: Floats, deadline: Deadline) -> tuple[Ints, Floats]:
     """``place_layers``, layer by layer while there is time; the rest is packed only."""
     if deadline.at == np.inf:
-        slots, forced = place_layers(
-            load, start, speed, _TOLERANCE, _MAX_SWAPS, _FAR, int(start[-1])
+        slots, floor = place_layers(
+            load, start, speed, _TOLERANCE, _MAX_SWAPS, _LOOSE, _FAR, int(start[-1])
         )
-        return slots, forced
+        return slots, floor
     size = int(start[-1])
-    slots, forced = np.empty((len(load), size), dtype=np.int64), np.empty(len(load))
+    slots, floor = np.empty((len(load), size), dtype=np.int64), np.empty(len(load))
     swaps, tries = min(_MAX_SWAPS, _SWAPS // size), max(4, _TRIES // size)
     for x in range(len(load)):
         if deadline.expired:
             swaps, tries = 0, 0
-        slots[x : x + 1], forced[x : x + 1] = place_layers(
-            load[x : x + 1], start, speed, _TOLERANCE, swaps, _FAR, tries
+        slots[x : x + 1], floor[x : x + 1] = place_layers(
+            load[x : x + 1], start, speed, _TOLERANCE, swaps, _LOOSE, _FAR, tries
         )
-    return slots, forced
+    return slots, floor
 
 
 def _polish(
