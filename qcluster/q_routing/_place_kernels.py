@@ -205,7 +205,8 @@ def swap_layer(
         best[0] = time[a] * (1.0 - 1e-12)
         best_b = low
         best_i, best_j = _best_swap(a, low, value, start, pace, slots, on, load, best)
-        for b in range(gpus):
+        enough = best_i >= 0 and best[0] <= (time[a] + goal) / 2
+        for b in range(0 if enough else gpus):
             # A pair cannot do better than to finish together.
             if b in (a, low) or (load[a] + load[b]) >= best[0] * (speed[a] + speed[b]):
                 continue
@@ -237,7 +238,8 @@ def _sharper(w: F, low: float, top: float, start: I, speed: F) -> float:
     for g in range(speed.size):
         if start[g + 1] - start[g] != room:
             return low
-    return max(low, crowd_bound(w, low * speed[0], extra, room, top * speed[0]) / speed[0])
+    proven: float = crowd_bound(w, low * speed[0], extra, room, top * speed[0]) / speed[0]
+    return max(low, proven)
 
 
 @njit(cache=True)
@@ -263,10 +265,10 @@ def _again(
 @njit(cache=True)
 def place_layers(
     w: F, start: I, speed: F, tolerance: float, steps: int, loose: float, far: float, tries: int
-) -> tuple[I, F]:
-    """Slots (layers, slots) for loads (layers, experts), and a time (layers,) that the fullest GPU
-    of any placement needs; swaps end ``tolerance`` from it. What ends further than ``loose`` from
-    it is proven with more care.
+) -> tuple[I, F, F]:
+    """Slots (layers, slots) for loads (layers, experts), a time (layers,) that the fullest GPU of
+    any placement needs, and the time of theirs; swaps end ``tolerance`` from the former. What
+    ends further than ``loose`` from it is proven with more care.
 
     A layer that ends further than ``far`` from there is tried again with fewer copies of hot
     experts, up to ``tries`` times: two of their copies may be in each other's way on one GPU, and
@@ -274,7 +276,8 @@ def place_layers(
     """
     layers, experts = w.shape
     gpus, extra = speed.size, start[-1] - experts
-    slots, floor = np.full((layers, start[-1]), -1, dtype=np.int64), np.empty(layers)
+    slots = np.full((layers, start[-1]), -1, dtype=np.int64)
+    floor, reached = np.empty(layers), np.empty(layers)
     trial = np.empty(start[-1], dtype=np.int64)
     for layer in range(layers):
         row = w[layer]
@@ -288,7 +291,7 @@ def place_layers(
         top = (load / speed).max()
         if top > low * (1.0 + loose) and tries > 0:
             low = _sharper(row, low, top, start, speed)
-        floor[layer] = low
+        floor[layer], reached[layer] = low, top
         goal = low * (1.0 + tolerance)
         if top <= goal * (1.0 + far):
             continue
@@ -298,7 +301,7 @@ def place_layers(
             vain += 1
             if 0.0 <= after < top:
                 top, vain = after, 0
-                slots[layer] = trial
+                slots[layer], reached[layer] = trial, after
             if after < 0.0 or vain == _PATIENCE or top <= goal * (1.0 + far):
                 break
-    return slots, floor
+    return slots, floor, reached
