@@ -18,6 +18,7 @@ from qcluster.q_routing._traffic_kernels import (
     pair_counts,
 )
 from qcluster.q_routing.problem import EMPTY, Placement, PlacementProblem
+from qcluster.q_routing.traces import Trace
 
 __all__ = ["crossing", "dispatch", "fan_out", "place_by_traffic", "read_picks", "visits"]
 
@@ -78,13 +79,14 @@ def crossing(gpus: ArrayLike) -> float:
     return float((fresh & first).sum() / max(int(first.sum()), 1))
 
 
-def read_picks(problem: PlacementProblem, trace: ArrayLike) -> Ints:
+def read_picks(problem: PlacementProblem, trace: ArrayLike | Trace) -> Ints:
     """Router picks (tokens, layers, k) that fit the problem: at most 4,096 tokens, evenly spaced.
 
-    Raises InputError when experts or layers are not those of the load.
+    ``trace`` are the picks, or a ``Trace`` that holds them. Raises InputError when experts or
+    layers are not those of the load.
     """
     layers, experts = problem.load.shape[1:]
-    picks = _picks(trace, experts)
+    picks = _picks(trace.expert_ids if isinstance(trace, Trace) else trace, experts)
     if picks.shape[1] != layers:
         raise InputError(f"wants {layers} layers, got {picks.shape[1]}", field="trace")
     return picks[:: -(-len(picks) // _FIT_TOKENS)]
