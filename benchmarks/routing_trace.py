@@ -3,9 +3,10 @@
     python benchmarks/routing_trace.py trace.npz [--minutes 5] [--tokens 4096] [--seed 0]
 
 A byte-level transformer with a mixture of experts in each of its 4 layers (32 experts, top 2,
-balanced without a loss by Wang et al.'s bias, 2024) learns the sources of Python's standard library
-on the CPU. Files that it never saw are then routed, and every token's picks, gate weights, full
-gate logits and hidden states are recorded. ``qcluster place --trace`` and ``place_experts`` take it.
+balanced without a loss by Wang et al.'s bias, 2024) learns the sources of Python's standard
+library on the CPU. Files that it never saw are then routed, and every token's picks, gate weights,
+full gate logits and hidden states are recorded. ``qcluster place --trace`` and ``place_experts``
+take the file.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from torch.nn import functional
 from qcluster.q_routing import Recorder, Trace, replay, simulate
 
 LAYERS, WIDTH, HEADS, EXPERTS, TOP, CONTEXT = 4, 96, 4, 32, 2, 128
-BATCH, BIAS_STEP = 8, 0.001
+BATCH, BIAS_STEP = 8, 0.005
 
 
 class Experts(nn.Module):
@@ -128,7 +129,7 @@ def record(model: Model, files: list[np.ndarray], tokens: int) -> Trace:
     model.eval()
     recorder = Recorder(LAYERS, EXPERTS, TOP, limit=10 * tokens, logits=True, hidden=True)
     files = [text for text in files if len(text) >= CONTEXT]
-    share = max(1, tokens // CONTEXT // len(files))
+    share = -(-tokens // (CONTEXT * len(files)))
     lengths: list[int] = []
     for text in files:
         parts = min(share, len(text) // CONTEXT)

@@ -73,8 +73,8 @@ def place_experts(
     trace: router picks (tokens, layers, k), or a ``Trace``. Experts that are picked together then
         stand together, so that a token visits few GPUs (see ``dispatch``), at some cost in
         equal-split balance, and GPUs of a new plan are named so that tokens stay where the layer
-        before served them. Under ``max_moved`` whole layers take the new plan, those first that gain most for each
-        slot moved; what is left of the budget goes to load.
+        before served them. Under ``max_moved`` whole layers take the new plan, those
+        first that gain most for each slot moved; what is left of the budget goes to load.
     slots_per_gpu: (num_gpus,) slots of each GPU, adding up to ``num_slots``.
     speed: (num_gpus,) relative speeds. alive: (num_gpus,) False for GPUs that take nothing.
     fabric: GPUs and links (see ``FabricLike``). GPUs alike in speed and slots then exchange what
