@@ -31,6 +31,7 @@ from qcluster.q_routing.sticky import (
     align,
     kinds,
     moves_between,
+    new_copies,
     repaired,
     replan,
     take_over,
@@ -122,11 +123,16 @@ def place(
     """
     if before is None:
         return _result(problem, *solve(problem, deadline), before)
-    near = replan(problem, before, max_moved, deadline.share(0.4))
-    bound = bounds_of(problem)
-    if not deadline.expired:
-        target, bound = solve(problem, deadline.share(0.5))
-        near = take_over(problem, before, max_moved, target, near, deadline)
+    if (
+        deadline.at < np.inf
+        and new_copies(problem, before) > MoveBudget.of(before, max_moved).limit
+    ):
+        # A plan made without looking back would cost more moves than there are.
+        near = replan(problem, before, max_moved, deadline.share(0.9))
+        return _result(problem, near, bounds_of(problem), before)
+    target, bound = solve(problem, deadline.share(0.4))
+    near = replan(problem, before, max_moved, deadline.share(0.5))
+    near = take_over(problem, before, max_moved, target, near, deadline)
     return _result(problem, near, bound, before)
 
 
