@@ -23,6 +23,7 @@ from deployments.jobs import job_routes
 from deployments.limits import BodyLimits, BodyMiddleware
 from deployments.page import UI
 from deployments.plan_cache import PlanCache
+from deployments.plan_reads import CONDITION, HEADERS, UNCHANGED, PlanReads
 from deployments.problems import Overloaded
 from deployments.questions import PATIENCE_S, REQUESTS, WARM_UP_S, SolverPool
 from deployments.replay import PARAMETER, Replay
@@ -76,6 +77,8 @@ def create_api(services: Services) -> FastAPI:
     app.add_middleware(BodyMiddleware, limits=services.limits)
     app.add_middleware(BearerGuard, digest=services.token_sha256)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(PlanReads, cache=plans, digest=services.token_sha256)
+    app.state.plans = plans
     app.include_router(_page_routes(services, plans))
     app.include_router(_plan_routes(services, plans), prefix="/v1/plans", tags=["plans"])
     app.include_router(_telemetry_routes(services), prefix="/v1/telemetry", tags=["telemetry"])
@@ -138,12 +141,18 @@ def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
         # Once filled the cache answers from memory; only before that is there anything to wait for.
         return text(*arguments) if cache.filled else await run_in_threadpool(text, *arguments)
 
-    @router.get("", response_model=dict[str, Any])
+    conditional: dict[str, Any] = {
+        "response_model": dict[str, Any],
+        "openapi_extra": {"parameters": [CONDITION]},
+        "responses": {200: {"headers": HEADERS}, **UNCHANGED},
+    }
+
+    @router.get("", **conditional)
     async def plans() -> Response:
         """The latest plan of every planner, null where there is none yet."""
         return Response(await read(cache.all_json), media_type="application/json")
 
-    @router.get("/{planner}/latest", response_model=dict[str, Any])
+    @router.get("/{planner}/latest", **conditional)
     async def latest(planner: str) -> Response:
         """The plan that is safe to carry out now, marked when it is stale, and why."""
         text = await read(cache.latest_json, known(planner))
@@ -166,6 +175,15 @@ def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
         """What the plan changes against its planner's plan before it, or against another."""
         new = store.get(plan_id)
         return JSONResponse(diff_plans(store.get(against or store.before(plan_id)), new))
+
+    @router.get("/{planner}/{plan_id}", **conditional)
+    def stored(planner: str, plan_id: str) -> Response:
+        """One stored plan, as it was made."""
+        plan = store.get(plan_id)
+        if plan["planner"] != known(planner):
+            raise NotFound(f"no plan '{plan_id}' of {planner}")
+        headers = {"ETag": f'"{plan_id}"'}
+        return Response(json.dumps(plan), headers=headers, media_type="application/json")
 
     @router.post(
         "/{plan_id}/apply", response_model=dict[str, Any], responses=problems.responses(409)

@@ -84,8 +84,11 @@ class Api:
 
     def __serve_build_asgi_app__(self) -> Any:
         from deployments.api import create_api
+        from deployments.plan_reads import read_early
 
-        return create_api(self.services)
+        app = create_api(self.services)
+        read_early(app.state.plans, self.services.token_sha256)
+        return app
 
     def __del__(self) -> None:
         if hasattr(self, "services"):

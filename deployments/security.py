@@ -27,6 +27,7 @@ __all__ = [
     "SecurityHeaders",
     "declare",
     "read_token",
+    "refusal",
     "token_digest",
 ]
 
@@ -85,22 +86,24 @@ class BearerGuard:
         if not self.digest or not guarded:
             await self.app(scope, receive, send)
             return
-        detail, challenge = self._refusal(scope)
+        detail, challenge = refusal(scope, self.digest)
         if not detail:
             await self.app(scope, receive, send)
             return
         await problem(401, detail, headers={"WWW-Authenticate": challenge})(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> tuple[str, str]:
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) != 1:
-            return "send the header 'Authorization: Bearer TOKEN'", 'Bearer realm="qcluster"'
-        kind, _, token = given[0].partition(b" ")
-        digest = hashlib.sha256(token.strip()).hexdigest()
-        if kind.lower() == b"bearer" and hmac.compare_digest(digest, self.digest):
-            return "", ""
-        challenge = 'Bearer realm="qcluster", error="invalid_token"'
-        return "this is not the token of this server", challenge
+
+def refusal(scope: Scope, digest: str) -> tuple[str, str]:
+    """Why a request does not carry the token, and the challenge to it; both empty if it does."""
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(given) != 1:
+        return "send the header 'Authorization: Bearer TOKEN'", 'Bearer realm="qcluster"'
+    kind, _, token = given[0].partition(b" ")
+    found = hashlib.sha256(token.strip()).hexdigest()
+    if kind.lower() == b"bearer" and hmac.compare_digest(found, digest):
+        return "", ""
+    challenge = 'Bearer realm="qcluster", error="invalid_token"'
+    return "this is not the token of this server", challenge
 
 
 class SecurityHeaders:
