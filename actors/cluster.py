@@ -24,7 +24,7 @@ from actors.node_agent import NodeAgent
 from actors.planner_host import PlannerHost
 from actors.planners import HOSTS
 from actors.store import PlanStore
-from qcluster.errors import NotReady, QClusterError
+from qcluster.errors import NotFound, NotReady, QClusterError
 from qcluster.telemetry.sources.nvml import driver_state
 
 __all__ = ["Agents", "Remote", "connect", "start_cluster", "stop_cluster"]
@@ -118,6 +118,26 @@ class Agents:
         except NotReady:
             return {}
         return {name: self._one(node_id) for node_id, name in nodes.items()}
+
+    def undo(self, plan_id: str, *, dry_run: bool) -> dict[str, Any]:
+        """Have every node that carried a plan out put back what stood before it.
+
+        Gives by node what its agent did, or ``{error}``; see ``NodeAgent.undo``.
+        """
+        done: dict[str, Any] = {}
+        for node_id, name in connect(KEEPER, 5.0).health()["agents"].items():
+            try:
+                done[name] = connect(agent_name(node_id), 15.0).undo(plan_id, dry_run=dry_run)
+            except NotFound:
+                continue
+            except QClusterError as error:
+                done[name] = {"error": str(error)}
+        return done
+
+    def resume(self) -> None:
+        """Have agents carry plans out again after an ``undo``. Raises NotReady."""
+        for node_id in connect(KEEPER, 5.0).health()["agents"]:
+            connect(agent_name(node_id), 5.0).resume()
 
     def _one(self, node_id: str) -> dict[str, Any]:
         try:

@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from deployments import problems, security
 from deployments.bodies import check_depth, read_object
-from deployments.carry_out import apply_report
+from deployments.carry_out import apply_report, restore_report
 from deployments.jobs import job_routes
 from deployments.limits import BodyLimits, BodyMiddleware
 from deployments.page import UI
@@ -132,11 +132,6 @@ def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
     router = APIRouter(responses=problems.responses(404, 422, 503))
     store = services.store
 
-    def known(planner: str) -> str:
-        if planner not in PLANNERS:
-            raise NotFound(f"no planner '{planner}'; there are: {', '.join(PLANNERS)}")
-        return planner
-
     async def read(text: Callable[..., bytes | None], *arguments: str) -> bytes | None:
         # Once filled the cache answers from memory; only before that is there anything to wait for.
         return text(*arguments) if cache.filled else await run_in_threadpool(text, *arguments)
@@ -155,7 +150,7 @@ def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
     @router.get("/{planner}/latest", **conditional)
     async def latest(planner: str) -> Response:
         """The plan that is safe to carry out now, marked when it is stale, and why."""
-        text = await read(cache.latest_json, known(planner))
+        text = await read(cache.latest_json, _known(planner))
         if text is None:
             raise NotReady(f"{planner}: {cache.latest(planner)['alarm']}")
         return Response(text, media_type="application/json")
@@ -163,7 +158,7 @@ def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
     @router.get("/{planner}/history")
     def history(planner: str, limit: int = Query(100, ge=1, le=1000)) -> dict[str, Any]:
         """Summaries of the stored plans, newest first."""
-        return {"plans": store.history(known(planner), limit)}
+        return {"plans": store.history(_known(planner), limit)}
 
     @router.get("/{plan_id}/explain")
     def explained(plan_id: str) -> dict[str, Any]:
@@ -176,25 +171,57 @@ def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
         new = store.get(plan_id)
         return JSONResponse(diff_plans(store.get(against or store.before(plan_id)), new))
 
-    @router.get("/{planner}/{plan_id}", **conditional)
     def stored(planner: str, plan_id: str) -> Response:
         """One stored plan, as it was made."""
-        plan = store.get(plan_id)
-        if plan["planner"] != known(planner):
-            raise NotFound(f"no plan '{plan_id}' of {planner}")
         headers = {"ETag": f'"{plan_id}"'}
-        return Response(json.dumps(plan), headers=headers, media_type="application/json")
+        return JSONResponse(_found(store, planner, plan_id), headers=headers)
 
-    @router.post(
-        "/{plan_id}/apply", response_model=dict[str, Any], responses=problems.responses(409)
-    )
-    def apply(plan_id: str) -> JSONResponse:
+    router.get("/{planner}/{plan_id}", **conditional)(stored)
+    _add_carrying_out(router, services, cache)
+    return router
+
+
+def _add_carrying_out(router: APIRouter, services: Services, cache: PlanCache) -> None:
+    def apply(planner: str, plan_id: str, dry_run: bool = Query(False)) -> JSONResponse:
         """What carrying the plan out sets: a dry run unless the server was started to apply."""
         current = cache.latest("energy")["plan"]
-        plan = store.get(plan_id)
-        return JSONResponse(apply_report(plan, current, services.agents, apply=services.apply))
+        wanted = services.apply and not dry_run
+        plan = _found(services.store, planner, plan_id)
+        return JSONResponse(apply_report(plan, current, services.agents, apply=wanted))
 
-    return router
+    def restore(planner: str, plan_id: str, dry_run: bool = Query(False)) -> JSONResponse:
+        """Undo a plan that was carried out: a dry run unless the server was started to apply.
+
+        Puts back what stood before it. Newer plans are not carried out until one is applied.
+        """
+        wanted = services.apply and not dry_run
+        plan = _found(services.store, planner, plan_id)
+        return JSONResponse(restore_report(plan, services.agents, apply=wanted))
+
+    def apply_by_id(plan_id: str, dry_run: bool = Query(False)) -> JSONResponse:
+        """The same without the planner's name."""
+        return apply(services.store.get(plan_id)["planner"], plan_id, dry_run)
+
+    conflict: dict[str, Any] = {
+        "response_model": dict[str, Any],
+        "responses": problems.responses(409),
+    }
+    router.post("/{plan_id}/apply", **conflict)(apply_by_id)
+    router.post("/{planner}/{plan_id}/apply", **conflict)(apply)
+    router.post("/{planner}/{plan_id}/restore", **conflict)(restore)
+
+
+def _known(planner: str) -> str:
+    if planner not in PLANNERS:
+        raise NotFound(f"no planner '{planner}'; there are: {', '.join(PLANNERS)}")
+    return planner
+
+
+def _found(store: Any, planner: str, plan_id: str) -> dict[str, Any]:
+    plan: dict[str, Any] = store.get(plan_id)
+    if plan["planner"] != _known(planner):
+        raise NotFound(f"no plan '{plan_id}' of {planner}")
+    return plan
 
 
 def _telemetry_routes(services: Services) -> APIRouter:
