@@ -129,7 +129,7 @@ def _page_routes(services: Services, plans: PlanCache) -> APIRouter:
 
 
 def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
-    router = APIRouter(responses=problems.responses(404, 422, 503))
+    router = APIRouter(responses=problems.responses(503))
     store = services.store
 
     async def read(text: Callable[..., bytes | None], *arguments: str) -> bytes | None:
@@ -139,15 +139,16 @@ def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
     conditional: dict[str, Any] = {
         "response_model": dict[str, Any],
         "openapi_extra": {"parameters": [CONDITION]},
-        "responses": {200: {"headers": HEADERS}, **UNCHANGED},
     }
+    known = {200: {"headers": HEADERS}, **UNCHANGED}
+    one = {**known, **problems.responses(404)}
 
-    @router.get("", **conditional)
+    @router.get("", responses=known, **conditional)
     async def plans() -> Response:
         """The latest plan of every planner, null where there is none yet."""
         return Response(await read(cache.all_json), media_type="application/json")
 
-    @router.get("/{planner}/latest", **conditional)
+    @router.get("/{planner}/latest", responses=one, **conditional)
     async def latest(planner: str) -> Response:
         """The plan that is safe to carry out now, marked when it is stale, and why."""
         text = await read(cache.latest_json, _known(planner))
@@ -155,17 +156,21 @@ def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
             raise NotReady(f"{planner}: {cache.latest(planner)['alarm']}")
         return Response(text, media_type="application/json")
 
-    @router.get("/{planner}/history")
+    @router.get("/{planner}/history", responses=problems.responses(404, 422))
     def history(planner: str, limit: int = Query(100, ge=1, le=1000)) -> dict[str, Any]:
         """Summaries of the stored plans, newest first."""
         return {"plans": store.history(_known(planner), limit)}
 
-    @router.get("/{plan_id}/explain")
+    @router.get("/{plan_id}/explain", responses=problems.responses(404))
     def explained(plan_id: str) -> dict[str, Any]:
         """Why the plan is as it is: solver, bound, gap, baselines, telemetry."""
         return explain(store.get(plan_id))
 
-    @router.get("/{plan_id}/diff", response_model=dict[str, Any])
+    @router.get(
+        "/{plan_id}/diff",
+        response_model=dict[str, Any],
+        responses={**problems.responses(404), **problems.senseless("plans of two planners")},
+    )
     def diff(plan_id: str, against: str | None = Query(None, max_length=100)) -> JSONResponse:
         """What the plan changes against its planner's plan before it, or against another."""
         new = store.get(plan_id)
@@ -176,7 +181,7 @@ def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
         headers = {"ETag": f'"{plan_id}"'}
         return JSONResponse(_found(store, planner, plan_id), headers=headers)
 
-    router.get("/{planner}/{plan_id}", **conditional)(stored)
+    router.get("/{planner}/{plan_id}", responses=one, **conditional)(stored)
     _add_carrying_out(router, services, cache)
     return router
 
@@ -204,7 +209,7 @@ def _add_carrying_out(router: APIRouter, services: Services, cache: PlanCache) -
 
     conflict: dict[str, Any] = {
         "response_model": dict[str, Any],
-        "responses": problems.responses(409),
+        "responses": problems.responses(404, 409, 422),
     }
     router.post("/{plan_id}/apply", **conflict)(apply_by_id)
     router.post("/{planner}/{plan_id}/apply", **conflict)(apply)
@@ -227,7 +232,7 @@ def _found(store: Any, planner: str, plan_id: str) -> dict[str, Any]:
 def _telemetry_routes(services: Services) -> APIRouter:
     from qcluster.telemetry.sources.push import parse_samples
 
-    router = APIRouter(responses=problems.responses(422, 503))
+    router = APIRouter(responses=problems.responses(503))
 
     @router.get("/latest")
     def latest() -> dict[str, Any]:
@@ -241,7 +246,14 @@ def _telemetry_routes(services: Services) -> APIRouter:
             "health": services.hub.health(),
         }
 
-    @router.post("", responses=problems.responses(408, 413), openapi_extra=_samples_body())
+    @router.post(
+        "",
+        responses={
+            **problems.responses(408, 413),
+            **problems.senseless("a document of no kind that is known, an unknown metric or unit"),
+        },
+        openapi_extra=_samples_body(),
+    )
     async def push(request: Request) -> dict[str, int]:
         """Take in samples: a JSON object, a list, or JSON lines."""
         body = await request.body()
@@ -285,7 +297,11 @@ def _add_question(app: FastAPI, services: Services, question: type[Question]) ->
         },
         responses={
             200: {"content": {"application/json": {"schema": result}}},
-            **problems.responses(408, 413, 422, 429, 501, 503),
+            **problems.responses(408, 413, 429, 501, 503),
+            **problems.senseless(
+                "numbers that describe no problem, such as lengths that differ, indices of what "
+                "is not there, cycles, or more of something than there is room for"
+            ),
         },
     )
 

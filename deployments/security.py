@@ -138,10 +138,21 @@ def declare(app: FastAPI, *, guarded: bool) -> None:
             document = made()
             models = document.setdefault("components", {}).setdefault("schemas", {})
             models.update(getattr(app.state, "models", {}))
+            _drop_defaults(document)
             _add_scheme(document, required=guarded)
         return made()
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _drop_defaults(document: dict[str, Any]) -> None:
+    """Leave out the 422 of a form of its own that FastAPI puts at every route with a parameter."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
 
 
 def _add_scheme(document: dict[str, Any], *, required: bool) -> None:

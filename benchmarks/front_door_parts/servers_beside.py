@@ -74,7 +74,7 @@ def latencies(http: httpx.Client, url: str, count: int) -> list[float]:
 def throughput(url: str, seconds: float) -> float:
     """Requests a second that a load generator of its own process gets through, 16 at a time."""
     address = httpx.URL(url)
-    code = (Path(__file__).parent / "front_door_parts" / "load.py").as_posix()
+    code = (Path(__file__).parent / "load.py").as_posix()
     done = subprocess.run(
         [sys.executable, code, str(address.port), address.path, str(CLIENTS), str(seconds)],
         capture_output=True, text=True, check=True,
