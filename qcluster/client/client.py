@@ -229,7 +229,7 @@ class Client:
         return found
 
     def cancel(self, job_id: str) -> dict[str, Any]:
-        """End a job and forget it; its last state. Raises NotFound when it is not there."""
+        """End a job and forget it; its last state, also when asked again. Raises NotFound."""
         found: dict[str, Any] = self._transport.request("DELETE", f"/v1/jobs/{job_id}").json()
         return found
 

@@ -145,6 +145,22 @@ def test_an_error_without_a_document_is_still_said(scripted: Make) -> None:
         transport.request("GET", "/x")
 
 
+def test_a_strange_404_of_a_server_that_has_answered_is_its_restart(scripted: Make) -> None:
+    server, transport, _ = scripted(OK, (404, {}, b"not found"), OK)
+    transport.request("GET", "/x")
+    assert transport.request("GET", "/x").status_code == 200
+    assert len(server.seen) == 3
+
+
+def test_its_own_404_is_an_answer_whenever_it_comes(scripted: Make) -> None:
+    own = {"Content-Type": "application/problem+json"}
+    server, transport, _ = scripted(OK, (404, own, b'{"detail": "no plan"}'))
+    transport.request("GET", "/x")
+    with pytest.raises(NotFound, match="no plan"):
+        transport.request("GET", "/x")
+    assert len(server.seen) == 2
+
+
 def test_patience_ends(scripted: Make) -> None:
     server, transport, _ = scripted((503, {}, b""), patience_s=0.0)
     with pytest.raises(NotReady):
