@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.agents import AgentKeeper
-from actors.environment import NAMESPACE
+from actors.environment import NAMESPACE, STATE_LABEL
 from actors.hub import TelemetryHub
 from actors.jobs import JobDesk
 from actors.node_agent import NodeAgent
@@ -152,6 +152,16 @@ def agent_name(node_id: str) -> str:
     return f"node-agent-{node_id}"
 
 
+def _here() -> dict[str, Any]:
+    """Options that let an actor run on this node and on no other."""
+    node_id = ray.get_runtime_context().get_node_id()
+    labels = {node["NodeID"]: node["Labels"] for node in ray.nodes()}
+    label = labels[node_id].get(STATE_LABEL)
+    if label is None:
+        return {"scheduling_strategy": _on(node_id)}
+    return {"label_selector": {STATE_LABEL: label}}
+
+
 def _on(node_id: str) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
@@ -174,15 +184,16 @@ def start_cluster(
 ) -> None:
     """Start hub, store and planners; those that are up already stay as they are.
 
-    The store is tied to this node, because the state directory is on its disk. With ``agents``
+    The store is tied to this node, because the state directory is on its disk: by the node's
+    label, which a node that comes back has again, or by its id where it has none. With ``agents``
     every node that has GPUs gets a ``NodeAgent``, which sets power limits only if ``apply``;
     ``stand_in`` is the source that runs until one of them delivers.
     """
-    here = _on(ray.get_runtime_context().get_node_id())
+    here = _here()
     hosts = tuple(planners)
     _actor(TelemetryHub, HUB).remote(tuple(telemetry), stand_in=stand_in)
-    _actor(PlanStore, STORE, scheduling_strategy=here).remote(str(state_dir), hosts)
-    _actor(JobDesk, JOBS, scheduling_strategy=here).remote(str(state_dir))
+    _actor(PlanStore, STORE, **here).remote(str(state_dir), hosts)
+    _actor(JobDesk, JOBS, **here).remote(str(state_dir))
     for name in hosts:
         host: type[PlannerHost] = HOSTS[name]
         config = dict((configs or {}).get(name, {}))

@@ -252,9 +252,8 @@ class JobDesk:
             )
 
     def _gone(self, job_id: str) -> bool:
-        state: str = self._db.execute("SELECT state FROM jobs WHERE id = ?", (job_id,)).fetchone()[
-            0
-        ]
+        query = "SELECT state FROM jobs WHERE id = ?"
+        state = str(self._db.execute(query, (job_id,)).fetchone()["state"])
         return state == "cancelled" or state.startswith(_FORGOTTEN)
 
     def _view(self, job_id: str) -> dict[str, Any]:
