@@ -62,10 +62,10 @@ class Remote:
                 self._handle = ray.get_actor(self._name, namespace=NAMESPACE)
             reference = getattr(self._handle, method).remote(*args, **kwargs)
             return ray.get(reference, timeout=self._timeout_s)
-        except QClusterError:
-            raise
-        except (RayError, ValueError, TimeoutError) as error:
-            cause = getattr(error, "cause", None)
+        except (QClusterError, RayError, ValueError, TimeoutError) as error:
+            # An error that comes from an actor is Ray's, whatever class it claims to be, and its
+            # text is a traceback; what was raised over there is its cause.
+            cause = getattr(error, "cause", error)
             if isinstance(cause, QClusterError):
                 raise cause from None
             self._handle = None

@@ -55,8 +55,9 @@ def settings(server: Server) -> tuple[str, int]:
                     allowed.append(status)
             later = ["503"] if "503" in allowed else []
             lines += [
-                "[[operations]]", f"include-path = {json.dumps(path)}",
-                f"include-method = {json.dumps(method.upper())}", "[operations.checks]",
+                "[[operations]]",
+                f"include-name = {json.dumps(f'{method.upper()} {path}')}",
+                "[operations.checks]",
                 f"positive_data_acceptance.expected-statuses = {json.dumps(allowed)}",
                 "not_a_server_error.expected-statuses = "
                 + json.dumps(["2xx", "3xx", "4xx", *later]),
