@@ -1,4 +1,4 @@
-"""The live planner at scale: the deadline holds in CPU time, and every plan is a valid one."""
+"""The live planner at scale: after its deadline it begins nothing, and every plan is valid."""
 
 import math
 
