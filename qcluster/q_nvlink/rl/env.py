@@ -128,13 +128,17 @@ class FlowEnv:
     def close(self) -> None:
         """Nothing to free."""
 
+    def open_paths(self) -> NDArray[np.bool_]:
+        """(R,) which paths have no lost link."""
+        return np.asarray(np.append(self.alive, True)[self.paths.steps].all(axis=1))
+
     def clean(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """(R,) shares over the paths that are up, each demand's summing to 1.
 
         Raises Infeasible when a demand has lost all its paths.
         """
         paths = self.paths
-        open_now = np.append(self.alive, True)[paths.steps].all(axis=1)
+        open_now = self.open_paths()
         total = np.add.reduceat(np.where(open_now, weights, 0.0), paths.first)
         if (total <= 0).any():  # a demand whose weights are all on lost paths: the shortest open
             ways = np.add.reduceat(open_now.astype(np.float64), paths.first)
