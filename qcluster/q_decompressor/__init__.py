@@ -1,0 +1,14 @@
+"""Decompression of ``.qct`` blobs: checked before memory is taken, verified before it is returned."""
+
+from __future__ import annotations
+
+from qcluster.q_decompressor.config import DecompressorConfig
+from qcluster.q_decompressor.decompress import (
+    BlobInfo,
+    DecodeReport,
+    TensorInfo,
+    decompress,
+    inspect,
+)
+
+__all__ = ["BlobInfo", "DecodeReport", "DecompressorConfig", "TensorInfo", "decompress", "inspect"]
