@@ -38,12 +38,14 @@ WEIGHT_SETS = 64 + 8
 MAX_CLASS = 63
 # Scale 0 of floating-point words is this class: the scales are the 16 octaves from there on.
 FLOAT_BIAS = 47
+INTEGER_BIAS = -3
 
 
 @inline
 def _code_class(
-    low: int, span: int, pos: int, enc: int, buf: U16, T: U32, W: I64, cls: int, bias: int, s1: int, s2: int, s3: int, parity: int,
-    dense: int, limit: int, rates: I64, squash: I64, stretch: I64,
+    low: int, span: int, pos: int, enc: int, buf: U16, T: U32, W: I64, cls: int, bias: int,
+    s1: int, s2: int, s3: int, parity: int, dense: int, limit: int, rates: I64, squash: I64,
+    stretch: I64,
 ) -> Coder:  # fmt: skip
     """The class, by asking "at least t?" from where the scale points up or down."""
     start = max((s1 >> 2) + bias, 1)
@@ -59,9 +61,9 @@ def _code_class(
             slow = min(max(t - (s3 >> 2) - bias + 8, 0), 15) * 2 + up
             both = min(max(s2 - s1 + 16, 0), 31) * 2 + (1 if s3 > s2 else 0)
             low, span, pos, bit = code_mixed(
-                low, span, pos, enc, buf, T, a, _ONE + base + s2 * 32 + there, 2 * _ONE + base + s3 * 32 + slow,
-                3 * _ONE + base + both * 32 + step, W, parity * 32 + step, bit,
-                limit, rates, squash, stretch,
+                low, span, pos, enc, buf, T, a, _ONE + base + s2 * 32 + there,
+                2 * _ONE + base + s3 * 32 + slow, 3 * _ONE + base + both * 32 + step, W,
+                parity * 32 + step, bit, limit, rates, squash, stretch,
             )  # fmt: skip
         else:
             low, span, pos, bit = code_plain(low, span, pos, enc, buf, T, a, bit, limit, rates)
@@ -98,109 +100,126 @@ def _code_mantissa(
     return low, span, pos, (head << rest) | tail
 
 
+@inline
+def _local_scales(
+    s1: int, first_row: bool, fast: int, slow: int, over: int, corner: int, beside: int, column: int
+) -> tuple[int, int]:
+    """What the neighbours show, and what row and column have shown so far."""
+    seen = fast if fast >= 0 else 16 * s1
+    s2 = seen >> 4 if first_row else (7 * seen + 16 * (3 * over + corner + beside) + 96) // 192
+    seen = slow if slow >= 0 else 16 * s1
+    s3 = (seen + (seen if first_row else column)) >> 5
+    return min(s2, SCALES - 1), min(s3, SCALES - 1)
+
+
+@inline
+def _float_word(
+    low: int, span: int, pos: int, enc: int, buf: U16, T: U32, word: int, cls: int, s1: int,
+    mantissa: int, lowest: int, exponent: int, limit: int, rates: I64,
+) -> tuple[int, int, int, int, int]:  # fmt: skip
+    """What follows the class of a floating-point word; the state, the word and its level."""
+    field = cls + lowest
+    if cls == 0:
+        low, span, pos, field = code_raw(low, span, pos, enc, buf, word >> mantissa, exponent)
+    low, span, pos, body = _code_mantissa(
+        low, span, pos, enc, buf, T, cls, s1 + 4 * FLOAT_BIAS, word & ((1 << mantissa) - 1),
+        mantissa, limit, rates,
+    )  # fmt: skip
+    low, span, pos, sign = code_raw(low, span, pos, enc, buf, word >> (mantissa + exponent), 1)
+    level = max(4 * (cls - FLOAT_BIAS) + ((body << 2) >> mantissa), 0)
+    return low, span, pos, (((sign << exponent) | field) << mantissa) | body, level
+
+
+@inline
+def _integer_word(
+    low: int, span: int, pos: int, enc: int, buf: U16, T: U32, word: int, value: int, cls: int,
+    s1: int, kind: int, parity: int, limit: int, rates: I64,
+) -> tuple[int, int, int, int, int]:  # fmt: skip
+    """What follows the class of an integer; the state, the integer and its level."""
+    level = 4 * cls + 8
+    if cls > 1:
+        top = 1 << (cls - 1)
+        low, span, pos, body = _code_mantissa(
+            low, span, pos, enc, buf, T, cls, s1 + 4 * INTEGER_BIAS, value & (top - 1), cls - 1,
+            limit, rates,
+        )  # fmt: skip
+        value = top | body
+        level += (body << 2) >> (cls - 1)
+    else:
+        value = cls
+    if kind == 1:
+        value = 2 * value + parity
+    sign = 1 if word < 0 else 0
+    if value > 0:
+        low, span, pos, sign = code_plain(
+            low, span, pos, enc, buf, T, 4 * _ONE + 2 * _MANTISSA + parity, sign, limit, rates
+        )
+    return low, span, pos, -value if sign else value, level
+
+
+@inline
+def _class_of(word: int, kind: int, mantissa: int, lowest: int, exponent: int) -> int:
+    """The class of a word that is to be encoded; 0 for an exponent out of the common range."""
+    if kind == 2:
+        cls = ((word >> mantissa) & ((1 << exponent) - 1)) - lowest
+        return cls if 0 < cls < MAX_CLASS else 0
+    value = abs(word) >> (1 if kind == 1 else 0)
+    cls = 0
+    while (value >> cls) > 0:
+        cls += 1
+    return cls
+
+
 @njit
 def code_plane(
     enc: int, words: I64, rows: int, cols: int, buf: U16, T: U32, W: I64, row_scale: I64,
-    column_scale: I64, above: I64, column: I64, shape: I64, next_state: I64, rates: I64, squash: I64, stretch: I64,
+    column_scale: I64, above: I64, column: I64, shape: I64, next_state: I64, rates: I64,
+    squash: I64, stretch: I64,
 ) -> int:  # fmt: skip
-    """Encode or decode ``words`` (rows * cols,) in place; returns the 16-bit words of ``buf`` used.
+    """Encode or decode ``words`` (rows * cols,) in place; returns the words of ``buf`` used.
 
     ``shape`` is kind, dense, limit, mantissa bits, lowest exponent, exponent bits. ``next_state``
-    (states, 2) is the trellis: where parity bit 1 of k leads.
+    (states, 2) is the trellis: where bit 1 of k leads. ``above`` and ``column`` (cols,) are room.
     """
-    kind, dense, limit, mantissa, lowest, exponent = (
-        shape[0], shape[1], shape[2], shape[3], shape[4], shape[5],
-    )  # fmt: skip
+    kind, dense, limit = shape[0], shape[1], shape[2]
+    mantissa, lowest, exponent = shape[3], shape[4], shape[5]
     low = 0 if enc else first_code(buf)
     span = SPAN
     pos = 0 if enc else 3
-    state = 0
-    parity = 0
-    bias = FLOAT_BIAS if kind == 2 else -3
+    state, parity = 0, 0
+    bias = FLOAT_BIAS if kind == 2 else INTEGER_BIAS
     for r in range(rows):
-        left = 0
-        fast = -1
-        slow = -1
-        corner = above[0]
+        fast, slow, corner = -1, -1, above[0]
         for c in range(cols):
             at = r * cols + c
             s1 = min(max(row_scale[r] + column_scale[c], 0), SCALES - 1)
-            s2 = s1
-            s3 = s1
+            s2, s3 = s1, s1
             if dense:
-                seen = fast if fast >= 0 else 16 * s1
-                if r > 0:
-                    up = (
-                        3 * above[c]
-                        + (corner if c else above[c])
-                        + above[c + 1 if c + 1 < cols else c]
-                    )
-                    s2 = (7 * seen + 16 * up + 96) // 192
-                else:
-                    s2 = seen >> 4
-                s2 = min(s2, SCALES - 1)
-                seen = slow if slow >= 0 else 16 * s1
-                s3 = min((seen + (column[c] if r > 0 else seen)) >> 5, SCALES - 1)
+                s2, s3 = _local_scales(
+                    s1, r == 0, fast, slow, above[c], corner if c else above[c],
+                    above[c + 1 if c + 1 < cols else c], column[c],
+                )  # fmt: skip
             word = words[at]
-            sign = 0
-            value = 0
-            cls = 0
-            if kind == 2:
-                if enc:
-                    cls = (word >> mantissa) & ((1 << exponent) - 1)
-                    value = cls
-                    cls -= lowest
-                    if cls < 0 or cls >= MAX_CLASS:
-                        cls = 0
-            else:
-                if kind == 1:
-                    parity = state & 1
-                if enc:
-                    sign = 1 if word < 0 else 0
-                    value = abs(word) >> (1 if kind == 1 else 0)
-                    while (value >> cls) > 0:
-                        cls += 1
+            if kind == 1:
+                parity = state & 1
+            cls = _class_of(word, kind, mantissa, lowest, exponent) if enc else 0
             low, span, pos, cls = _code_class(
                 low, span, pos, enc, buf, T, W, cls, bias, s1, s2, s3, parity, dense, limit,
                 rates, squash, stretch,
             )  # fmt: skip
             if kind == 2:
-                field = cls + lowest
-                if cls == 0:
-                    low, span, pos, field = code_raw(low, span, pos, enc, buf, value, exponent)
-                low, span, pos, body = _code_mantissa(
-                    low, span, pos, enc, buf, T, cls, s1 + 4 * bias, word & ((1 << mantissa) - 1), mantissa,
+                low, span, pos, word, level = _float_word(
+                    low, span, pos, enc, buf, T, word, cls, s1, mantissa, lowest, exponent,
                     limit, rates,
                 )  # fmt: skip
-                low, span, pos, sign = code_raw(
-                    low, span, pos, enc, buf, (word >> (mantissa + exponent)) & 1, 1
-                )
-                level = max(4 * (cls - bias) + ((body << 2) >> mantissa), 0)
-                words[at] = (((sign << exponent) | field) << mantissa) | body
             else:
-                level = 0
-                if cls > 1:
-                    top = 1 << (cls - 1)
-                    low, span, pos, body = _code_mantissa(
-                        low, span, pos, enc, buf, T, cls, s1 + 4 * bias, value & (top - 1), cls - 1,
-                        limit, rates,
-                    )  # fmt: skip
-                    value = top | body
-                    level = 4 * cls + ((body << 2) >> (cls - 1))
-                else:
-                    value = cls
-                    level = 4 * cls
-                level += 8
-                if kind == 1:
-                    value = 2 * value + parity
-                if value > 0:
-                    low, span, pos, sign = code_plain(
-                        low, span, pos, enc, buf, T, 4 * _ONE + 2 * _MANTISSA + parity, sign,
-                        limit, rates,
-                    )  # fmt: skip
-                words[at] = -value if sign else value
-                if kind == 1:
-                    state = next_state[state, (words[at] >> 1) & 1]
+                low, span, pos, word, level = _integer_word(
+                    low, span, pos, enc, buf, T, word, abs(word) >> (kind & 1), cls, s1, kind,
+                    parity, limit, rates,
+                )  # fmt: skip
+            words[at] = word
+            if kind == 1:
+                state = next_state[state, (word >> 1) & 1]
             if dense:
                 corner = above[c]
                 above[c] = level

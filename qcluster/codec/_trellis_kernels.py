@@ -96,4 +96,4 @@ def search(
         turn = int((decision[i] >> np.uint64(best)) & np.uint64(1))
         words[i] = kept[i, coset[best, turn]]
         best = before[best, turn]
-    return total
+    return total  # type: ignore[no-any-return]

@@ -54,9 +54,9 @@ def decode_entry(
     """
     name, parameters = entry.ops[0]
     transform = _transform(entry)
-    base = parent_bits(entry, parent) if entry.parent is not None else None
-    if (base is not None) != (name in ("delta", "replay")):
+    if (entry.parent is not None) != (name in ("delta", "replay")):
         raise QctFormatError("has a parent that its chain does not use, or none", field=entry.name)
+    base = parent_bits(entry, parent) if entry.parent is not None else None
     if base is not None and name == "replay":
         if optimizer_state is None:
             raise InputError("is needed: this replays a step", field="optimizer_state")

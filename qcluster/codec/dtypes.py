@@ -90,8 +90,10 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any] | None:
             import ml_dtypes
         except ImportError:
             return None
-        return np.dtype(getattr(ml_dtypes, dtype.numpy))
-    return np.dtype(dtype.numpy).newbyteorder("<")
+        small: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype.numpy))
+        return small
+    plain: np.dtype[Any] = np.dtype(dtype.numpy).newbyteorder("<")
+    return plain
 
 
 def to_bits(tensor: Any) -> tuple[DType, tuple[int, ...], Bits, str]:

@@ -92,4 +92,4 @@ def _order(dtype: DType) -> NDArray[np.int64]:
     table = _table(dtype)
     finite = np.flatnonzero(np.isfinite(table))
     finite = finite[~((table[finite] == 0) & (finite >= 128))]
-    return finite[np.argsort(table[finite], kind="stable")]
+    return np.asarray(finite[np.argsort(table[finite], kind="stable")])

@@ -94,7 +94,7 @@ def fit_scales(magnitude: F64, offset: float, flags: int) -> tuple[int, I64, I64
 
 def _quarter(ratio: F64) -> I64:
     with np.errstate(divide="ignore"):
-        return np.clip(np.rint(2 * np.log2(ratio)), -SCALES, SCALES).astype(np.int64)
+        return np.asarray(np.clip(np.rint(2 * np.log2(ratio)), -SCALES, SCALES), dtype=np.int64)
 
 
 def encode_plane(words: I64, layout: Layout, magnitude: F64, offset: float) -> bytes:
@@ -164,7 +164,7 @@ def _read_head(data: memoryview, count: int) -> tuple[Layout, int]:
         and mantissa + exponent + shift < 64
         and base < SCALES
         and -64 <= lowest < 2048
-        and 1 <= columns
+        and columns >= 1
         and count % columns == 0
         and ((kind == TRELLIS) == (states > 0))
         and (states == 0 or 1 << states in POLYNOMIALS)

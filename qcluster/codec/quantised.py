@@ -119,8 +119,8 @@ class Trellis:
 class Logarithmic:
     """Points in geometric progression within ``eps`` of everything between them, relatively.
 
-    k = 0 is zero; else ``origin`` + 1 - |k| counts the points from 1 up or down, so that the largest
-    values have the smallest integers. The points of an octave are made by repeated
+    k = 0 is zero; else ``origin`` + 1 - |k| counts the points from 1 up or down, so that the
+    largest values have the smallest integers. The points of an octave are made by repeated
     multiplication in double precision, never by a logarithm of the machine's library.
     """
 

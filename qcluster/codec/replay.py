@@ -86,7 +86,7 @@ class OptimizerState:
 def predict_next(bits: Bits, dtype: DType, state: OptimizerState) -> Bits:
     """The bits (n,) of the weights after the step."""
     f = np.float32
-    weights = to_values(bits, dtype).astype(f)
+    weights: Any = to_values(bits, dtype).astype(f)
     first, second = state.betas
     with np.errstate(all="ignore"):
         weights *= f(1 - state.lr * state.weight_decay)

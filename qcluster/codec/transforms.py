@@ -55,7 +55,7 @@ def fixed_basis(kind: str, size: int) -> F64:
             exact = np.where(n[:, None] % 2 == 0, np.cos(wave), np.sin(wave))
             exact[-1] = np.cos(np.pi * n) if size % 2 == 0 else exact[-1]
         exact /= np.linalg.norm(exact, axis=1, keepdims=True)
-    return np.rint(exact * ONE)
+    return np.asarray(np.rint(exact * ONE))
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,13 @@ class Transform:
         with np.errstate(over="ignore"):
             return np.asarray(sums.reshape(-1) * (lattice.step / 256 / ONE))
 
+    def fixed(self) -> F64:
+        """The basis times 2^14 of a kind that is not sent."""
+        return fixed_basis(self.kind, self.size)
+
     def _basis(self, data: memoryview) -> tuple[F64, memoryview]:
         if self.kind != "sent":
-            return fixed_basis(self.kind, self.size), data
+            return self.fixed(), data
         if len(data) < 4:
             raise QctFormatError("has no basis", field="chunk")
         (length,) = struct.unpack_from("<I", data)

@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from qcluster.q_compressor.compress import MODES, compress, compress_state_dict
 from qcluster.q_compressor.config import CompressorConfig
+from qcluster.q_compressor.recommend import recommend
 
-__all__ = ["MODES", "CompressorConfig", "compress", "compress_state_dict"]
+__all__ = ["MODES", "CompressorConfig", "compress", "compress_state_dict", "recommend"]

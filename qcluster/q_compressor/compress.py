@@ -116,7 +116,7 @@ def compress_state_dict(
                             model=model)
             )  # fmt: skip
         except InputError as error:
-            raise error.at(field=name) from None
+            raise InputError(error.message, field=f"{name}: {error.field}") from None
     return build([(p.entry, p.whole, p.chunks) for p in pieces])
 
 

@@ -16,7 +16,7 @@ from qcluster.codec.dtypes import DType
 from qcluster.codec.floats import to_float_bits, to_values
 from qcluster.codec.lossless import best_plane
 from qcluster.codec.plane import INTEGER, Layout
-from qcluster.codec.quantised import Int8, Lattice, Logarithmic, Uniform, join_chunk, predict
+from qcluster.codec.quantised import Int8, Logarithmic, Uniform, join_chunk, predict
 
 __all__ = ["Coded", "encode_int8", "encode_max_abs", "encode_point_rel"]
 
@@ -64,7 +64,7 @@ def encode_point_rel(
     lattice = Logarithmic(eps, 1 - int(Logarithmic(eps, 0).nearest(np.array([largest]))[0]))
 
     def kept(x: F64, y: F64) -> NDArray[np.bool_]:
-        return _within(x, y, eps * np.abs(x) * (1 - 2.0**-52)) & ((y == 0) == (x == 0))
+        return np.asarray(_within(x, y, eps * np.abs(x) * (1 - 2.0**-52)) & ((y == 0) == (x == 0)))
 
     return _encode("log", lattice, bits, values, dtype, columns, chunk, kept, dense)
 
@@ -76,11 +76,10 @@ def encode_int8(bits: Bits, dtype: DType, columns: int, chunk: int, dense: bool)
     values = to_values(bits, dtype)
     finite = np.abs(values[np.isfinite(values)])
     largest = float(finite.max()) if finite.size else 1.0
-    step = largest / 127 or 1.0
-    lattice = Int8(step if np.isfinite(step) and step > 0 else 1.0)
+    lattice = Int8(largest / 127 or largest or 1.0)
 
     def kept(x: F64, y: F64) -> NDArray[np.bool_]:
-        return np.isfinite(x) & np.isfinite(y)
+        return np.asarray(np.isfinite(x) & np.isfinite(y))
 
     return _encode("int8", lattice, bits, values, dtype, columns, chunk, kept, dense)
 
@@ -107,12 +106,12 @@ def _within(x: F64, y: F64, eps: F64) -> NDArray[np.bool_]:
         back = d - x
         error = (x - (d - back)) - (y + back)
         near = np.abs(d)
-        return (near < eps) | ((near == eps) & (np.sign(d) * error <= 0))
+        return np.asarray((near < eps) | ((near == eps) & (np.sign(d) * error <= 0)))
 
 
 def _encode(
-    name: str, lattice: Lattice, bits: Bits, values: F64, dtype: DType, columns: int, chunk: int,
-    kept: Any, dense: bool,
+    name: str, lattice: Uniform | Logarithmic, bits: Bits, values: F64, dtype: DType,
+    columns: int, chunk: int, kept: Any, dense: bool,
 ) -> Coded:  # fmt: skip
     """All chunks of a lattice without memory."""
     decoded = np.empty_like(bits)

@@ -152,13 +152,14 @@ def _encode(
     if transform is not None:
         forward = basis if basis is not None else fixed_basis(transform.kind, transform.size)
     decoded = np.empty_like(source.bits)
-    words, shift = [], (0,)
+    words: list[I64] = []
+    shift: tuple[int, ...] = (0,)
     for first in range(0, source.bits.size, source.chunk):
         part = slice(first, min(first + source.chunk, source.bits.size))
         y = source.values[part] / step
         if forward is not None:
             y = (y.reshape(-1, len(forward)) @ forward.T).reshape(-1) / ONE
-        k, scale = _quantise(y, source.columns, states)
+        k = _quantise(y, source.columns, states)
         if first == 0:
             shift = _shifts(k, y)
         words.append(k)
@@ -186,7 +187,7 @@ def _encode(
     return Coded(tuple(ops), chunks, decoded)
 
 
-def _quantise(y: F64, columns: int, states: int) -> tuple[I64, NDArray[np.uint8]]:
+def _quantise(y: F64, columns: int, states: int) -> I64:
     y = np.clip(y, -LARGEST_K + 4, LARGEST_K - 4)
     flags = ROWS | COLUMNS if y.size > columns else 0
     base, row, column = fit_scales(np.abs(y).reshape(-1, columns) / 2, 16.0, flags)
@@ -198,7 +199,7 @@ def _quantise(y: F64, columns: int, states: int) -> tuple[I64, NDArray[np.uint8]
         paid = scale.reshape(-1, columns)[rows].reshape(-1)
         k = _search(some, paid, prices, min(states, 8))
         prices = _prices(k, paid) * (SLOPE * float(np.mean(np.square(some - k))))
-    return _search(y, scale, prices, states), scale
+    return _search(y, scale, prices, states)
 
 
 def _search(y: F64, scale: NDArray[np.uint8], prices: NDArray[np.float64], states: int) -> I64:
@@ -217,7 +218,7 @@ def _prices(k: I64, scale: NDArray[np.uint8]) -> NDArray[np.float64]:
     count = np.bincount(index, minlength=64 * 2 * LEVELS).reshape(64, 2, LEVELS) + 0.02
     bits = -np.log2(count / count.sum(axis=2, keepdims=True)) + 1
     bits[:, 0, 0] -= 1
-    return bits
+    return np.asarray(bits)
 
 
 def _shifts(k: I64, y: F64) -> tuple[int, ...]:

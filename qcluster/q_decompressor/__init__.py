@@ -1,4 +1,4 @@
-"""Decompression of ``.qct`` blobs: checked before memory is taken, verified before it is returned."""
+"""Decompression of ``.qct`` blobs: checked before memory is taken, verified before return."""
 
 from __future__ import annotations
 
@@ -10,5 +10,14 @@ from qcluster.q_decompressor.decompress import (
     decompress,
     inspect,
 )
+from qcluster.q_decompressor.recommend import recommend
 
-__all__ = ["BlobInfo", "DecodeReport", "DecompressorConfig", "TensorInfo", "decompress", "inspect"]
+__all__ = [
+    "BlobInfo",
+    "DecodeReport",
+    "DecompressorConfig",
+    "TensorInfo",
+    "decompress",
+    "inspect",
+    "recommend",
+]
