@@ -145,11 +145,12 @@ def large_girth_cut(degree: int, gammas: ArrayLike, betas: ArrayLike) -> float:
     (Basso, Farhi, Marwaha, Villalonga and Zhou, 2022), for the cost sum z_i z_j over edges.
 
     Sums over paths of 2 p + 1 spins by Walsh-Hadamard transforms: O(p^2 4^p) time, p <= 9.
-    Raises InputError for degrees below 2 and deeper circuits.
+    Rounding grows by degree - 1 with every layer. Raises InputError for degrees below 2, deeper
+    circuits, and (degree - 1)^p beyond 10^10, where it would cost more than six digits.
     """
     g, b = np.asarray(gammas, dtype=np.float64), -np.asarray(betas, dtype=np.float64)
     p, branches = len(g), degree - 1
-    if degree < 2 or not 1 <= p <= 9:
+    if degree < 2 or not 1 <= p <= 9 or branches**p > 10**10:
         raise InputError(f"got degree {degree} and {p} layers", field="gammas")
     length = 2 * p + 1
     path = 1.0 - 2.0 * ((np.arange(2**length) >> np.arange(length)[:, None]) & 1)

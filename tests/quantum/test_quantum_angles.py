@@ -97,14 +97,21 @@ def test_cubic_table_reaches_what_was_published(layers):
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
 def test_tables_are_optima(layers):
     rng = np.random.default_rng(layers)
-    for degree, table in ((3, CUBIC), (2000, SPIN_GLASS)):
+    for degree, table in ((3, CUBIC), (200, SPIN_GLASS)):
         unit = 1.0 if degree == 3 else np.arctan(1 / np.sqrt(degree - 1))
         gammas, betas = np.array(table[layers][0]) * unit, -np.array(table[layers][1])
         best = large_girth_cut(degree, gammas, betas)
         for _ in range(20):
             step = rng.normal(size=(2, layers)) * 0.02
             moved = large_girth_cut(degree, gammas + step[0] * unit, betas + step[1])
-            assert moved < best + 1e-7
+            # A degree of 200 is not infinite yet: its own optimum is next to the table's.
+            assert moved < best + (1e-7 if degree == 3 else 0.005 * (best - 0.5))
+
+
+def test_large_girth_formula_refuses_where_it_would_lose_digits():
+    for degree, layers in ((1, 1), (3, 10), (2000, 4)):
+        with pytest.raises(InputError, match=f"degree {degree} and {layers} layers"):
+            large_girth_cut(degree, np.zeros(layers), np.zeros(layers))
 
 
 def test_tables_equal_the_shared_ones(data_dir):
