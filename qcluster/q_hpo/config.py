@@ -14,7 +14,7 @@ __all__ = ["GPConfig"]
 class GPConfig(Config):
     """The Gaussian process searcher."""
 
-    design: Annotated[int, Field(ge=2, le=1000)] = 10
+    design: Annotated[int, Field(ge=2, le=1000)] = 6
     """Sobol points before the first model."""
     kernel: Literal["auto", "matern", "rbf"] = "auto"
     """auto compares both, with and without a length per parameter, by their posterior."""

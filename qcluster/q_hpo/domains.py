@@ -158,9 +158,7 @@ def _number(name: str, rest: dict[str, Any], key: str, default: float | None = N
 
 
 def _step(name: str, rest: dict[str, Any], wanted: bool) -> float | None:
-    if not wanted and "q" not in rest:
-        return None
-    return _number(name, rest, "q")
+    return _number(name, rest, "q") if wanted else None
 
 
 def _from_object(name: str, value: Any) -> Parameter:

@@ -103,9 +103,9 @@ class Parameter:
         u = np.clip(np.asarray(u, float), 0.0, 1.0)
         count = self.levels
         if count is None:
-            if self.kind != "normal":
-                return u
-            return np.clip(u, _TAIL, 1 - _TAIL)
+            if self.kind == "normal" and self.q is not None:
+                return np.array([self.unit(self.value(float(one))) for one in u])
+            return np.clip(u, _TAIL, 1 - _TAIL) if self.kind == "normal" else u
         if count == 1:
             return np.full_like(u, 0.5)
         if self.kind in ("choice", "constant") or not self.log:
@@ -129,7 +129,7 @@ class Parameter:
                     math.log(self.low) + u * (math.log(self.high) - math.log(self.low))
                 )
             return float(min(max(inside, self.low), self.high))
-        return self._number(int(self._index(np.array([u]))[0]))
+        return self.value_at(int(self._index(np.array([u]))[0]))
 
     def unit(self, value: Any) -> float:
         """Where ``value`` lies. Raises InputError if it is not one of the parameter's values."""
@@ -156,7 +156,7 @@ class Parameter:
             return min(max((number - self.low) / (self.high - self.low), 0.0), 1.0)
         first, last = self._ends()
         index = min(max(round((number - self.origin) / self.step), first), last) - first
-        return float(self.snap(self._unit_of_index(np.array([float(index)])))[0])
+        return float(self._unit_of_index(np.array([float(index)]))[0])
 
     def _unit_of_choice(self, value: Any) -> float:
         for i, choice in enumerate(self.choices):
@@ -184,10 +184,12 @@ class Parameter:
     def _index(self, u: F) -> F:
         """Index from 0 of the listed number at ``u``."""
         first, last = self._ends()
+        if not self.log:
+            count = last - first + 1
+            return np.minimum(np.floor(u * count), count - 1)
         step = self.step or 1.0
         low, high = self._edges()
-        inside = low + u * (high - low)
-        number = np.exp(inside) if self.log else inside
+        number = np.exp(low + u * (high - low))
         return np.clip(np.round((number - self.origin) / step), first, last) - first
 
     def _unit_of_index(self, index: F) -> F:
@@ -198,7 +200,8 @@ class Parameter:
         out: F = np.clip((inside - low) / (high - low), 0.0, 1.0)
         return out
 
-    def _number(self, index: int) -> float | int:
+    def value_at(self, index: int) -> float | int:
+        """The listed number with this index, from 0."""
         first, _ = self._ends()
         step = self.step or 1.0
         if self.kind == "int":

@@ -22,6 +22,7 @@ from qcluster.q_hpo.parameter import Parameter, same_value
 __all__ = ["Space"]
 
 F = NDArray[np.float64]
+MAX_GRID = 4096
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,18 @@ class Space:
         for p in self.parameters:
             total *= float("inf") if p.levels is None else p.levels
         return total
+
+    @cached_property
+    def grid(self) -> F | None:
+        """(m, d) every configuration once, if there are few; None otherwise."""
+        if self.size > MAX_GRID:
+            return None
+        places = [(np.arange(p.levels or 1) + 0.5) / (p.levels or 1) for p in self.parameters]
+        for k, p in enumerate(self.parameters):
+            if p.log:
+                places[k] = np.array([p.unit(p.value_at(i)) for i in range(p.levels or 1)])
+        product = np.array(np.meshgrid(*places, indexing="ij")).reshape(self.d, -1).T
+        return np.unique(self.snap(product), axis=0)
 
     def snap(self, points: F) -> F:
         """``points`` (m, d) moved to where their configurations are."""

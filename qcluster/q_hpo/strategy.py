@@ -130,9 +130,13 @@ class SobolStrategy(RandomStrategy):
 def unseen(view: View, points: F) -> F:
     """The first of ``points`` (m, d), snapped, that was not tried; else the first."""
     snapped = view.space.snap(points)
-    for row in np.round(snapped, 12) + 0.0:
-        if row.tobytes() not in view.taken:
-            return view.space.snap(row[None])[0]
+    grid = view.space.grid
+    for candidates in (snapped, grid if grid is not None else snapped[:0]):
+        rounded = np.round(candidates, 12) + 0.0
+        for i, row in enumerate(rounded):
+            if row.tobytes() not in view.taken:
+                found: F = candidates[i]
+                return found
     return snapped[0]
 
 

@@ -8,7 +8,7 @@ with the same suggestions. It knows nothing about how trials are run.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -154,6 +154,15 @@ class Study:
         self._trials[trial.id], self._points[trial.id] = trial, point
         return self.tell(trial.id, value, status, step)
 
+    def enqueue(self, points: Iterable[Mapping[str, Any]]) -> None:
+        """More configurations to try before anything is proposed. Raises InputError."""
+        more = [dict(point) for point in points]
+        for i, config in enumerate(more, 1):
+            self._checked_point(config, i)
+        if more:
+            self._write({"enqueue": [self.space.point(config).tolist() for config in more]})
+        self._queue += more
+
     # Reading
 
     def trial(self, id: str) -> Trial:
@@ -197,7 +206,7 @@ class Study:
 
     def save(self, path: str | Path) -> None:
         """Write the whole study as JSON lines, atomically; ``load`` reads it."""
-        write_lines(Path(path), self._records())
+        write_lines(Path(path), self.records())
 
     @classmethod
     def load(
@@ -212,20 +221,46 @@ class Study:
         ``space`` is needed only if it has values that JSON cannot hold. Raises FormatError.
         """
         path = Path(path)
-        rows = read_lines(path)
+        # The lock comes first: nobody may write between reading and going on.
+        file = Journal(path) if journal and path.exists() else None
+        study = cls.from_records(read_lines(path), space=space, file=path)
+        study._journal = file
+        return study
+
+    @classmethod
+    def from_records(
+        cls,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        space: Mapping[str, Any] | Space | None = None,
+        file: Any = None,
+    ) -> Study:
+        """A study from what ``records`` gave. Raises FormatError naming file and row."""
         if not rows or "qcluster_study" not in rows[0]:
-            raise FormatError("is not a study: its first line has no 'qcluster_study'", file=path)
+            raise FormatError("is not a study: its first line has no 'qcluster_study'", file=file)
         if rows[0]["qcluster_study"] != VERSION:
-            raise FormatError(f"has version {rows[0]['qcluster_study']}, wants {VERSION}", file=path)
-        study = cls._from_header(rows[0], space, path)
+            raise FormatError(f"has version {rows[0]['qcluster_study']}, wants {VERSION}", file=file)
+        try:
+            study = cls._from_header(rows[0], space)
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"the header is not whole: {error}", file=file, row=1) from None
         for i, row in enumerate(rows[1:], 2):
             try:
                 study._replay(row)
             except (KeyError, TypeError, ValueError, NotFound) as error:
-                raise FormatError(f"does not fit the study: {error}", file=path, row=i) from None
-        if journal:
-            study._journal = Journal(path)
+                raise FormatError(f"does not fit the study: {error}", file=file, row=i) from None
         return study
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The study as JSON objects, a header first."""
+        yield self._header()
+        state = self._strategy.state()
+        last = len(self._trials) - 1
+        for i, trial in enumerate(self._trials.values()):
+            yield self._ask_record(trial, self._points[trial.id], state if i == last else {})
+        for name in self._told:
+            t = self._trials[name]
+            yield {"tell": name, "value": t.value, "status": t.status, "step": t.step}
 
     def close(self) -> None:
         """Close the journal, if there is one."""
@@ -307,37 +342,30 @@ class Study:
         record = {"ask": trial.id, "point": point.tolist(), "arm": trial.arm}
         return {**record, "state": dict(state)} if state else record
 
-    def _records(self) -> Iterable[dict[str, Any]]:
-        yield self._header()
-        state = self._strategy.state()
-        last = len(self._trials) - 1
-        for i, trial in enumerate(self._trials.values()):
-            yield self._ask_record(trial, self._points[trial.id], state if i == last else {})
-        for name in self._told:
-            t = self._trials[name]
-            yield {"tell": name, "value": t.value, "status": t.status, "step": t.step}
-
     @classmethod
     def _from_header(
-        cls, row: Mapping[str, Any], space: Mapping[str, Any] | Space | None, path: Path
+        cls, row: Mapping[str, Any], space: Mapping[str, Any] | Space | None
     ) -> Study:
-        try:
-            known = parse_space(space) if space is not None else space_from_json(row["space"])
-            prior = None if row["prior"] is None else Prior.from_dict(row["prior"])
-            study = cls(
-                known, strategy=row["strategy"], mode=row["mode"], seed=row["seed"], prior=prior,
-                max_step=row["max_step"],
-                points=[known.config(np.array(p, float)) for p in row["points"]],
-            )  # fmt: skip
-            if row["pool"] is not None:
-                study._pool = np.array(row["pool"], float)
-            return study
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"the header is not whole: {error}", file=path, row=1) from None
+        known = parse_space(space) if space is not None else space_from_json(row["space"])
+        study = cls(
+            known,
+            strategy=row["strategy"],
+            mode=row["mode"],
+            seed=row["seed"],
+            prior=None if row["prior"] is None else Prior.from_dict(row["prior"]),
+            max_step=row["max_step"],
+            points=[known.config(np.array(p, float)) for p in row["points"]],
+        )
+        if row["pool"] is not None:
+            study._pool = np.array(row["pool"], float)
+        return study
 
     def _replay(self, row: Mapping[str, Any]) -> None:
         if "tell" in row:
             self.tell(row["tell"], row["value"], row["status"], row["step"])
+            return
+        if "enqueue" in row:
+            self._queue += [self.space.config(np.array(p, float)) for p in row["enqueue"]]
             return
         point = np.array(row["point"], float)
         if point.shape != (self.space.d,):

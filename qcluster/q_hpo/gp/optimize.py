@@ -37,8 +37,9 @@ class Acquisition(Protocol):
 def maximize(view: View, rule: Acquisition, anchors: F) -> F:
     """The best point found that was not tried. ``anchors`` (k, d): good points, best first."""
     space = view.space
-    if view.pool is not None:
-        return _best_of_pool(view, rule)
+    pool = view.pool if view.pool is not None else space.grid
+    if pool is not None:
+        return _best_of_pool(view, rule, pool)
     points = space.snap(candidates(view, anchors))
     scores = rule.score(space.features(points))
     order = np.argsort(-scores, kind="stable")
@@ -65,11 +66,10 @@ def candidates(view: View, anchors: F) -> F:
     return np.vstack([uniform, np.clip(near, 0.0, 1.0)])
 
 
-def _best_of_pool(view: View, rule: Acquisition) -> F:
-    assert view.pool is not None
-    rounded = np.round(view.pool, 12) + 0.0
+def _best_of_pool(view: View, rule: Acquisition, pool: F) -> F:
+    rounded = np.round(pool, 12) + 0.0
     fresh = np.array([row.tobytes() not in view.taken for row in rounded])
-    rows = view.pool[fresh] if fresh.any() else view.pool
+    rows = pool[fresh] if fresh.any() else pool
     scores = rule.score(view.space.features(rows))
     # Equal scores are common on a grid; the first row is not better than the others.
     best = np.flatnonzero(scores >= scores.max())
