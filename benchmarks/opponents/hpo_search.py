@@ -18,26 +18,27 @@ import time
 import warnings
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
 @cache
-def suite(dimension):
+def suite(dimension: int) -> Any:
     import cocoex
 
     return cocoex.Suite("bbob", "instances: 1-40", f"dimensions: {dimension}")
 
 
 @cache
-def problem(function, dimension, instance):
+def problem(function: int, dimension: int, instance: int) -> Any:
     return suite(dimension).get_problem_by_function_dimension_instance(
         function, dimension, instance
     )
 
 
 @cache
-def optimum(function, dimension, instance):
+def optimum(function: int, dimension: int, instance: int) -> float:
     """The best value; cocoex tells the point only through a file in the working directory."""
     import os
 
@@ -45,13 +46,13 @@ def optimum(function, dimension, instance):
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
-        found._best_parameter("print")
+        found._best_parameter("print")  # noqa: SLF001
         point = np.loadtxt("._bbob_problem_best_parameter.txt")
         os.chdir(before)
     return float(found(point))
 
 
-def values(task):
+def values(task: dict[str, Any]) -> Any:
     found = problem(*task["values"])
     if task["x"] is None:
         return optimum(*task["values"])
@@ -61,13 +62,13 @@ def values(task):
 class Bbob:
     """Values of one function on the unit cube."""
 
-    def __init__(self, task):
+    def __init__(self, task: dict[str, Any]) -> None:
         self.found, self.d = problem(*task["bbob"]), task["bbob"][1]
 
-    def optuna(self, trial):
+    def optuna(self, trial: Any) -> float:
         return self.found(np.array([trial.suggest_float(f"x{i}", -5, 5) for i in range(self.d)]))
 
-    def unit(self, x):
+    def unit(self, x: Any) -> float:
         return self.found(10.0 * np.asarray(x) - 5.0)
 
 
@@ -78,13 +79,13 @@ class Table:
     ``values`` has null where the trial failed.
     """
 
-    def __init__(self, task):
+    def __init__(self, task: dict[str, Any]) -> None:
         rows = task["rows"]
         self.names, self.kinds, self.levels = rows["names"], rows["kinds"], rows["levels"]
         self.codes, self.y = np.array(rows["codes"], float), rows["values"]
         self.d = len(self.names)
 
-    def optuna(self, trial):
+    def optuna(self, trial: Any) -> float:
         import optuna
 
         code = []
@@ -102,7 +103,7 @@ class Table:
             raise optuna.TrialPruned
         return value
 
-    def nearest(self, code):
+    def nearest(self, code: list[Any]) -> int:
         far = np.zeros(len(self.codes))
         for i, (kind, levels) in enumerate(zip(self.kinds, self.levels, strict=True)):
             if kind == "choice":
@@ -115,7 +116,7 @@ class Table:
         return int(np.argmin(far))
 
 
-def sampler(name, seed):
+def sampler(name: str, seed: int) -> Any:
     import optuna
 
     if name == "tpe":
@@ -125,7 +126,7 @@ def sampler(name, seed):
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def search(task):
+def search(task: dict[str, Any]) -> dict[str, Any]:
     """Values in order (null: failed) and median CPU seconds a model-based suggestion."""
     world = Bbob(task) if "bbob" in task else Table(task)
     if task["search"] == "botorch":
@@ -154,8 +155,8 @@ def search(task):
     return {"values": seen, "seconds": float(np.median(seconds[10:] or [0]))}
 
 
-def botorch_search(world, seed, budget):
-    """SingleTaskGP with default priors, Yeo-Johnson and standardised output, LogEI: 10 Sobol points."""
+def botorch_search(world: Bbob, seed: int, budget: int) -> dict[str, Any]:
+    """SingleTaskGP with default priors, Yeo-Johnson output, LogEI, after 10 Sobol points."""
     import torch
     from botorch.acquisition import LogExpectedImprovement
     from botorch.fit import fit_gpytorch_mll
@@ -186,7 +187,7 @@ def botorch_search(world, seed, budget):
     return {"values": y, "seconds": float(np.median(seconds))}
 
 
-def main():
+def main() -> None:
     warnings.simplefilter("ignore")
     for line in sys.stdin:
         task = json.loads(line)

@@ -140,7 +140,7 @@ def _condition(name: str, data: Any) -> Condition | None:
     if data is None:
         return None
     if not isinstance(data, Mapping) or set(data) != {"parent", "in"}:
-        raise InputError("wants 'when' as {\"parent\": NAME, \"in\": [...]}", field=name)
+        raise InputError('wants \'when\' as {"parent": NAME, "in": [...]}', field=name)
     if not isinstance(data["in"], (list, tuple)) or not data["in"]:
         raise InputError("wants at least one value in 'when'", field=name)
     return Condition(str(data["parent"]), tuple(data["in"]))

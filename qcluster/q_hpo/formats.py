@@ -1,4 +1,4 @@
-"""Files in and out: spaces (JSON, YAML), earlier trials (CSV), history (JSON lines, CSV), best sets.
+"""Files: spaces (JSON, YAML), earlier trials (CSV), history (JSON lines, CSV), best sets.
 
 Nothing is evaluated: a CSV cell is read as JSON if it is JSON (numbers, true, false, null, lists)
 and as text otherwise, and matched to the space's own values.

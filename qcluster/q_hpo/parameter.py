@@ -68,9 +68,7 @@ class Parameter:
                 raise InputError("wants a positive standard deviation", field=self.name)
             return
         if not self.low < self.high and not (self.kind == "int" and self.low == self.high):
-            raise InputError(
-                f"wants low < high, got {self.low} and {self.high}", field=self.name
-            )
+            raise InputError(f"wants low < high, got {self.low} and {self.high}", field=self.name)
         if self.log and self.low <= 0:
             raise InputError(f"is logarithmic and wants low > 0, got {self.low}", field=self.name)
         if self.levels == 0:
@@ -146,9 +144,7 @@ class Parameter:
             return float(ndtr((number - self.low) / self.high))
         slack = 1e-9 * (self.high - self.low)
         if not self.low - slack <= number <= self.high + slack:
-            raise InputError(
-                f"wants {self.low} to {self.high}, got {number}", field=self.name
-            )
+            raise InputError(f"wants {self.low} to {self.high}, got {number}", field=self.name)
         if self.step is None:
             if self.log:
                 share = math.log(max(number, self.low) / self.low)
@@ -205,7 +201,7 @@ class Parameter:
         first, _ = self._ends()
         step = self.step or 1.0
         if self.kind == "int":
-            return int(round(self.origin + (index + first) * step))
+            return round(self.origin + (index + first) * step)
         return self._clean(self.origin + (index + first) * step)
 
     def _rounded(self, number: float) -> float:

@@ -34,7 +34,7 @@ class Prior(Record):
             raise InputError("wants as many values and names as configurations", field="prior")
 
     def tasks(self, space: Space, mode: str) -> tuple[Task, ...]:
-        """One task per name; rows that the space does not hold, or without a value, are left out."""
+        """One task per name; rows without a value, or not of the space, are left out."""
         sign = 1.0 if mode == "min" else -1.0
         rows: dict[str, list[tuple[Any, float]]] = {}
         for config, value, name in zip(self.configs, self.values, self.names, strict=True):

@@ -201,8 +201,10 @@ class Space:
         return np.array(rows).reshape(len(rows), self.d)
 
 
-def flatten(config: Mapping[str, Any], names: Iterable[str] = (), prefix: str = "") -> dict[str, Any]:
-    """Nested mappings to names with ``/``; a mapping that is itself a value (in ``names``) stays."""
+def flatten(
+    config: Mapping[str, Any], names: Iterable[str] = (), prefix: str = ""
+) -> dict[str, Any]:
+    """Nested mappings to names with ``/``; one that is itself a value (in ``names``) stays."""
     known = set(names)
     out: dict[str, Any] = {}
     for key, value in config.items():

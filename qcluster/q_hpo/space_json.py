@@ -48,7 +48,9 @@ def _parameter_from_json(row: Mapping[str, Any]) -> Parameter:
                 raise InputError(
                     "has values that a file cannot hold: give the space again", field=row["name"]
                 )
-            return Parameter(row["name"], row["kind"], choices=tuple(row["choices"]), when=condition)
+            return Parameter(
+                row["name"], row["kind"], choices=tuple(row["choices"]), when=condition
+            )
         return Parameter(row["name"], **{name: row[name] for name in _FIELDS}, when=condition)
     except KeyError as error:
         raise FormatError(f"a parameter of the stored space lacks {error}") from None

@@ -137,7 +137,8 @@ def unseen(view: View, points: F) -> F:
             if row.tobytes() not in view.taken:
                 found: F = candidates[i]
                 return found
-    return snapped[0]
+    first: F = snapped[0]
+    return first
 
 
 def from_pool(view: View, order: NDArray[np.int64]) -> F:

@@ -122,9 +122,7 @@ class Study:
         self._trials[name], self._points[name] = trial, proposal.point
         return trial
 
-    def tell(
-        self, id: str, value: Any, status: str = "ok", step: int | None = None
-    ) -> Trial:
+    def tell(self, id: str, value: Any, status: str = "ok", step: int | None = None) -> Trial:
         """What trial ``id`` gave. A value that is not finite counts as status ``nan``.
 
         The same outcome told again changes nothing. Raises NotFound for an unknown trial and
@@ -136,7 +134,9 @@ class Study:
         if trial.status != "running":
             if done == trial:
                 return trial
-            raise InputError(f"is finished with {trial.status} {trial.value}", field=f"trial '{id}'")
+            raise InputError(
+                f"is finished with {trial.status} {trial.value}", field=f"trial '{id}'"
+            )
         self._write({"tell": trial.id, "value": value, "status": status, "step": step})
         self._trials[trial.id] = done
         self._told.append(trial.id)
@@ -224,7 +224,7 @@ class Study:
         # The lock comes first: nobody may write between reading and going on.
         file = Journal(path) if journal and path.exists() else None
         study = cls.from_records(read_lines(path), space=space, file=path)
-        study._journal = file
+        study._journal = file  # noqa: SLF001
         return study
 
     @classmethod
@@ -239,14 +239,16 @@ class Study:
         if not rows or "qcluster_study" not in rows[0]:
             raise FormatError("is not a study: its first line has no 'qcluster_study'", file=file)
         if rows[0]["qcluster_study"] != VERSION:
-            raise FormatError(f"has version {rows[0]['qcluster_study']}, wants {VERSION}", file=file)
+            raise FormatError(
+                f"has version {rows[0]['qcluster_study']}, wants {VERSION}", file=file
+            )
         try:
             study = cls._from_header(rows[0], space)
         except (KeyError, TypeError) as error:
             raise FormatError(f"the header is not whole: {error}", file=file, row=1) from None
         for i, row in enumerate(rows[1:], 2):
             try:
-                study._replay(row)
+                study._replay(row)  # noqa: SLF001
             except (KeyError, TypeError, ValueError, NotFound) as error:
                 raise FormatError(f"does not fit the study: {error}", file=file, row=i) from None
         return study
@@ -343,9 +345,7 @@ class Study:
         return {**record, "state": dict(state)} if state else record
 
     @classmethod
-    def _from_header(
-        cls, row: Mapping[str, Any], space: Mapping[str, Any] | Space | None
-    ) -> Study:
+    def _from_header(cls, row: Mapping[str, Any], space: Mapping[str, Any] | Space | None) -> Study:
         known = parse_space(space) if space is not None else space_from_json(row["space"])
         study = cls(
             known,

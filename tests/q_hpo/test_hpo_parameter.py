@@ -80,9 +80,8 @@ def test_quantised_values_have_no_stray_digits() -> None:
 
 
 def test_a_step_can_start_at_the_lower_end() -> None:
-    assert {Parameter("a", "int", 3, 11, q=4, origin=3).value(u) for u in np.linspace(0, 1, 50)} == {
-        3, 7, 11,
-    }  # fmt: skip
+    every_fourth = Parameter("a", "int", 3, 11, q=4, origin=3)
+    assert {every_fourth.value(u) for u in np.linspace(0, 1, 50)} == {3, 7, 11}
 
 
 def test_a_normal_parameter_is_normal() -> None:

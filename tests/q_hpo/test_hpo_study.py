@@ -153,7 +153,9 @@ def test_hopeless_objectives_do_not_stop_the_search(outcome: str) -> None:
     study = Study(SPACE, seed=0)
     for _ in range(16):
         trial = study.ask()
-        study.tell(trial.id, 3.0 if outcome == "same" else None, "ok" if outcome == "same" else outcome)
+        study.tell(
+            trial.id, 3.0 if outcome == "same" else None, "ok" if outcome == "same" else outcome
+        )
     assert len({json.dumps(t.config) for t in study.history}) == 16
 
 
@@ -265,7 +267,9 @@ def test_a_wrong_line_is_named(tmp_path: Path) -> None:
     study = Study(SPACE)
     run(study, 1)
     study.save(path)
-    path.write_text(path.read_text() + '{"tell": "nobody", "value": 1, "status": "ok", "step": null}\n')
+    path.write_text(
+        path.read_text() + '{"tell": "nobody", "value": 1, "status": "ok", "step": null}\n'
+    )
     with pytest.raises(FormatError, match="row 4"):
         Study.load(path)
     with pytest.raises(FormatError, match="cannot be read"):

@@ -60,7 +60,8 @@ def _pair(x: F, y: F, scale: F, shape: int, w: F) -> float:
     d = x.size
     r2, uv, uu, vv, squares = _moments(x, y, scale)
     trend = w[1] * uv / d + w[2] * uu * vv / (d * d) + w[3] * squares / d + w[4] * uv * uv / d
-    return w[0] * _stationary(r2, shape) + trend
+    out: float = w[0] * _stationary(r2, shape) + trend
+    return out
 
 
 @numba.njit(cache=True)

@@ -28,7 +28,8 @@ TREND = 4
 @dataclass(frozen=True)
 class Form:
     """What a model is made of: ``shape`` 0 squared exponential or 1 Matern-5/2, one length per
-    axis (``ard``) or one for all, with or without the quadratic ``trend``."""
+    axis (``ard``) or one for all, with or without the quadratic ``trend``.
+    """
 
     shape: int = kernels.MATERN
     ard: bool = True

@@ -145,5 +145,3 @@ def _follow_slopes(view: View, rule: Acquisition, start: F) -> tuple[F, float]:
     point = start.copy()
     point[free] = np.clip(found.x, 0.0, 1.0)
     return point, -float(found.fun)
-
-

@@ -31,7 +31,7 @@ __all__ = ["GPSearch", "HybridSearch", "StudySearch", "VQCSearch", "tune"]
 log = logging.getLogger(__name__)
 
 
-class StudySearch(Searcher):  # type: ignore[misc]
+class StudySearch(Searcher):
     """A ``Study`` as a Ray Tune searcher.
 
     Parameters
@@ -59,7 +59,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         mode: str | None = None,
         points_to_evaluate: Sequence[Mapping[str, Any]] | None = None,
         sampler: Any = None,
-        study_name: str | None = None,
+        study_name: str | None = None,  # noqa: ARG002
         storage: Any = None,
         seed: int | None = None,
         evaluated_rewards: Sequence[float] | None = None,
@@ -82,7 +82,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
                 f"wants one value per point, got {len(self._rewards)} for {len(self._points)}",
                 field="evaluated_rewards",
             )
-        self._options = {
+        self._options: dict[str, Any] = {
             "strategy": {"name": self.strategy, **(settings or {})},
             "seed": 0 if seed is None else seed,
             "prior": prior,
@@ -98,7 +98,11 @@ class StudySearch(Searcher):  # type: ignore[misc]
     # What Ray calls
 
     def set_search_properties(
-        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
+        self,
+        metric: str | None,
+        mode: str | None,
+        config: dict[str, Any],
+        **spec: Any,  # noqa: ARG002
     ) -> bool:
         """Metric, mode and space of the Tuner. False if the space is already there."""
         if metric:
@@ -168,7 +172,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         value: float,
         error: bool = False,
         pruned: bool = False,
-        intermediate_values: list[float] | None = None,
+        intermediate_values: list[float] | None = None,  # noqa: ARG002
     ) -> None:
         """A trial that was run elsewhere; one that the space does not hold is skipped."""
         study = self._made()
