@@ -20,13 +20,15 @@ from typing import Any, ClassVar
 
 from ray.tune.search import Searcher
 
-from qcluster.errors import FormatError, InputError
+from qcluster.errors import FormatError, InputError, SolverFailed
 from qcluster.q_hpo.define_by_run import DefinedByRun
 from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.space import Space
+from qcluster.q_hpo.stored import SEARCHER_VERSION, stored_trials
 from qcluster.q_hpo.study import Study
+from qcluster.q_hpo.trial import Trial
 
-__all__ = ["GPSearch", "HybridSearch", "StudySearch", "VQCSearch", "tune"]
+__all__ = ["GPSearch", "HybridSearch", "StudySearch", "VQCSearch", "sweep", "tune"]
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +94,25 @@ class StudySearch(Searcher):
         self._run = DefinedByRun(space) if callable(space) else None
         self._space = self._run.space if self._run is not None else space or None
         self._ended: set[str] = set()
+        self._names: dict[str, str] = {}
+        self._orphans: list[str] = []
+        self._listener: Callable[[Trial], None] | None = None
         self.study: Study | None = None
         """The study underneath; None until the space and the mode are known."""
+
+    @classmethod
+    def over(
+        cls, study: Study, metric: str, listener: Callable[[Trial], None] | None = None
+    ) -> StudySearch:
+        """A searcher on a study that exists, with its journal; ``listener`` hears of every end.
+
+        Trials that the study still waits for are suggested first.
+        """
+        search = cls(study.space, metric, study.mode, seed=study.seed)
+        search.study = study
+        search._orphans = [trial.id for trial in study.running]
+        search._listener = listener
+        return search
 
     # What Ray calls
 
@@ -119,8 +138,11 @@ class StudySearch(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The configuration of a trial; the same one if asked again."""
         study = self._made()
+        if self._orphans and trial_id not in self._names:
+            self._names[trial_id] = self._orphans.pop(0)
+        name = self._names.get(trial_id, trial_id)
         known = {trial.id: trial for trial in study.running}
-        trial = known.get(trial_id) or study.ask(id=trial_id)
+        trial = known.get(name) or study.ask(id=name)
         if self._run is None:
             return trial.config
         return self._run.config(trial.config, trial.id)
@@ -137,8 +159,11 @@ class StudySearch(Searcher):
             return
         self._ended.add(trial_id)
         value, status, step = self._outcome(trial_id, result, error)
+        trial_id = self._names.get(trial_id, trial_id)
         if any(trial.id == trial_id for trial in study.running):
-            study.tell(trial_id, value, status, step)
+            done = study.tell(trial_id, value, status, step)
+            if self._listener is not None:
+                self._listener(done)
             return
         config = (result or {}).get("config")
         if any(trial.id == trial_id for trial in study.history):
@@ -190,7 +215,7 @@ class StudySearch(Searcher):
             saved = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise FormatError(f"is not a saved searcher: {error}", file=path) from None
-        if not isinstance(saved, dict) or saved.get("qcluster_searcher") != 1:
+        if not isinstance(saved, dict) or saved.get("qcluster_searcher") != SEARCHER_VERSION:
             raise FormatError("is not a searcher of version 1", file=path)
         self._restore(saved, path)
 
@@ -221,7 +246,7 @@ class StudySearch(Searcher):
                 self._take(study, _only(point, study.space), self._rewards[i], "ok", None)
         study.enqueue(fits)
         if self._warm_start is not None:
-            for trial in _stored_trials(Path(self._warm_start)):
+            for trial in stored_trials(Path(self._warm_start)):
                 self._take(study, trial.config, trial.value, trial.status, trial.step)
         return study
 
@@ -238,25 +263,27 @@ class StudySearch(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         """For Ray, which pickles the Tuner: constructor arguments, and the study as plain lines."""
-        state = {k: v for k, v in self.__dict__.items() if k != "study"}
+        state = {k: v for k, v in self.__dict__.items() if k not in ("study", "_listener")}
         lines = None if self.study is None else list(self.study.records())
         saved = {
-            "qcluster_searcher": 1,
+            "qcluster_searcher": SEARCHER_VERSION,
             "metric": self._metric,
             "mode": self._mode,
             "ended": sorted(self._ended),
+            "names": dict(self._names),
             "study": lines,
         }
         return {"plain": state, "saved": saved}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state["plain"])
-        self.study = None
+        self.study = self._listener = None
         self._restore(state["saved"], Path("searcher"))
 
     def _restore(self, saved: Mapping[str, Any], path: Path) -> None:
         self._metric, self._mode = saved["metric"], saved["mode"]
         self._ended = set(saved["ended"])
+        self._names = dict(saved["names"])
         self.study = None
         if saved["study"] is not None:
             self.study = Study.from_records(saved["study"], space=self._space, file=path)
@@ -302,13 +329,28 @@ def tune(
     """A Ray Tune sweep of ``objective`` (a function of a configuration) and its finished study.
 
     ``objective`` returns a number or a dict with ``metric``; what it raises is a failed trial.
-    ``options`` go to the searcher. Ray must be running or may be started locally.
+    ``options`` go to the searcher. Ray is started locally if none is running.
     """
-    from ray import tune as ray_tune
-
     if searcher not in SEARCHERS:
         raise InputError(f"knows {', '.join(SEARCHERS)}, got {searcher!r}", field="searcher")
     search = SEARCHERS[searcher](space, metric, mode, seed=seed, **options)
+    return sweep(search, objective, num_samples, max_concurrent)
+
+
+def sweep(
+    search: StudySearch,
+    objective: Callable[[dict[str, Any]], Any],
+    num_samples: int,
+    max_concurrent: int | None = None,
+    storage: str | Path | None = None,
+) -> Study:
+    """Run ``num_samples`` more trials of ``search`` in Ray Tune; a lost worker's trial runs again.
+
+    ``storage``: directory for Tune's own results; None leaves it Ray's default.
+    """
+    from ray import tune as ray_tune
+
+    metric = search.metric
 
     def trainable(config: dict[str, Any]) -> dict[str, Any]:
         found = objective(config)
@@ -319,10 +361,13 @@ def tune(
         tune_config=ray_tune.TuneConfig(
             search_alg=search, num_samples=num_samples, max_concurrent_trials=max_concurrent
         ),
-        run_config=ray_tune.RunConfig(verbose=0),
+        run_config=ray_tune.RunConfig(
+            verbose=0, storage_path=None if storage is None else str(storage)
+        ),
     )
     tuner.fit()
-    assert search.study is not None
+    if search.study is None:
+        raise SolverFailed("Ray Tune ended without asking for a trial")
     return search.study
 
 
@@ -347,17 +392,3 @@ def _only(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
 
     names = set(space.names)
     return unflatten({k: v for k, v in flatten(config, names).items() if k in names})
-
-
-def _stored_trials(path: Path) -> list[Any]:
-    try:
-        first = json.loads(path.read_text().split("\n", 1)[0])
-    except (OSError, ValueError) as error:
-        raise FormatError(f"is neither a study nor a searcher: {error}", file=path) from None
-    if isinstance(first, dict) and "qcluster_searcher" in first:
-        if first["study"] is None:
-            return []
-        study = Study.from_records(first["study"], file=path)
-    else:
-        study = Study.load(path)
-    return [trial for trial in study.history if trial.status != "running"]

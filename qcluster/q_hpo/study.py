@@ -115,7 +115,7 @@ class Study:
             config = self._queue[given]
             proposal = Proposal(self._checked_point(config, given + 1), "given")
         else:
-            proposal = self._strategy.propose(self._view(number))
+            proposal = self._strategy.propose(self.view())
             config = self.space.config(proposal.point)
         trial = Trial(id=name, config=config, number=number, arm=proposal.arm)
         self._write(self._ask_record(trial, proposal.point, self._strategy.state()))
@@ -281,7 +281,8 @@ class Study:
             return self.max_step
         return max((t.step for t in self._trials.values() if t.step is not None), default=None)
 
-    def _view(self, number: int) -> View:
+    def view(self) -> View:
+        """What a strategy is shown when it is asked for the next trial."""
         trials = [self._trials[name] for name in self._told]
         known = [t for t in trials if t.status != "abandoned"]
         full = self._full_step() or 1
@@ -295,7 +296,7 @@ class Study:
             values=np.array(values, float),
             fidelity=np.array(fidelity, float),
             pending=np.array(pending).reshape(len(pending), d),
-            number=number,
+            number=len(self._trials),
             seed=self.seed,
             arms=tuple(t.arm for t in known),
             pool=self._pool,
