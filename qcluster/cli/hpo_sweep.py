@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -101,32 +100,19 @@ class Sweep:
 
     def run_in_ray(self, function: Objective, trials: int, workers: int, report: Report) -> None:
         """As a Ray Tune sweep, ``workers`` trials at a time; starts a Ray if none is running."""
-        import ray
-
-        from qcluster.q_hpo.searchers import StudySearch, sweep
+        from qcluster.q_hpo.searchers import StudySearch, local_ray, sweep
 
         left = trials - len(self.study.history) + len(self.study.running)
         if left <= 0:
             return
-        own = not ray.is_initialized()
-        if own:
-            paths = [str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-            variables = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-            ray.init(
-                num_cpus=workers, include_dashboard=False, log_to_driver=False,
-                runtime_env={"env_vars": variables},
-            )  # fmt: skip
         clock = time.monotonic()
 
         def listener(trial: Trial) -> None:
             report(trial, time.monotonic() - clock)
 
-        try:
-            search = StudySearch.over(self.study, self.metric, listener)
+        search = StudySearch.over(self.study, self.metric, listener)
+        with local_ray(workers):
             sweep(search, function, left, workers, self._directory / "tune")
-        finally:
-            if own:
-                ray.shutdown()
 
 
 def outcome(function: Objective, config: dict[str, Any], metric: str) -> tuple[float | None, str]:

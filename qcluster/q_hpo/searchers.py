@@ -14,7 +14,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +30,7 @@ from qcluster.q_hpo.stored import SEARCHER_VERSION, stored_trials
 from qcluster.q_hpo.study import Study
 from qcluster.q_hpo.trial import Trial
 
-__all__ = ["GPSearch", "HybridSearch", "StudySearch", "VQCSearch", "sweep", "tune"]
+__all__ = ["GPSearch", "HybridSearch", "StudySearch", "VQCSearch", "local_ray", "sweep", "tune"]
 
 log = logging.getLogger(__name__)
 
@@ -369,6 +371,29 @@ def sweep(
     if search.study is None:
         raise SolverFailed("Ray Tune ended without asking for a trial")
     return search.study
+
+
+@contextmanager
+def local_ray(workers: int) -> Iterator[None]:
+    """A Ray of ``workers`` CPUs on this machine, unless one is running already.
+
+    Its workers can import what this process can: the working directory goes on their path.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    paths = [str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    variables = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    ray.init(
+        num_cpus=workers, include_dashboard=False, log_to_driver=False,
+        runtime_env={"env_vars": variables},
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _domains_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def test_importing_qcluster_is_light() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    ["quantum", "telemetry", "q_routing", "q_energy", "q_nvlink"],
+    ["quantum", "telemetry", "q_routing", "q_energy", "q_nvlink", "q_hpo"],
 )
 def test_rooms_load_no_heavy_library_on_import(package: str) -> None:
     heavy = {"ray", "torch", "pennylane", "qiskit", "torch_geometric", "sklearn"}
