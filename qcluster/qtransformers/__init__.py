@@ -1,24 +1,29 @@
-"""Transformers with sampled attention: models, training, profiling, evaluation.
-
-Names are loaded on first use, so that importing the package loads no torch.
-"""
+"""Transformers whose attention may be sampled, simulated or exact: modules, models, training."""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from qcluster.qtransformers import zoo
-    from qcluster.qtransformers.architecture import TransformerConfig
-    from qcluster.qtransformers.block import QuantumTransformerBlock
-    from qcluster.qtransformers.model import ScalableQuantumTransformer
-    from qcluster.qtransformers.profiler import AdvancedMemoryProfiler
-    from qcluster.qtransformers.train_config import TrainingConfig
-    from qcluster.qtransformers.trainer import QuantumTrainer
+_HOME = {
+    "AdvancedMemoryProfiler": "qcluster.qtransformers.profiler",
+    "MatrixProductStateSimulator": "qcluster.qtransformers.tensor_network",
+    "QuantumAttentionSimulator": "qcluster.qtransformers.noisy",
+    "QuantumConfig": "qcluster.q_attention.module_config",
+    "QuantumMultiheadAttention": "qcluster.qtransformers.attention",
+    "QuantumTrainer": "qcluster.qtransformers.trainer",
+    "QuantumTransformerBlock": "qcluster.qtransformers.block",
+    "ScalableQuantumTransformer": "qcluster.qtransformers.model",
+    "TrainingConfig": "qcluster.qtransformers.train_config",
+    "TransformerConfig": "qcluster.qtransformers.architecture",
+}
 
 __all__ = [
     "AdvancedMemoryProfiler",
+    "MatrixProductStateSimulator",
+    "QuantumAttentionSimulator",
+    "QuantumConfig",
+    "QuantumMultiheadAttention",
     "QuantumTrainer",
     "QuantumTransformerBlock",
     "ScalableQuantumTransformer",
@@ -27,23 +32,15 @@ __all__ = [
     "zoo",
 ]
 
-_HOMES = {
-    "AdvancedMemoryProfiler": "profiler",
-    "QuantumTrainer": "trainer",
-    "QuantumTransformerBlock": "block",
-    "ScalableQuantumTransformer": "model",
-    "TrainingConfig": "train_config",
-    "TransformerConfig": "architecture",
-}
-
 
 def __getattr__(name: str) -> Any:
+    # torch takes a second to import: nothing of it before somebody uses a module.
     if name == "zoo":
-        return importlib.import_module(f"{__name__}.zoo")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return importlib.import_module("qcluster.qtransformers.zoo")
+    if name not in _HOME:
+        raise AttributeError(f"module 'qcluster.qtransformers' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted(__all__)
