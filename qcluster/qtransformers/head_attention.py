@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from qcluster.errors import InputError
 
-__all__ = ["EXACT_BACKENDS", "HeadAttention", "KeyValue", "make_attention"]
+__all__ = ["EXACT_BACKENDS", "HeadAttention", "KeyValue", "make_attention", "reseed"]
 
 EXACT_BACKENDS = ("classical", "exact")
 """Names under which a head is computed by ordinary dense attention."""
@@ -70,7 +70,7 @@ class HeadAttention(nn.Module):
         quantum_config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.nhead, self.width = nhead, d_model // nhead
+        self.nhead, self.width, self.calls = nhead, d_model // nhead, 0
         backend = (quantum_config or {}).get("backend")
         self.groups = _groups(backend, nhead)
         config = dict(quantum_config) if quantum_config is not None else None
@@ -154,11 +154,41 @@ class HeadAttention(nn.Module):
     def _attend_heads(
         self, backend: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
     ) -> Tensor:
-        attend = getattr(self.mha, "attend_heads", None)
-        if backend not in EXACT_BACKENDS and attend is not None:
-            return cast(Tensor, attend(q, k, v, mask=mask, backend=backend))
-        rate = self.mha.dropout if self.training else 0.0
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
+        config = getattr(self.mha, "quantum_config", None)
+        sampling = config is not None and (not self.training or config.sample_in_training)
+        if backend in EXACT_BACKENDS or not sampling:
+            rate = self.mha.dropout if self.training else 0.0
+            return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
+        from qcluster.qtransformers.backends import attend_heads
+
+        self.calls += 1
+        shape = (*q.shape[:3], k.shape[2])
+        out, _, _ = attend_heads(
+            *(x.flatten(0, 1) for x in (q, k, v)),
+            None if mask is None else _additive(mask, q.dtype).expand(shape).flatten(0, 1),
+            self.width**-0.5,
+            cast(Any, config).with_(backend=backend),
+            call=self.calls,
+            heads=q.shape[1],
+        )
+        return out.unflatten(0, q.shape[:2])
+
+
+def reseed(model: nn.Module, seed: int) -> None:
+    """Make the next sampled attention of every layer draw from ``seed`` and the layer's place.
+
+    The same on every worker that is given the same seed, whatever it has drawn before.
+    """
+    for place, module in enumerate(model.modules()):
+        if isinstance(module, HeadAttention):
+            module.calls = (seed + place * 0x9E3779B97F4A7C15) % (1 << 52)
+            if hasattr(module.mha, "reseed"):
+                module.mha.reseed(module.calls)
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a key may be seen, minus infinity elsewhere."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, -torch.inf)
 
 
 def _groups(backend: Any, nhead: int) -> dict[str, list[int]] | None:
@@ -177,8 +207,8 @@ def _groups(backend: Any, nhead: int) -> dict[str, list[int]] | None:
 
 
 def _backend(mha: nn.Module) -> str:
-    config = getattr(mha, "quantum_config", None) or {}
-    return str(dict(config).get("backend", "classical"))
+    config = getattr(mha, "quantum_config", None)
+    return "classical" if config is None else str(config.backend)
 
 
 def _causal(queries: int, keys: int, device: torch.device) -> Tensor:

@@ -25,6 +25,7 @@ from qcluster.errors import InputError, SolverFailed
 from qcluster.qtransformers import checkpoint as store
 from qcluster.qtransformers.callbacks import Callback, EarlyStopping
 from qcluster.qtransformers.data import Batch, Collate, as_source
+from qcluster.qtransformers.head_attention import reseed
 from qcluster.qtransformers.meters import Meters, draws_from, stop_on_sigterm
 from qcluster.qtransformers.optimisation import (
     WeightAverage,
@@ -166,7 +167,9 @@ class TrainingLoop:
         c = self.config
         chosen = self.order.batch(self.samples)
         mine = share(chosen, self.workers.data_rank, self.workers.data_world)
-        torch.manual_seed(step_seed(c.seed, self.step, self.workers.data_rank))
+        seed = step_seed(c.seed, self.step, self.workers.data_rank)
+        torch.manual_seed(seed)
+        reseed(self.model, seed)
         batches = list(self._micro_batches(mine))
         total = self._total_weight([w for _, w in batches], len(chosen))
         read = time.perf_counter() - begin

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qcluster.qtransformers.head_attention import reseed
 from qcluster.qtransformers.order import share, step_seed
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def measure(loop: TrainingLoop) -> dict[str, float]:
     workers, c = loop.workers, loop.config
     training = loop.model.training
     loop.model.eval()
-    torch.manual_seed(step_seed(c.seed, "evaluation", workers.data_rank))
+    seed = step_seed(c.seed, "evaluation", workers.data_rank)
+    torch.manual_seed(seed)
+    reseed(loop.model, seed)
     sums = torch.zeros(2, dtype=torch.float64)
     kept: list[tuple[NDArray[Any], NDArray[Any]]] = []
     try:
