@@ -77,6 +77,6 @@ class Progress(Callback):
         sys.stderr.write(f"\r{text:<70}" if tty else f"{text}\n")
         sys.stderr.flush()
 
-    def on_end(self, loop: TrainingLoop, report: TrainReport) -> None:
+    def on_end(self, loop: TrainingLoop, report: TrainReport) -> None:  # noqa: ARG002
         if not loop.workers.rank and sys.stderr.isatty():
             sys.stderr.write("\n")

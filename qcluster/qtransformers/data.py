@@ -43,7 +43,7 @@ class Columns:
     Raises InputError for no columns or columns of unequal length.
     """
 
-    labels_a_sample = None
+    labels_a_sample: int | None = None
 
     def __init__(self, columns: Mapping[str, Any]) -> None:
         self.columns = {name: torch.as_tensor(value) for name, value in columns.items()}
@@ -63,7 +63,7 @@ class Columns:
 class Items:
     """A map-style data set whose items are dicts, (inputs, labels) pairs or token tensors."""
 
-    labels_a_sample = None
+    labels_a_sample: int | None = None
 
     def __init__(self, items: Any, collate: Collate | None = None) -> None:
         self.items, self.collate = items, collate or join
@@ -154,9 +154,7 @@ def join(items: list[Any]) -> Batch:
             out[name] = torch.stack(values)
             continue
         filler = -100 if name == "labels" else 0
-        out[name] = torch.nn.utils.rnn.pad_sequence(
-            values, batch_first=True, padding_value=filler
-        )
+        out[name] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=filler)
         if name == "input_ids" and "attention_mask" not in rows[0]:
             ones = [torch.ones(len(value), dtype=torch.long) for value in values]
             out["attention_mask"] = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True)

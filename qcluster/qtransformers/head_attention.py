@@ -131,7 +131,7 @@ class HeadAttention(nn.Module):
         return query, KeyValue(key, value)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.nhead, self.width)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.nhead, self.width).transpose(1, 2)
 
     def _attend(self, query: Tensor, state: KeyValue, keep: Tensor | None, causal: bool) -> Tensor:
         mask = None
@@ -141,12 +141,11 @@ class HeadAttention(nn.Module):
             seen = keep[:, None, None, :]
             mask = seen if mask is None else mask & seen
         groups = self.groups or {_backend(self.mha): list(range(self.nhead))}
+        whole = len(groups) == 1
         parts, order = [], []
         for name, heads in groups.items():
-            picked = [
-                t[:, heads] if len(groups) > 1 else t for t in (query, state.key, state.value)
-            ]
-            parts.append(self._attend_heads(name, *picked, mask))
+            q, k, v = (x if whole else x[:, heads] for x in (query, *state))
+            parts.append(self._attend_heads(name, q, k, v, mask))
             order += heads
         out = torch.cat(parts, dim=1)
         return out if order == sorted(order) else out[:, torch.tensor(order).argsort()]
@@ -164,14 +163,16 @@ class HeadAttention(nn.Module):
         self.calls += 1
         shape = (*q.shape[:3], k.shape[2])
         out, _, _ = attend_heads(
-            *(x.flatten(0, 1) for x in (q, k, v)),
+            q.flatten(0, 1),
+            k.flatten(0, 1),
+            v.flatten(0, 1),
             None if mask is None else _additive(mask, q.dtype).expand(shape).flatten(0, 1),
             self.width**-0.5,
             cast(Any, config).with_(backend=backend),
             call=self.calls,
             heads=q.shape[1],
         )
-        return out.unflatten(0, q.shape[:2])
+        return out.view(q.shape)
 
 
 def reseed(model: nn.Module, seed: int) -> None:
@@ -182,8 +183,9 @@ def reseed(model: nn.Module, seed: int) -> None:
     for place, module in enumerate(model.modules()):
         if isinstance(module, HeadAttention):
             module.calls = (seed + place * 0x9E3779B97F4A7C15) % (1 << 52)
-            if hasattr(module.mha, "reseed"):
-                module.mha.reseed(module.calls)
+            recount = getattr(module.mha, "reseed", None)
+            if callable(recount):
+                recount(module.calls)
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

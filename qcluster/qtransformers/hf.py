@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from qcluster.errors import FormatError, InputError
-from qcluster.qtransformers.architecture import HeadKind, TransformerConfig
+from qcluster.qtransformers.architecture import HeadKind
 from qcluster.qtransformers.hf_names import Family, from_hf_config, to_hf_config, weights
 from qcluster.qtransformers.model import ScalableQuantumTransformer
 

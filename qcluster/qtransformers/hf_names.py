@@ -156,7 +156,7 @@ def to_hf_config(c: Any) -> dict[str, Any]:
 
     Raises FormatError for a model that is neither a GPT-2 nor a BERT.
     """
-    theirs = {ours: name for name, ours in reversed(_ACTIVATIONS.items())}
+    theirs = {ours: name for name, ours in reversed(list(_ACTIVATIONS.items()))}
     if c.position != "learned" or not c.tie_weights:
         raise FormatError("Hugging Face's families need learned positions and tied weights")
     if c.kind == "decoder" and c.norm_first and not c.embedding_norm and not c.lm_transform:

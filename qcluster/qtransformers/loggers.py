@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from qcluster.errors import MissingDependency, NotFound
 from qcluster.qtransformers.callbacks import Callback
@@ -63,7 +63,7 @@ class TensorBoardLogger(Callback):
 
     def on_start(self, loop: TrainingLoop) -> None:
         if not loop.workers.rank:
-            self._writer = self._make()
+            self._writer = cast(Any, self._make)()
 
     def on_log(self, loop: TrainingLoop, row: Mapping[str, float]) -> None:
         if self._writer is not None:
@@ -75,7 +75,7 @@ class TensorBoardLogger(Callback):
             for name, value in metrics.items():
                 self._writer.add_scalar(f"eval/{name}", value, loop.step)
 
-    def on_end(self, loop: TrainingLoop, report: TrainReport) -> None:
+    def on_end(self, loop: TrainingLoop, report: TrainReport) -> None:  # noqa: ARG002
         if self._writer is not None:
             self._writer.close()
 
@@ -86,7 +86,9 @@ class MLflowLogger(Callback):
     Raises MissingDependency where MLflow is absent.
     """
 
-    def __init__(self, tracking_uri: str | Path | None = None, experiment: str = "qcluster") -> None:
+    def __init__(
+        self, tracking_uri: str | Path | None = None, experiment: str = "qcluster"
+    ) -> None:
         try:
             import mlflow
         except ImportError:
@@ -113,7 +115,7 @@ class MLflowLogger(Callback):
             figures = {f"eval_{name}": value for name, value in metrics.items()}
             self._mlflow.log_metrics(figures, step=loop.step)
 
-    def on_end(self, loop: TrainingLoop, report: TrainReport) -> None:
+    def on_end(self, loop: TrainingLoop, report: TrainReport) -> None:  # noqa: ARG002
         if not loop.workers.rank:
             self._mlflow.end_run()
 

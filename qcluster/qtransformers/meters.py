@@ -93,7 +93,7 @@ def storage_bytes(tensors: Any) -> int:
 @contextlib.contextmanager
 def draws_from(seed: int) -> Iterator[None]:
     """Seed torch's global generators; on leaving they are as they were."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield

@@ -243,14 +243,14 @@ class ScalableQuantumTransformer(nn.Module):
 class LanguageHead(nn.Module):
     """Hidden states to token logits, with BERT's transform where the configuration has it."""
 
-    def __init__(self, c: TransformerConfig, tied: nn.Parameter) -> None:
+    def __init__(self, c: TransformerConfig, tied: Tensor) -> None:
         super().__init__()
         self.activation = c.activation
         self.dense = nn.Linear(c.d_model, c.d_model) if c.lm_transform else None
         self.norm = nn.LayerNorm(c.d_model, eps=c.layer_norm_eps) if c.lm_transform else None
         self.out = nn.Linear(c.d_model, c.vocab_size, bias=c.lm_transform)
         if c.tie_weights:
-            self.out.weight = tied
+            self.out.weight = cast(nn.Parameter, tied)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(batch, n, d_model) to (batch, n, vocab_size)."""
@@ -297,7 +297,7 @@ class _Sines(nn.Module):
         return cast(Tensor, self.table)[places]
 
 
-def _make_head(c: TransformerConfig, tied: nn.Parameter) -> nn.Module:
+def _make_head(c: TransformerConfig, tied: Tensor) -> nn.Module:
     if c.head == "lm":
         return LanguageHead(c, tied)
     return ClassifierHead(c) if c.head == "classifier" else nn.Identity()

@@ -11,6 +11,7 @@ about CUDA in this file was measured.
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 import shutil
@@ -165,6 +166,8 @@ class QuantumTrainer:
         )
 
     def _train_here(self, resume: bool | str | Path) -> TrainReport:
+        if resume is True:
+            resume = _newest(self.directory) or False
         report = self._loop(self._callbacks()).run(resume)
         if self._owned:
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -184,14 +187,17 @@ class QuantumTrainer:
         began = time.perf_counter()
         if not ray.is_initialized():
             ray.init(log_to_driver=False, include_dashboard=False)
+        # A name of its own: Ray would go on from an older run of the same name, asked or not.
+        name = f"ray-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
         if resume is True:
-            resume = str(self.directory / "checkpoints")
+            resume = _newest(self.directory) or False
         work = ray.put(
             {
                 "model": self.model, "train": self.train_dataset, "eval": self.eval_dataset,
                 "config": self.config.model_dump(), "options": self.options,
                 "callbacks": self.callbacks, "loggers": self.loggers,
                 "directory": str(self.directory), "progress": self.progress,
+                "report": str(self.directory / name / "report.json"),
                 "resume": str(resume) if resume else None,
             }
         )  # fmt: skip
@@ -201,19 +207,19 @@ class QuantumTrainer:
             scaling_config=train.ScalingConfig(
                 num_workers=self.num_workers,
                 use_gpu=self.gpus,
-                resources_per_worker=None if self.ray.resources is None else dict(self.ray.resources),
+                resources_per_worker=None
+                if self.ray.resources is None
+                else dict(self.ray.resources),
                 elastic_resize_monitor_interval_s=self.ray.resize_every_s,
             ),
             run_config=train.RunConfig(
-                name="ray",
+                name=name,
                 storage_path=str(self.directory),
                 failure_config=train.FailureConfig(
                     max_failures=self.ray.max_failures,
                     preemption_grace_s=self.ray.preemption_grace_s,
                 ),
-                checkpoint_config=train.CheckpointConfig(
-                    num_to_keep=self.config.keep_checkpoints
-                ),
+                checkpoint_config=train.CheckpointConfig(num_to_keep=self.config.keep_checkpoints),
                 worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", **self.ray.env}},
                 logging_config=train.LoggingConfig(log_level="WARNING"),
             ),
@@ -222,35 +228,30 @@ class QuantumTrainer:
             result = run.fit()
         except Exception as error:
             raise SolverFailed(f"training on Ray failed: {_innermost(error)}") from error
-        return self._bring_back(result, time.perf_counter() - began)
+        path = self.directory / name / "report.json"
+        return self._bring_back(result, path, time.perf_counter() - began)
 
-    def _bring_back(self, result: Any, seconds: float) -> TrainReport:
-        path = self.directory / "ray" / "report.json"
+    def _bring_back(self, result: Any, path: Path, seconds: float) -> TrainReport:
         if result.checkpoint is None or not path.exists():
             raise SolverFailed("the workers ended without a checkpoint")
         held = store.read(Path(result.checkpoint.path))
         store.restore_model(self.model, held.parts["model"], Path(result.checkpoint.path))
-        import json
-
         report = TrainReport.from_dict(json.loads(path.read_text()))
         startup = max(0.0, seconds - report.wall_s)
         checkpoint = None if self._owned else result.checkpoint.path
         if self._owned:
             shutil.rmtree(self.directory, ignore_errors=True)
-        return replace(
-            report, notes=tuple(self.notes), startup_s=startup, checkpoint=checkpoint
-        )
+        return replace(report, notes=tuple(self.notes), startup_s=startup, checkpoint=checkpoint)
 
 
 class _ToRay(Callback):
     """Gives checkpoints to Ray Train, and stores one when a node's end is announced."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self) -> None:
         self.train = importlib.import_module("ray.train")
-        self.scratch = scratch
         self._warned = False
 
-    def on_log(self, loop: TrainingLoop, row: Mapping[str, float]) -> None:
+    def on_log(self, loop: TrainingLoop, row: Mapping[str, float]) -> None:  # noqa: ARG002
         # A question that all workers answer together: at logs, not at every step.
         if not self._warned and self.train.get_preemption_info() is not None:
             self._warned = True
@@ -264,15 +265,13 @@ class _ToRay(Callback):
 
 def _work(config: Mapping[str, Any]) -> None:
     """What every worker runs, after every start and restart."""
-    import json
-
     ray, train = importlib.import_module("ray"), importlib.import_module("ray.train")
     work = ray.get(config["work"][0])
     rank = train.get_context().get_world_rank()
     device = importlib.import_module("ray.train.torch").get_device()
     directory = Path(work["directory"])
     with tempfile.TemporaryDirectory(prefix="qcluster-worker-") as scratch:
-        callbacks = [*work["callbacks"], _ToRay(Path(scratch))]
+        callbacks = [*work["callbacks"], _ToRay()]
         callbacks += [make_logger(name, directory) for name in work["loggers"]]
         if work["progress"]:
             callbacks.append(Progress())
@@ -282,7 +281,7 @@ def _work(config: Mapping[str, Any]) -> None:
         )  # fmt: skip
         report = loop.run(_resume(train.get_checkpoint(), work["resume"], Path(scratch)))
     if rank == 0:
-        target = directory / "ray" / "report.json"
+        target = Path(work["report"])
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(report.to_dict()))
 
@@ -294,6 +293,16 @@ def _resume(checkpoint: Any, asked: str | None, scratch: Path) -> str | bool:
     target = scratch / "resumed"
     checkpoint.to_directory(str(target))
     return str(target)
+
+
+def _newest(directory: Path) -> str | None:
+    """The checkpoint with most steps, of runs in one process and of runs on Ray."""
+    found = [*directory.glob("checkpoints/step-*"), *directory.glob("ray-*/checkpoint_*")]
+    whole = [path for path in found if (path / "state.json").exists()]
+    if not whole:
+        return None
+    newest = max(whole, key=lambda p: json.loads((p / "state.json").read_text())["step"])
+    return str(newest)
 
 
 def _pair(workers: Workers) -> tuple[int, int]:

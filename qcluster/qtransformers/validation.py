@@ -95,7 +95,9 @@ def _labels(batch: Batch, rows: int) -> Tensor:
 
 
 def _numpy(value: Tensor) -> NDArray[Any]:
-    return value.detach().float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
+    return (
+        value.detach().float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
+    )
 
 
 def _join(parts: list[NDArray[Any]]) -> NDArray[Any]:

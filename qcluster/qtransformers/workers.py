@@ -113,8 +113,7 @@ def wrap(
     if hasattr(hook, "register"):
         hook.register(copies)
     elif hook is not None:
-        # PyTorch compares annotations with types, and those of most modules are text.
-        copies.register_comm_hook(None, lambda state, bucket: hook(state, bucket))
+        copies.register_comm_hook(None, _without_annotations(hook))
     return copies
 
 
@@ -134,6 +133,15 @@ def resolve_comm_hook(hook: Callable[..., Any] | str | None) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise InputError(f"'{hook}' cannot be loaded: {error}", field="comm_hook") from None
+
+
+def _without_annotations(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """PyTorch compares a hook's annotations with types, and in most modules they are text."""
+
+    def call(state, bucket):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        return hook(state, bucket)
+
+    return call
 
 
 def _shard(model: nn.Module) -> nn.Module:

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_worlds import CONFIG, CONTEXT, StopAt, in_world, text, tiny, train_and_tell, train_here
+from training_worlds import (
+    CONFIG,
+    CONTEXT,
+    StopAt,
+    in_world,
+    text,
+    tiny,
+    train_and_tell,
+    train_here,
+)
 
 from qcluster.errors import FormatError, InputError
 from qcluster.qtransformers import checkpoint as store
@@ -108,7 +117,8 @@ def test_worlds_of_two_one_and_two_keep_the_global_order(tmp_path: Path) -> None
         parts = in_world(
             world, "train_some", directory=str(tmp_path / "mixed"), stop=stop, save_every=6
         )
-        mixed += [sum(pieces, []) for pieces in zip(*(p["read"] for p in parts), strict=True)]
+        shares = zip(*(part["read"] for part in parts), strict=True)
+        mixed += [[index for piece in pieces for index in piece] for pieces in shares]
     assert mixed == alone["read"]
     losses = parts[0]["losses"]
     assert np.allclose(losses, alone["losses"], rtol=1e-4)
@@ -128,7 +138,9 @@ def test_uneven_shares_weigh_as_one_batch(tmp_path: Path) -> None:
 def test_sharded_weights_train_and_resume_like_copies(tmp_path: Path) -> None:
     options = {"stop": 8, "save_every": 4}
     copies = in_world(2, "train_some", directory=str(tmp_path / "a"), **options)[0]
-    in_world(2, "train_some", directory=str(tmp_path / "b"), strategy="fsdp", **{**options, "stop": 4})
+    in_world(
+        2, "train_some", directory=str(tmp_path / "b"), strategy="fsdp", **{**options, "stop": 4}
+    )
     shards = in_world(2, "train_some", directory=str(tmp_path / "b"), strategy="fsdp", **options)[0]
     assert np.allclose(shards["losses"], copies["losses"], rtol=1e-4)
     alone = in_world(1, "train_some", directory=str(tmp_path / "b"), **{**options, "stop": 9})[0]

@@ -22,8 +22,8 @@ from qcluster.qtransformers.model import ScalableQuantumTransformer
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo", "qcluster.qtransformers.loop",
-     "qcluster.qtransformers.model"]
+    ["torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo",
+     "qcluster.qtransformers.loop", "qcluster.qtransformers.model"]
 )  # fmt: skip
 
 
