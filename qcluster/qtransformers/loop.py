@@ -87,6 +87,9 @@ class TrainingLoop:
         self.total_steps = c.max_steps or c.epochs * self.order.steps_per_epoch
         self.workers = Workers.here(c, device)
         self.model = model
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise InputError("has no weights to train", field="model")
         self.wrapped = wrap(model, c, self.workers, comm_hook)
         self.optimizer = make_optimizer(model, c)
         self.autocast, self.scaler = precision_of(c, self.workers.device)
@@ -96,9 +99,8 @@ class TrainingLoop:
         if c.patience is not None:
             self.callbacks.append(EarlyStopping(c.patience, c.min_delta))
         self.directory = None if directory is None else Path(directory)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        if not self.parameters:
-            raise InputError("has no weights to train", field="model")
+        if c.strategy == "fsdp":  # sharding puts other parameters in place of these
+            self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.step, self.samples = 0, 0
         self.losses: list[float] = []
         self.evaluations: list[dict[str, Any]] = []

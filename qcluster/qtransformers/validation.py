@@ -73,7 +73,8 @@ def _forward(
     kept: list[Any] = []
 
     def watch(_: Any, __: Any, output: Any) -> None:
-        kept.append(getattr(output, "logits", None))
+        found = output.get("logits") if isinstance(output, Mapping) else None
+        kept.append(getattr(output, "logits", found))
 
     wanted = loop.compute_metrics is not None
     hook = loop.model.register_forward_hook(watch) if wanted else None
