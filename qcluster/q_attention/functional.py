@@ -6,11 +6,10 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from qcluster.errors import InputError
-from qcluster.q_attention.estimate import Estimate, sampled
-from qcluster.q_attention.exact import exact
+from qcluster.q_attention.budgets import Options, by_bytes, by_rows, exactly
+from qcluster.q_attention.estimate import Estimate
 from qcluster.q_attention.problem import AttentionProblem, state
 from qcluster.q_attention.samplers import SAMPLERS
-from qcluster.q_attention.variates import make_variate
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +49,7 @@ def attention(
     v: Any,
     *,
     sampler: str = "varopt",
-    budget: int | float,
+    budget: float,
     certificate: bool = False,
     delta: float = 0.05,
     eps: float | None = None,
@@ -107,7 +106,7 @@ def attention_on(
     problem: AttentionProblem,
     *,
     sampler: str,
-    budget: int | float,
+    budget: float,
     control_variate: str = "auto",
     criterion: str = "variance",
     certificate: bool = False,
@@ -116,56 +115,40 @@ def attention_on(
     generator: torch.Generator | int | None = None,
 ) -> tuple[Estimate, dict[str, Any]]:
     """``attention`` on a checked problem: the estimate and a report of what was done."""
-    import torch
-
     _check_options(sampler, budget, delta, eps, criterion)
-    if generator is None or isinstance(generator, int):
-        seed = 0 if generator is None else generator
-        generator = torch.Generator(device=problem.q.device).manual_seed(seed)
     wanted = certificate or eps is not None
-    whole = (
-        isinstance(budget, float)
-        and budget >= 1
-        or (isinstance(budget, int) and budget >= problem.n)
-    )
-    if whole:
-        estimate, method = _exactly(problem, wanted), "exact"
+    warnings: list[str] = []
+    chosen = Options(sampler, control_variate, criterion, delta if wanted else None, eps)
+    if budget >= (1 if isinstance(budget, float) else problem.n):
+        estimate, method = exactly(problem, wanted), "exact"
+    elif isinstance(budget, int):
+        estimate, method = by_rows(problem, budget, chosen, _seeded(generator, problem))
     else:
-        name = _variate_name(control_variate, sampler)
-        variate = make_variate(problem.v, name)
-        estimate = sampled(
-            problem,
-            "varopt" if sampler == "adaptive" else sampler,
-            int(budget),
-            variate,
-            generator=generator,
-            delta=delta if wanted else None,
-            criterion=criterion if sampler == "adaptive" else None,
-        )
-        method = f"{sampler} + {name}" if name != "none" else sampler
+        estimate, method, warnings = by_bytes(problem, budget, chosen, _seeded(generator, problem))
     read = float(estimate.bytes_read.sum())
+    rows = problem.rows if method == "exact" else 0
+    if wanted and method != "exact" and estimate.bound is not None:
+        rows = int((estimate.bound == 0).sum())
     return estimate, {
         "bytes_read": read,
         "share": read / (problem.fp16_bytes * problem.rows),
         "method": method,
-        "exact_rows": problem.rows if whole else 0,
-        "warnings": [],
+        "exact_rows": rows,
+        "bound": estimate.bound,
+        "warnings": warnings,
     }
 
 
-def _exactly(problem: AttentionProblem, wanted: bool) -> Estimate:
-    out, weights = exact(problem.q, problem.k, problem.v, problem.bias, problem.scale)
-    seen = (weights.detach() > 0).sum(-1).to(weights.dtype)
-    read = seen * 2 * (problem.k.shape[-1] + problem.v.shape[-1])
-    zero = seen.new_zeros(seen.shape)
-    return Estimate(out, zero if wanted else None, read, weights)
+def _seeded(
+    generator: torch.Generator | int | None, problem: AttentionProblem
+) -> torch.Generator:
+    import torch
 
-
-def _variate_name(name: str, sampler: str) -> str:
-    # The naive sampler is the reference, and top-k has no use for one.
-    if name == "auto":
-        return "none" if sampler in ("naive", "topk") else "lowbit"
-    return name
+    if isinstance(generator, torch.Generator):
+        return generator
+    if generator is not None and (isinstance(generator, bool) or generator < 0):
+        raise InputError(f"wants a generator or a seed, got {generator!r}", field="generator")
+    return torch.Generator(device=problem.q.device).manual_seed(generator or 0)
 
 
 def _check_options(
