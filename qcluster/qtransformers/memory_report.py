@@ -55,7 +55,8 @@ class MemoryReport(Record):
     efficiency: dict[str, float]
     reference_bytes: int | None
     ratio_to_reference: float | None
-    """``reference_bytes`` over the peak growth of resident memory: a compression ratio."""
+    """``reference_bytes`` over the peak growth of live tensors, or where they are not tracked of
+    resident memory: a compression ratio."""
     elapsed_s: float
     overhead_s: float
     overhead_share: float

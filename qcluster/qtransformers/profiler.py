@@ -41,7 +41,7 @@ class AdvancedMemoryProfiler:
     trace_python: also trace Python allocations (tracemalloc, one frame). Slow.
     track_tensors: look for live tensors at the ends of blocks, within a budget of 1 % of the time.
     reference_bytes: what the blocks would take in another form, e.g. uncompressed; the report
-        gives the ratio to the measured peak.
+        gives its ratio to the peak growth of live tensors (untracked: of resident memory).
     keep: samples kept a block; older ones are thinned out evenly.
 
     ``profile_block`` nests, is safe in threads and lets exceptions pass. Raises InputError for
@@ -68,7 +68,9 @@ class AdvancedMemoryProfiler:
         self._resident = _resident_reader()
         self._own_s, self._scan_s, self._began = 0.0, 0.0, time.perf_counter()
         self._first = self._resident()
-        self._live, self._live_peak = 0, 0
+        compares = track_tensors and reference_bytes is not None
+        self._live_first = live_tensor_bytes() if compares else 0
+        self._live, self._live_peak = self._live_first, self._live_first
         self._started_tracing = trace_python and not tracemalloc.is_tracing()
         if self._started_tracing:
             tracemalloc.start(1)
@@ -126,14 +128,18 @@ class AdvancedMemoryProfiler:
             python_peak_bytes=traced[1],
             efficiency=_efficiency(self._live, device, peak),
             reference_bytes=self.reference_bytes,
-            ratio_to_reference=None
-            if self.reference_bytes is None
-            else self.reference_bytes / max(1, peak - self._first),
+            ratio_to_reference=self._ratio(peak),
             elapsed_s=elapsed,
             overhead_s=self._own_s,
             overhead_share=self._own_s / elapsed if elapsed > 0 else 0.0,
             overhead_bytes=own_bytes,
         )
+
+    def _ratio(self, peak: int) -> float | None:
+        if self.reference_bytes is None:
+            return None
+        tensors = self._live_peak - self._live_first
+        return self.reference_bytes / max(1, tensors if self.track_tensors else peak - self._first)
 
     def _end(self, name: str, before: int | None, device: Any, seconds: float) -> None:
         start = time.perf_counter()

