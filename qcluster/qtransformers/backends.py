@@ -1,0 +1,61 @@
+"""One weighted sum, behind several backends: samplers, noisy simulation, quantum hardware."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from qcluster.q_attention.functional import attention_on
+from qcluster.q_attention.module_config import QuantumConfig
+from qcluster.q_attention.problem import AttentionProblem
+
+__all__ = ["attend_heads"]
+
+
+def attend_heads(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    config: QuantumConfig,
+    *,
+    call: int,
+    heads: int,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Output (batch * heads, L, dim), weights (batch * heads, L, S) and what was done.
+
+    ``call`` numbers the module's calls: every call draws anew, and the same calls draw the same.
+    """
+    import torch
+
+    work = torch.float64 if q.dtype == torch.float64 else torch.float32
+    problem = AttentionProblem(
+        q=q.to(work),
+        k=k.to(work),
+        v=v.to(work),
+        bias=None if mask is None else mask.to(work).expand(q.shape[0], q.shape[1], k.shape[1]),
+        scale=scale,
+        shape=(*q.shape[:-1], v.shape[-1]),
+        numpy=False,
+        dtype=q.dtype,
+    )
+    generator = torch.Generator(device=q.device).manual_seed(config.seed + call)
+    estimate, report = attention_on(
+        problem,
+        sampler=config.backend,
+        budget=config.budget if config.budget is not None else config.num_samples,
+        control_variate=config.control_variate,
+        criterion=config.criterion,
+        certificate=config.certificate,
+        delta=config.delta,
+        eps=config.eps,
+        generator=generator,
+    )
+    if config.error_mitigation:
+        report["warnings"] = [
+            *report.get("warnings", []),
+            f"error_mitigation does nothing: {config.backend} has no noise",
+        ]
+    return estimate.out.to(q.dtype), estimate.weights.to(q.dtype), report
