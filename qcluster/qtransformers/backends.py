@@ -22,7 +22,6 @@ def attend_heads(
     config: QuantumConfig,
     *,
     call: int,
-    heads: int,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Output (batch * heads, L, dim), weights (batch * heads, L, S) and what was done.
 
