@@ -86,9 +86,7 @@ def _forward(config: QuantumConfig, min_keys: int) -> Any:
             out = _sampled(query, key, value, mask, scaling, causal, config)
             return out.transpose(1, 2).contiguous(), None
         if special or wanted:
-            out, weights = _plain(
-                query, key, value, mask, scaling, causal, dropout, softcap, s_aux
-            )
+            out, weights = _plain(query, key, value, mask, scaling, causal, dropout, softcap, s_aux)
             return out.transpose(1, 2).contiguous(), weights
         from torch.nn import functional
 
