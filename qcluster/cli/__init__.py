@@ -23,7 +23,7 @@ from qcluster.errors import InputError, QClusterError
 __all__ = ["app", "main"]
 
 VERBS = ("place", "route", "energy", "nvlink", "solve", "recommend", "serve", "status", "doctor",
-         "plans")  # fmt: skip
+         "plans", "compress")  # fmt: skip
 
 # Typer brings its own copy of click, so click's exceptions are found through Typer's.
 USAGE_ERROR: Any = typer.BadParameter.__base__

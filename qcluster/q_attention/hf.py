@@ -179,10 +179,8 @@ def _plain(
         scores = scores.masked_fill(future, lowest)
     if mask is not None:
         mask = mask[..., : scores.shape[-1]]
-        if mask.dtype == torch.bool:
-            scores = scores.masked_fill(~mask, lowest)
-        else:
-            scores = scores + mask
+        forbids = mask.dtype == torch.bool
+        scores = scores.masked_fill(~mask, lowest) if forbids else scores + mask
     if sinks is not None:
         column = sinks.reshape(1, -1, 1, 1).to(scores.dtype)
         scores = torch.cat([scores, column.expand(*scores.shape[:3], 1)], -1)

@@ -100,7 +100,7 @@ class QuantumAttentionSimulator:
         num_samples: int | None,
         generator: torch.Generator,
     ) -> torch.Tensor:
-        """Measured weights in place of exact ones (..., n); a draw is a constant of the gradient."""
+        """Measured weights for exact ones (..., n); a draw is a constant of the gradient."""
         if not 0 <= noise_level <= 1:
             raise InputError(f"wants a number in [0, 1], got {noise_level}", field="noise_level")
         mitigate = self.error_mitigation

@@ -20,6 +20,7 @@ FLOOR: dict[str, float] = {
     "qcluster.q_": 2,
     "qcluster.quantum": 1,
     "qcluster.telemetry": 1,
+    "qcluster.codec": 1,
     "qcluster.testing": 1,
     "qcluster": 0,
 }
@@ -100,7 +101,18 @@ def test_importing_qcluster_is_light() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    ["quantum", "telemetry", "q_routing", "q_energy", "q_nvlink", "q_attention", "qtransformers"],
+    [
+        "quantum",
+        "telemetry",
+        "codec",
+        "q_routing",
+        "q_energy",
+        "q_nvlink",
+        "q_attention",
+        "qtransformers",
+        "q_compressor",
+        "q_decompressor",
+    ],
 )
 def test_rooms_load_no_heavy_library_on_import(package: str) -> None:
     heavy = {"ray", "torch", "pennylane", "qiskit", "torch_geometric", "sklearn"}
