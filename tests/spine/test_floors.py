@@ -108,6 +108,8 @@ def test_importing_qcluster_is_light() -> None:
         "q_routing",
         "q_energy",
         "q_nvlink",
+        "q_attention",
+        "qtransformers",
         "q_compressor",
         "q_decompressor",
         "q_hpo",
