@@ -126,15 +126,16 @@ def align(
     before: Ints,
     deadline: Deadline,
     exact: bool | None = None,
+    kind: Ints | None = None,
 ) -> Ints | None:
     """The same plan with its GPUs renamed and slots reordered to move as little as can be; None
     when the deadline comes first.
 
-    Only GPUs of equal speed and slots (and node, in hierarchical mode) change names. The renaming
-    is an assignment problem a layer, solved exactly (Kuhn 1955) when ``exact``, by default up to
-    128 GPUs of a kind, and greedily beyond.
+    Only GPUs of one ``kind`` change names, by default those of equal speed and slots (and node, in
+    hierarchical mode). The renaming is an assignment problem a layer, solved exactly (Kuhn 1955)
+    when ``exact``, by default up to 128 GPUs of a kind, and greedily beyond.
     """
-    kind = kinds(problem)
+    kind = kinds(problem) if kind is None else kind
     members = [np.flatnonzero(kind == k) for k in range(int(kind.max()) + 1)]
     if exact is None:
         exact = max(map(len, members)) <= _EXACT_GPUS
