@@ -72,7 +72,7 @@ def test_tokens_cross_the_slow_link_less_at_equal_balance_and_fan_out():
     assert max(fan[1:]) < 1.1 * fan[0]
     assert crossed[1] < 0.85 * crossed[0]
     assert crossed[2] <= crossed[1]
-    assert max(even) < 1.08
+    assert max(even[1:]) <= even[0]
 
 
 def test_a_fabric_weighs_a_node_boundary_among_real_picks(data_dir):
