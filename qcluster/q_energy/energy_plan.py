@@ -14,7 +14,7 @@ from qcluster.deadline import Deadline
 from qcluster.errors import InputError, SolverFailed
 from qcluster.fallback import Certified
 from qcluster.plan import Plan, TelemetryRef, merge_warnings
-from qcluster.q_energy.capping import CapProblem, solve_caps, spread_spare
+from qcluster.q_energy.capping import CapProblem, predicted_speed, solve_caps, spread_spare
 from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.curves import clock_share
 from qcluster.q_energy.jobs import read_jobs, schedule_jobs
@@ -46,7 +46,8 @@ class NodePower(Record):
 
     ``caps_w`` maps GPU ids (or the node's own id where its GPUs are not known) to power limits;
     ``freq_cap_mhz`` to the clock that the cap amounts to, where the topology lists clocks.
-    ``predicted_power_w`` holds p50 and p95 under the caps, hosts included.
+    ``predicted_power_w`` holds p50 and p95 under the caps, hosts included. ``nvlink_share`` is the
+    node's part of all NVLink traffic that is predicted under the caps, None where none is measured.
     """
 
     id: str
@@ -54,6 +55,7 @@ class NodePower(Record):
     caps_w: dict[str, float]
     predicted_power_w: dict[str, float]
     freq_cap_mhz: dict[str, int] = field(default_factory=dict)
+    nvlink_share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -254,6 +256,7 @@ def _nodes(
     ends = np.searchsorted(units.node[members], np.arange(len(units.nodes) + 1))
     clocks = {} if topology is None else {n.id: n.clocks_mhz for n in topology.nodes}
     share = clock_share(caps, units.demand_w, units.idle_w)
+    traffic = _nvlink(units, caps)
     out = []
     for index, name in enumerate(units.nodes):
         mine = members[ends[index] : ends[index + 1]]
@@ -268,9 +271,21 @@ def _nodes(
                     "p95": own + float(high[mine].sum()),
                 },
                 freq_cap_mhz=_clocks(clocks.get(name, ()), units, mine, share),
+                nvlink_share=None if traffic is None else float(traffic[index]),
             )
         )
     return tuple(out)
+
+
+def _nvlink(units: Units, caps: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """(nodes,) shares of the NVLink traffic to come: what is sent now, slowed as the work is."""
+    if units.nvlink_gb_s is None:
+        return None
+    sent = np.nan_to_num(units.nvlink_gb_s) * predicted_speed(units, caps)
+    total = float(sent.sum())
+    if total <= 0:
+        return None
+    return np.bincount(units.node, weights=sent, minlength=len(units.nodes)) / total
 
 
 def _clocks(

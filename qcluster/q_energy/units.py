@@ -8,6 +8,7 @@ then nobody knows.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,8 @@ class Units:
     ``node`` indexes ``nodes``. ``p50_w`` and ``demand_w`` describe its draw when not capped by
     us; ``memory`` is the share of its time that does not follow the clock. ``overhead_w`` is
     everything that no cap reaches: hosts, and accelerators at rest. ``kind`` is "gpu" or "node".
+    ``nvlink_gb_s`` is what each sends over NVLink now, gigabytes a second, NaN where not known;
+    None where nothing tells.
     """
 
     kind: str
@@ -56,6 +59,7 @@ class Units:
     idle_w: Floats
     memory: Floats
     overhead_w: Floats
+    nvlink_gb_s: Floats | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -156,7 +160,8 @@ def _window_factors(snapshot: Snapshot, window_s: float) -> Floats:
 
 
 def _with_counters(units: Units, snapshot: Snapshot) -> Units:
-    """The memory-bound share from DRAM and SM activity, where those are reported."""
+    """The memory-bound share from DRAM and SM activity and the NVLink rate, where reported."""
+    units = dataclasses.replace(units, nvlink_gb_s=snapshot.gpu.get("nvlink_tx_gb_s"))
     dram, sm = snapshot.gpu.get("dram_active"), snapshot.gpu.get("sm_active")
     if dram is None or sm is None:
         return units
@@ -164,7 +169,7 @@ def _with_counters(units: Units, snapshot: Snapshot) -> Units:
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(total > 0.05, dram / total, np.nan)
     memory = np.where(np.isfinite(share), np.clip(share, 0.0, 0.9), units.memory)
-    return Units(**{**units.__dict__, "memory": memory})
+    return dataclasses.replace(units, memory=memory)
 
 
 def _owners(topology: Topology) -> NDArray[np.int64]:
