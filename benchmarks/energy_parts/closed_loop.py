@@ -84,7 +84,7 @@ def run(quick: bool, fresh: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def loop(share: float, seed: int, nodes: int, seconds: int) -> dict[str, Any]:
+def loop(share: float, seed: int, nodes: int, seconds: int, hold: str = "draw") -> dict[str, Any]:
     """One replay. ``over`` is the share of seconds whose true draw was above the budget."""
     actor = ray.remote(SimulatedNode)
     actors = [actor.remote(1000 * seed + k, seconds) for k in range(nodes)]
@@ -98,7 +98,7 @@ def loop(share: float, seed: int, nodes: int, seconds: int) -> dict[str, Any]:
     free = ray.get([a.step.remote(0, np.full(GPUS, high)) for a in actors])
     budget = share * nodes * GPUS * float(np.mean([c.power_w[-1] for c, _ in curves]))
     budget = max(budget, nodes * GPUS * low * 1.02)
-    planner = EnergyPlanner({"budget_w": budget})
+    planner = EnergyPlanner({"budget_w": budget, "hold": hold})
     planner.warm_up()
     caps = np.full(nodes * GPUS, max(low, min(high, budget / nodes / GPUS)))
     plan, spent = None, []

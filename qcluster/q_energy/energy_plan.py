@@ -17,6 +17,7 @@ from qcluster.plan import Plan, TelemetryRef, merge_warnings
 from qcluster.q_energy.capping import CapProblem, predicted_speed, solve_caps, spread_spare
 from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.curves import clock_share
+from qcluster.q_energy.demand import Demand, reserve_w
 from qcluster.q_energy.jobs import read_jobs, schedule_jobs
 from qcluster.q_energy.meta import Choice, MetaState
 from qcluster.q_energy.pipelines import (
@@ -30,7 +31,7 @@ from qcluster.q_energy.pipelines import (
 )
 from qcluster.q_energy.problem import Schedule, Task, check_watts
 from qcluster.q_energy.trace import PowerTrace
-from qcluster.q_energy.units import Units, units_from_snapshot, units_from_trace
+from qcluster.q_energy.units import MARGIN, Units, units_from_snapshot, units_from_trace
 from qcluster.record import Record
 from qcluster.telemetry import Job, Snapshot, Topology
 
@@ -38,6 +39,8 @@ __all__ = ["EnergyPlan", "NodePower", "Savings", "plan_energy", "plan_units"]
 
 # A plan is for its window; readers may hold on to it for a second one before it is stale.
 _LIFETIME_WINDOWS = 2.0
+# Time between two plans where there is none yet, seconds.
+_PERIOD_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,7 +82,9 @@ class EnergyPlan(Plan):
 
     ``pipeline`` made it (see ``pipelines``). With the meta toggle, ``choice`` says who chose that
     and why, ``costs`` what each pipeline would have cost in the last window, ``meta`` what is
-    remembered of all windows, and ``proposals`` what the pipelines would set now.
+    remembered of all windows, and ``proposals`` what the pipelines would set now. ``demand`` is
+    what each GPU is taken to draw uncapped; ``reserve_w`` what is kept back for jumps where the
+    predicted draw counts against the budget.
     """
 
     window_s: float
@@ -101,6 +106,8 @@ class EnergyPlan(Plan):
     meta: MetaState | None = None
     costs: dict[str, float] = field(default_factory=dict)
     proposals: dict[str, Proposal] = field(default_factory=dict)
+    demand: Demand | None = None
+    reserve_w: float = 0.0
 
 
 def plan_energy(
@@ -158,6 +165,7 @@ def plan_units(
     topology: Topology | None = None,
     previous: EnergyPlan | None = None,
     schedule: Schedule | None = None,
+    demand: Demand | None = None,
     seed: int = 0,
 ) -> EnergyPlan:
     """The plan for units already joined; ``previous`` is the plan in force."""
@@ -173,13 +181,18 @@ def plan_units(
             f"no budget given: {config.budget_share:.0%} of nameplate, {budget_w:.0f} W"
         )
     shared = picked.pipeline != "independent"
-    problem, answer = _solve(units, budget_w, config, shared, previous, deadline, warnings)
+    reserve = _reserve(units, budget_w, config, demand, previous)
+    given = budget_w - reserve
+    if config.hold == "draw" and demand is not None:
+        fixed = float(units.overhead_w.sum())
+        given = fixed + (given - fixed) / demand.drawn_share
+    problem, answer = _solve(units, given, config, shared, previous, deadline, warnings)
     proof, caps = answer.certificate, answer.value
     if schedule is not None and schedule.peak_w > budget_w:
         warnings.append(f"the jobs' lowest peak found, {schedule.peak_w:.0f} W, is over the budget")
     allocated = float(np.minimum(caps, units.demand_w).sum())
     overhead = float(units.overhead_w.sum())
-    final = caps if problem.held_w is not None else spread_spare(problem, caps)
+    final = _final(problem, caps)
     return EnergyPlan(
         planner="energy",
         config=config.model_dump(mode="json"),
@@ -217,7 +230,37 @@ def plan_units(
         meta=picked.state,
         costs=picked.costs,
         proposals=propose(problem, final, pipelines(config)) if config.meta else {},
+        demand=demand,
+        reserve_w=reserve,
     )
+
+
+def _reserve(
+    units: Units,
+    budget_w: float,
+    config: EnergyConfig,
+    demand: Demand | None,
+    previous: EnergyPlan | None,
+) -> float:
+    """Watts kept back for GPUs whose draw jumps up to their floor before the next plan."""
+    if config.hold == "caps":
+        return 0.0
+    room = np.maximum(units.min_w - units.demand_w, 0.0) + (MARGIN - 1.0) * units.demand_w
+    if demand is None:
+        return 0.0
+    before = None if previous is None else previous.demand
+    period = _PERIOD_S if before is None else min(max(demand.ts_s - before.ts_s, 1.0), 60.0)
+    spare = budget_w - float(units.overhead_w.sum() + np.minimum(units.min_w, units.demand_w).sum())
+    return min(reserve_w(demand, room, period), max(spare, 0.0))
+
+
+def _final(problem: CapProblem, caps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The caps to set: spare watts spread, or where draw counts a margin above full demand."""
+    units = problem.units
+    if not problem.by_draw:
+        return caps if problem.held_w is not None else spread_spare(problem, caps)
+    full = np.maximum(units.min_w, np.minimum(MARGIN * units.demand_w, units.max_w))
+    return np.where(caps >= units.demand_w, full, caps)
 
 
 def _solve(
@@ -240,7 +283,7 @@ def _solve(
             return problem, solve_caps(problem, shared=shared, deadline=deadline)
         except SolverFailed as error:
             warnings.append(f"ramp and move limits lifted, the caps in force do not fit: {error}")
-    problem = CapProblem.of(units, budget_w)
+    problem = CapProblem.of(units, budget_w, by_draw=config.hold == "draw")
     return problem, solve_caps(problem, shared=shared, deadline=deadline)
 
 
