@@ -132,7 +132,7 @@ def row(name: str, deadline_s: float, own: list[float], wall: list[float]) -> tu
 def main() -> None:
     """Measure, print, save."""
     quick = arguments(__doc__ or "").quick
-    repeats, rows = (8 if quick else 60), []
+    repeats, rows = (5 if quick else 60), []
     for gpus, spec in CLUSTERS.items():
         seen = list(snapshots(spec, repeats + 1))
         for name, make in planners().items():
