@@ -249,6 +249,69 @@ def pack(
 
 
 @njit(cache=True)
+def pair_lanes(
+    block: NDArray[np.int64], left: NDArray[np.float64], right: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Which NICs of two domains talk, so that most bytes leave and arrive at their own GPUs.
+
+    block (a, b) bytes; left (a,) and right (b,) are the largest shares of all bytes that the NICs
+    may take, each summing to at least 1. Returns shares (a, b): as much as fits where the bytes
+    are, rows and columns scaled down to what their NICs take, then what is still open in order.
+    """
+    a, b = block.shape
+    total = 0.0
+    own_left, own_right = np.zeros(a), np.zeros(b)
+    for i in range(a):
+        for j in range(b):
+            total += block[i, j]
+            own_left[i] += block[i, j]
+            own_right[j] += block[i, j]
+    left, right = _takes(own_left / total, left), _takes(own_right / total, right)
+    lane = np.zeros((a, b))
+    rows, columns = left.copy(), right.copy()
+    for i in range(a):
+        have = 0.0
+        for j in range(b):
+            have += block[i, j] / total
+        for j in range(b):
+            if have > 0:
+                lane[i, j] = block[i, j] / total * min(1.0, left[i] / have)
+    for j in range(b):
+        have = 0.0
+        for i in range(a):
+            have += lane[i, j]
+        for i in range(a):
+            if have > right[j]:
+                lane[i, j] *= right[j] / have
+            if lane[i, j] < 0.01 * min(left[i], right[j]):
+                lane[i, j] = 0.0  # a sliver is not worth a lane
+            rows[i] -= lane[i, j]
+            columns[j] -= lane[i, j]
+    for stage in range(2):
+        for i in range(a):
+            for j in range(b):
+                part = min(rows[i], columns[j])
+                if stage == 0:
+                    part = min(part, block[i, j] / total - lane[i, j])
+                if part > 1e-12:
+                    lane[i, j] += part
+                    rows[i] -= part
+                    columns[j] -= part
+    return lane
+
+
+@njit(cache=True)
+def _takes(own: NDArray[np.float64], most: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What each NIC takes, summing to 1: its own GPU's share, and of others' what it has room for."""
+    taken = np.minimum(own, most)
+    room = most - taken
+    rest = 1.0 - taken.sum()
+    if rest > 0.0 and room.sum() > 0.0:
+        taken += room * (rest / room.sum())
+    return np.asarray(taken / taken.sum())
+
+
+@njit(cache=True)
 def fill_lanes(
     block: NDArray[np.int64],
     out: NDArray[np.int64],

@@ -6,7 +6,8 @@ every NIC busy whichever GPUs hold the data. Bytes that lie on another GPU than 
 handed over by NVLink in the window before their round, bytes for another GPU than the one at the
 lane's end in the window after it. Rounds are cut into pieces of at most 1/64 of the whole and put
 in order small, large, small, so that the first and the last hand-over, which nothing hides, are
-short. Traffic inside domains fills what NVLink has left. After FAST (Lei et al., 2025).
+short. Traffic inside domains fills what NVLink has left, and where that is too little what the
+NICs have left. After FAST (Lei et al., 2025).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from qcluster.errors import Infeasible
 from qcluster.q_nvlink._kernels import max_flow
-from qcluster.q_nvlink.alltoall._kernels import cut_lanes, fill_lanes
+from qcluster.q_nvlink.alltoall._kernels import cut_lanes, fill_lanes, pair_lanes
 from qcluster.q_nvlink.alltoall.birkhoff import matchings
 from qcluster.q_nvlink.cuts import integer
 from qcluster.q_nvlink.fabric import Fabric
@@ -26,6 +27,8 @@ from qcluster.q_nvlink.fabric import Fabric
 __all__ = ["Domains", "Timed", "schedule_tiers"]
 
 _PIECES = 64
+_STRETCH = 0.995  # of the bound that rounds may fill where something else takes longest
+_NIC_NOTE = ("part of the traffic inside domains goes over NICs, as NVLink alone is the slowest",)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -38,7 +41,8 @@ class Timed:
     ``out`` and ``into`` are the GPUs whose NICs (or, in a mesh, which relays) a transfer uses, -1
     for none. Windows are the steps of the pipeline: ``windows`` (w,) seconds; ``step`` is the
     window in which a transfer crosses between domains, -1 for those inside one. ``local`` (w,
-    domains) is the share of the traffic inside each domain that runs in each window.
+    domains) is the share of the traffic inside each domain that runs over NVLink in each window,
+    ``over_nics`` what runs over NICs; such transfers have their own ends as ``out`` and ``into``.
     """
 
     start: Floats
@@ -54,6 +58,7 @@ class Timed:
     makespan_s: float
     lower_bound_s: float
     tiers: int
+    over_nics: Floats = field(default_factory=lambda: np.empty((0, 1)))
     baselines: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -63,7 +68,8 @@ class Domains:
     """Groups of GPUs joined by NVLink: ``of`` (gpus,), and rates in bytes a second.
 
     ``port`` is each GPU's NVLink rate and ``nic`` what it has besides, one direction; ``rate``
-    (domains,) is what a whole domain can exchange with the others.
+    (domains,) is what a whole domain can exchange with the others. Unless ``paired``, any NIC of a
+    domain reaches any NIC of another at full rate, else only side by side.
     """
 
     of: Ints
@@ -71,6 +77,7 @@ class Domains:
     nic: Floats
     rate: Floats
     switched: bool
+    paired: bool = True
 
     @property
     def count(self) -> int:
@@ -97,7 +104,26 @@ class Domains:
         rate = np.full(count, np.inf)
         if count > 1:
             rate = np.array([_uplink(slow, gpus, of, s) for s in range(count)])
-        return cls(of, port, nic, rate, switched=not quick[np.ix_(gpus, gpus)].any())
+        switched = not quick[np.ix_(gpus, gpus)].any()
+        return cls(of, port, nic, rate, switched=switched, paired=_rails(slow, fabric, of))
+
+
+def _rails(slow: Floats, fabric: Fabric, of: Ints) -> bool:
+    """Whether it matters which NICs of two domains talk to each other.
+
+    It does not where all NICs of each domain are on one switch, nor where every switch that has
+    NICs can pass on all that they send and receive.
+    """
+    gpus, switches = fabric.gpu_index, fabric.transit_index
+    if slow[np.ix_(gpus, gpus)].any():
+        return True
+    up, down = slow[np.ix_(gpus, switches)], slow[np.ix_(switches, gpus)].T
+    joined = (up > 0) | (down > 0)
+    same = all(joined[of == s].any(axis=0).sum() <= 1 for s in range(int(of.max()) + 1))
+    leaf = joined.any(axis=0)
+    beyond = slow[np.ix_(switches, switches)]
+    full = (beyond.sum(axis=1) >= up.sum(axis=0)) & (beyond.sum(axis=0) >= down.sum(axis=0))
+    return not (same or bool(full[leaf].all()))
 
 
 def _uplink(slow: Floats, gpus: Ints, of: Ints, s: int) -> float:
@@ -216,37 +242,56 @@ def _two_tiers(traffic: Ints, fabric: Fabric, domains: Domains) -> Timed:
     rate = float(domains.rate.min())
     steps = len(size)
     before, after = _hand_overs(pieces, len(of), steps)
-    network = _network_seconds(pieces, domains, size / rate, steps)
+    network, sent = _network_seconds(pieces, domains, size / rate, steps)
     windows = np.concatenate([[0.0], network, [0.0]])
     # Window w: rounds w - 1 on the network, hand-overs for round w and from round w - 2.
     busy = np.zeros((steps + 2, 2, len(of)))
     busy[:steps] += before
     busy[2:] += after
     windows = np.maximum(windows, (busy / domains.port).max(axis=(1, 2), initial=0.0))
-    local, extra = _inside(traffic, domains, windows, busy)
+    on_network = np.zeros((steps + 2, 2, len(of)))
+    on_network[1:-1] = sent
+    local, over, extra = _inside(traffic, domains, windows, busy, on_network)
     windows = np.concatenate([windows, extra])
     ends = np.cumsum(windows)
     starts = ends - windows
     early = np.where(pieces.source != pieces.out, pieces.step, pieces.step + 1)
     late = np.where(pieces.target != pieces.into, pieces.step + 2, pieces.step + 1)
-    inside = np.argwhere((of[:, None] == of[None, :]) & (traffic > 0))
-    none = np.full(len(inside), -1, dtype=np.int64)
+    pairs, volume, nics = _inside_pairs(traffic, domains, over)
     makespan = float(windows.sum())
     return Timed(
-        start=np.concatenate([starts[early], np.zeros(len(inside))]),
-        duration=np.concatenate([ends[late] - starts[early], np.full(len(inside), makespan)]),
-        source=np.concatenate([pieces.source, inside[:, 0]]),
-        target=np.concatenate([pieces.target, inside[:, 1]]),
-        out=np.concatenate([pieces.out, none]),
-        into=np.concatenate([pieces.into, none]),
-        volume=np.concatenate([pieces.volume, traffic[tuple(inside.T)]]),
-        step=np.concatenate([pieces.step, none]),
+        start=np.concatenate([starts[early], np.zeros(len(pairs))]),
+        duration=np.concatenate([ends[late] - starts[early], np.full(len(pairs), makespan)]),
+        source=np.concatenate([pieces.source, pairs[:, 0]]),
+        target=np.concatenate([pieces.target, pairs[:, 1]]),
+        out=np.concatenate([pieces.out, np.where(nics, pairs[:, 0], -1)]),
+        into=np.concatenate([pieces.into, np.where(nics, pairs[:, 1], -1)]),
+        volume=np.concatenate([pieces.volume, volume]),
+        step=np.concatenate([pieces.step, np.full(len(pairs), -1, dtype=np.int64)]),
         windows=windows,
         local=local,
+        over_nics=over,
         makespan_s=makespan,
         lower_bound_s=min(_bound(traffic, domains), makespan),
         tiers=2,
         baselines={"direct": _direct(traffic, domains)},
+        notes=_NIC_NOTE if nics.any() else (),
+    )
+
+
+def _inside_pairs(
+    traffic: Ints, domains: Domains, over: Floats
+) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """Pairs inside domains (p, 2) with whole bytes (p,), and which of them go over NICs (p,)."""
+    of = domains.of
+    pairs = np.argwhere((of[:, None] == of[None, :]) & (traffic > 0))
+    volume = traffic[tuple(pairs.T)]
+    part = np.floor(volume * over.sum(axis=0)[of[pairs[:, 0]]]).astype(np.int64)
+    kept, moved = volume > part, part > 0
+    return (
+        np.concatenate([pairs[kept], pairs[moved]]),
+        np.concatenate([(volume - part)[kept], part[moved]]),
+        np.repeat([False, True], [int(kept.sum()), int(moved.sum())]),
     )
 
 
@@ -290,6 +335,7 @@ class _Pieces:
 def _pieces(traffic: Ints, domains: Domains, target: Ints, size: Ints) -> _Pieces:
     members = [np.flatnonzero(domains.of == s) for s in range(domains.count)]
     weight = [domains.nic[m] / max(domains.nic[m].sum(), 1.0) for m in members]
+    most = _nic_shares(traffic, domains, float(size.sum()) / float(domains.rate.min()))
     found: list[NDArray[np.int64]] = []
     for s in range(domains.count):
         for t in range(domains.count):
@@ -297,13 +343,41 @@ def _pieces(traffic: Ints, domains: Domains, target: Ints, size: Ints) -> _Piece
             steps = np.flatnonzero(target[:, s] == t)
             if s == t or not block.any():
                 continue
-            out, into, share = _lanes(weight[s], weight[t])
+            if domains.paired:
+                out, into, share = _lanes(weight[s], weight[t])
+            else:
+                every = pair_lanes(block, most[0, members[s]], most[1, members[t]])
+                out, into = np.nonzero(every > 0)
+                share = every[out, into] / every.sum()
             rows = fill_lanes(block.copy(), out, into, share)
             found.append(
                 cut_lanes(rows, share, steps, size[steps], members[s], members[t], out, into)
             )
     table = np.concatenate(found) if found else np.empty((0, 6), dtype=np.int64)
     return _Pieces(*(np.ascontiguousarray(table[:, c]) for c in range(6)))
+
+
+def _nic_shares(traffic: Ints, domains: Domains, seconds: float) -> Floats:
+    """(2, gpus) the largest share of a round that each NIC may take, out and in.
+
+    A round is as fast as its slowest NIC. Where the rounds (``seconds`` in all) are not what takes
+    longest, they may be slower, and NICs may carry more of their own GPU's bytes and less of
+    others': but what NVLink cannot carry inside a domain must fit beside it.
+    """
+    of, limit = domains.of, _bound(traffic, domains)
+    same = np.where(of[:, None] == of[None, :], traffic, 0)
+    inside = np.stack([same.sum(axis=1), same.sum(axis=0)]).astype(np.float64)
+    over = 1.0 - domains.port * limit / np.maximum(inside, 1.0)
+    part = np.zeros(domains.count)
+    np.maximum.at(part, of, np.clip(over, 0.0, 1.0).max(axis=0))
+    even = domains.nic / np.bincount(of, domains.nic)[of]
+    free = np.clip(1.0 - part[of] * inside / np.maximum(domains.nic * limit, 1e-300), 0.0, 1.0)
+    most = even * free * max(1.0, _STRETCH * limit / max(seconds, 1e-300))
+    for side in most:
+        total = np.bincount(of, side)[of]
+        side *= np.maximum(1.0, 1.0 / np.maximum(total, 1e-300))
+        side[total <= 0] = even[total <= 0]
+    return most
 
 
 def _lanes(a: Floats, b: Floats) -> tuple[Ints, Ints, Floats]:
@@ -336,45 +410,69 @@ def _hand_overs(pieces: _Pieces, n: int, steps: int) -> tuple[Floats, Floats]:
     return before, after
 
 
-def _network_seconds(pieces: _Pieces, domains: Domains, floor: Floats, steps: int) -> Floats:
-    """Seconds of each round: its NICs' bytes over their rates, and the domains' uplinks."""
+def _network_seconds(
+    pieces: _Pieces, domains: Domains, floor: Floats, steps: int
+) -> tuple[Floats, Floats]:
+    """Seconds of each round: its NICs' bytes over their rates, and the domains' uplinks.
+
+    Also the bytes of every NIC, (steps, 2, gpus), sent and received.
+    """
     n = len(domains.of)
-    longest = floor.copy()
-    for gpu in (pieces.out, pieces.into):
+    longest, every = floor.copy(), np.zeros((steps, 2, n))
+    for way, gpu in enumerate((pieces.out, pieces.into)):
         flat = np.bincount(pieces.step * n + gpu, weights=pieces.volume, minlength=steps * n)
-        busy = flat.reshape(steps, n) / np.where(domains.nic > 0, domains.nic, np.inf)
+        every[:, way] = flat.reshape(steps, n)
+        busy = every[:, way] / np.where(domains.nic > 0, domains.nic, np.inf)
         # Whole bytes: a lane may get one byte more than its share.
         longest = np.maximum(longest, busy.max(axis=1, initial=0.0))
-    return longest
+    return longest, every
 
 
 def _inside(
-    traffic: Ints, domains: Domains, windows: Floats, busy: Floats
-) -> tuple[Floats, Floats]:
-    """Traffic inside domains spread over the windows' slack; and a window more where it lacks.
+    traffic: Ints, domains: Domains, windows: Floats, busy: Floats, nic_busy: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Traffic inside domains spread over the windows' slack, NVLink's and the NICs'.
 
     In each window every pair of a domain sends the same share of its volume: as much as fits
-    beside the hand-overs on every port that the domain's own traffic needs.
+    beside the hand-overs on every port that the domain's own traffic needs, and what NVLink does
+    not carry by the end as fits beside the rounds on NICs and uplink. What is left takes a window
+    more, over both at once. Returns the shares (w, domains) over NVLink and over NICs, and the
+    seconds of the additional window, none or one.
     """
     of = domains.of
     same = np.where(of[:, None] == of[None, :], traffic, 0)
-    need = np.stack([same.sum(axis=1), same.sum(axis=0)]) / domains.port
-    slack = np.maximum(windows[:, None, None] - busy / domains.port, 0.0)
-    share = np.zeros((len(windows) + 1, domains.count))
+    need = np.stack([same.sum(axis=1), same.sum(axis=0)]).astype(np.float64)
+    link = np.zeros((len(windows) + 1, domains.count))
+    nic = np.zeros_like(link)
     extra = 0.0
     for s in range(domains.count):
-        want = need[:, of == s]
-        if not want.any():
+        mine, rate = need[:, of == s], float(domains.rate[s])
+        if not mine.any():
             continue
-        wanted = want > 0
-        room = (slack[:, :, of == s][:, wanted] / want[wanted]).min(axis=1)
-        total = float(room.sum())
-        share[:-1, s] = room / max(total, 1.0)
-        share[-1, s] = max(0.0, 1.0 - total)
-        extra = max(extra, float(share[-1, s] * want.max()))
-    if extra == 0:
-        return share[:-1], np.empty(0)
-    return share, np.array([extra])
+        used, sent = mine > 0, nic_busy[:, :, of == s]
+        fast = (mine / domains.port[of == s])[used]
+        slack = windows[:, None, None] - busy[:, :, of == s] / domains.port[of == s]
+        room = (np.maximum(slack, 0.0)[:, used] / fast).min(axis=1)
+        link[:-1, s] = room / max(float(room.sum()), 1.0)
+        left = 1.0 - float(link[:-1, s].sum())
+        per_nic = np.where(domains.nic[of == s] > 0, domains.nic[of == s], np.nan)
+        slow = np.append((mine / per_nic)[used], mine.sum(axis=1).max() / max(rate, 1e-300))
+        if left <= 0 or not np.isfinite(slow).all() or rate <= 0:
+            extra = max(extra, left * float(fast.max()))
+            link[-1, s] = max(left, 0.0)
+            continue
+        free = (windows[:, None, None] - sent / per_nic)[:, used]
+        uplink = windows - sent.sum(axis=2).max(axis=1) / rate
+        room = np.maximum(np.column_stack([free, uplink]), 0.0) / slow
+        room = room.min(axis=1)
+        nic[:-1, s] = room * min(1.0, left / max(float(room.sum()), 1e-300))
+        left = max(0.0, left - float(nic[:-1, s].sum()))
+        both = left / (1.0 / float(fast.max()) + 1.0 / float(slow.max()))
+        link[-1, s], nic[-1, s] = both / float(fast.max()), both / float(slow.max())
+        extra = max(extra, both)
+    if extra <= 0:
+        return link[:-1], nic[:-1], np.empty(0)
+    return link, nic, np.array([extra])
 
 
 def _direct(traffic: Ints, domains: Domains) -> float:
