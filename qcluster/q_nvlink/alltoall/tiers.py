@@ -18,16 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import Infeasible
-from qcluster.q_nvlink._kernels import max_flow
-from qcluster.q_nvlink.alltoall._kernels import cut_lanes, fill_lanes, pair_lanes
 from qcluster.q_nvlink.alltoall.birkhoff import matchings
-from qcluster.q_nvlink.cuts import integer
+from qcluster.q_nvlink.alltoall.domains import Domains, least_seconds
+from qcluster.q_nvlink.alltoall.lanes import Pieces, cut_pieces
 from qcluster.q_nvlink.fabric import Fabric
 
-__all__ = ["Domains", "Timed", "schedule_tiers"]
+__all__ = ["Timed", "schedule_tiers"]
 
 _PIECES = 64
-_STRETCH = 0.995  # of the bound that rounds may fill where something else takes longest
 _NIC_NOTE = ("part of the traffic inside domains goes over NICs, as NVLink alone is the slowest",)
 
 Ints = NDArray[np.int64]
@@ -63,103 +61,12 @@ class Timed:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Domains:
-    """Groups of GPUs joined by NVLink: ``of`` (gpus,), and rates in bytes a second.
-
-    ``port`` is each GPU's NVLink rate and ``nic`` what it has besides, one direction; ``rate``
-    (domains,) is what a whole domain can exchange with the others. Unless ``paired``, any NIC of a
-    domain reaches any NIC of another at full rate, else only side by side.
-    """
-
-    of: Ints
-    port: Floats
-    nic: Floats
-    rate: Floats
-    switched: bool
-    paired: bool = True
-
-    @property
-    def count(self) -> int:
-        """Number of domains."""
-        return len(self.rate)
-
-    @classmethod
-    def of_fabric(cls, fabric: Fabric) -> Domains:
-        """From the fabric's fast links; a fabric without any is one domain over what it has."""
-        from scipy.sparse import csr_matrix
-        from scipy.sparse.csgraph import connected_components
-
-        cap, fast = fabric.nominal, fabric.fast
-        if not fast.any():
-            fast = cap > 0
-        _, label = connected_components(csr_matrix(fast), connection="strong")
-        _, of = np.unique(label[fabric.gpu_index], return_inverse=True)
-        gpus = fabric.gpu_index
-        quick, slow = np.where(fast, cap, 0.0), np.where(fast, 0.0, cap)
-        # A port works both ways; the slower direction counts.
-        port = 1e9 * np.minimum(quick.sum(axis=1), quick.sum(axis=0))[gpus]
-        nic = 1e9 * np.minimum(slow.sum(axis=1), slow.sum(axis=0))[gpus]
-        count = int(of.max()) + 1
-        rate = np.full(count, np.inf)
-        if count > 1:
-            rate = np.array([_uplink(slow, gpus, of, s) for s in range(count)])
-        switched = not quick[np.ix_(gpus, gpus)].any()
-        return cls(of, port, nic, rate, switched=switched, paired=_rails(slow, fabric, of))
-
-
-def _rails(slow: Floats, fabric: Fabric, of: Ints) -> bool:
-    """Whether it matters which NICs of two domains talk to each other.
-
-    It does not where all NICs of each domain are on one switch, nor where every switch that has
-    NICs can pass on all that they send and receive.
-    """
-    gpus, switches = fabric.gpu_index, fabric.transit_index
-    if slow[np.ix_(gpus, gpus)].any():
-        return True
-    up, down = slow[np.ix_(gpus, switches)], slow[np.ix_(switches, gpus)].T
-    joined = (up > 0) | (down > 0)
-    same = all(joined[of == s].any(axis=0).sum() <= 1 for s in range(int(of.max()) + 1))
-    leaf = joined.any(axis=0)
-    beyond = slow[np.ix_(switches, switches)]
-    full = (beyond.sum(axis=1) >= up.sum(axis=0)) & (beyond.sum(axis=0) >= down.sum(axis=0))
-    return not (same or bool(full[leaf].all()))
-
-
-def _uplink(slow: Floats, gpus: Ints, of: Ints, s: int) -> float:
-    """Bytes a second between domain s and all others: the smaller of both directions' cuts."""
-    n = len(slow)
-    graph = np.zeros((n + 2, n + 2), dtype=np.int64)
-    graph[:n, :n] = integer(slow)
-    inside, outside = gpus[of == s], gpus[of != s]
-    far = np.int64(2**40)
-    graph[n, inside], graph[outside, n + 1] = far, far
-    there = int(max_flow(graph, n, n + 1)[0])
-    graph[n, inside], graph[outside, n + 1] = 0, 0
-    graph[n, outside], graph[inside, n + 1] = far, far
-    back = int(max_flow(graph, n, n + 1)[0])
-    return min(there, back) * 1e6
-
-
 def schedule_tiers(traffic: Ints, fabric: Fabric) -> Timed:
     """Schedule whole bytes (n, n), diagonal 0, over the fabric's GPUs. See the module's text."""
     domains = Domains.of_fabric(fabric)
     if domains.count > 1:
         return _two_tiers(traffic, fabric, domains)
     return _one_switch(traffic, domains) if domains.switched else _mesh(traffic, fabric, domains)
-
-
-def _bound(traffic: Ints, domains: Domains) -> float:
-    """Seconds that no schedule beats: every GPU's ports and every domain's uplink, both ways."""
-    ports = domains.port + domains.nic
-    found = [0.0]
-    for volume in (traffic, traffic.T):
-        busy = volume.sum(axis=1)
-        found.append(float(np.divide(busy, ports, out=np.zeros(len(busy)), where=busy > 0).max()))
-        across = np.where(domains.of[:, None] != domains.of[None, :], volume, 0).sum(axis=1)
-        total = np.bincount(domains.of, weights=across, minlength=domains.count)
-        found.append(float(np.divide(total, domains.rate).max()))
-    return max(found)
 
 
 def _one_switch(traffic: Ints, domains: Domains) -> Timed:
@@ -183,7 +90,7 @@ def _one_switch(traffic: Ints, domains: Domains) -> Timed:
         windows=found.duration / rate,
         local=np.empty((0, 1)),
         makespan_s=makespan,
-        lower_bound_s=min(_bound(traffic, domains), makespan),
+        lower_bound_s=min(least_seconds(traffic, domains), makespan),
         tiers=1,
     )
 
@@ -225,7 +132,7 @@ def _mesh(traffic: Ints, fabric: Fabric, domains: Domains) -> Timed:
         windows=np.array([makespan]),
         local=np.empty((0, 1)),
         makespan_s=makespan,
-        lower_bound_s=min(_bound(traffic, domains), makespan),
+        lower_bound_s=min(least_seconds(traffic, domains), makespan),
         tiers=1,
         notes=("a mesh without switch: pairs without a link go over one relay, all at once",),
     )
@@ -238,7 +145,7 @@ def _two_tiers(traffic: Ints, fabric: Fabric, domains: Domains) -> Timed:
     np.fill_diagonal(across, 0)
     _check_joined(across, fabric, domains)
     target, size = _rounds(across)
-    pieces = _pieces(traffic, domains, target, size)
+    pieces = cut_pieces(traffic, domains, target, size)
     rate = float(domains.rate.min())
     steps = len(size)
     before, after = _hand_overs(pieces, len(of), steps)
@@ -272,7 +179,7 @@ def _two_tiers(traffic: Ints, fabric: Fabric, domains: Domains) -> Timed:
         local=local,
         over_nics=over,
         makespan_s=makespan,
-        lower_bound_s=min(_bound(traffic, domains), makespan),
+        lower_bound_s=min(least_seconds(traffic, domains), makespan),
         tiers=2,
         baselines={"direct": _direct(traffic, domains)},
         notes=_NIC_NOTE if nics.any() else (),
@@ -320,77 +227,7 @@ def _rounds(across: Ints) -> tuple[Ints, Ints]:
     return found.target[which][order].astype(np.int64), size[order]
 
 
-@dataclass(frozen=True)
-class _Pieces:
-    """What crosses between domains: GPUs, volume and the round, as arrays of one length."""
-
-    source: Ints
-    target: Ints
-    out: Ints
-    into: Ints
-    volume: Ints
-    step: Ints
-
-
-def _pieces(traffic: Ints, domains: Domains, target: Ints, size: Ints) -> _Pieces:
-    members = [np.flatnonzero(domains.of == s) for s in range(domains.count)]
-    weight = [domains.nic[m] / max(domains.nic[m].sum(), 1.0) for m in members]
-    most = _nic_shares(traffic, domains, float(size.sum()) / float(domains.rate.min()))
-    found: list[NDArray[np.int64]] = []
-    for s in range(domains.count):
-        for t in range(domains.count):
-            block = traffic[np.ix_(members[s], members[t])]
-            steps = np.flatnonzero(target[:, s] == t)
-            if s == t or not block.any():
-                continue
-            if domains.paired:
-                out, into, share = _lanes(weight[s], weight[t])
-            else:
-                every = pair_lanes(block, most[0, members[s]], most[1, members[t]])
-                out, into = np.nonzero(every > 0)
-                share = every[out, into] / every.sum()
-            rows = fill_lanes(block.copy(), out, into, share)
-            found.append(
-                cut_lanes(rows, share, steps, size[steps], members[s], members[t], out, into)
-            )
-    table = np.concatenate(found) if found else np.empty((0, 6), dtype=np.int64)
-    return _Pieces(*(np.ascontiguousarray(table[:, c]) for c in range(6)))
-
-
-def _nic_shares(traffic: Ints, domains: Domains, seconds: float) -> Floats:
-    """(2, gpus) the largest share of a round that each NIC may take, out and in.
-
-    A round is as fast as its slowest NIC. Where the rounds (``seconds`` in all) are not what takes
-    longest, they may be slower, and NICs may carry more of their own GPU's bytes and less of
-    others': but what NVLink cannot carry inside a domain must fit beside it.
-    """
-    of, limit = domains.of, _bound(traffic, domains)
-    same = np.where(of[:, None] == of[None, :], traffic, 0)
-    inside = np.stack([same.sum(axis=1), same.sum(axis=0)]).astype(np.float64)
-    over = 1.0 - domains.port * limit / np.maximum(inside, 1.0)
-    part = np.zeros(domains.count)
-    np.maximum.at(part, of, np.clip(over, 0.0, 1.0).max(axis=0))
-    even = domains.nic / np.bincount(of, domains.nic)[of]
-    free = np.clip(1.0 - part[of] * inside / np.maximum(domains.nic * limit, 1e-300), 0.0, 1.0)
-    most = even * free * max(1.0, _STRETCH * limit / max(seconds, 1e-300))
-    for side in most:
-        total = np.bincount(of, side)[of]
-        side *= np.maximum(1.0, 1.0 / np.maximum(total, 1e-300))
-        side[total <= 0] = even[total <= 0]
-    return most
-
-
-def _lanes(a: Floats, b: Floats) -> tuple[Ints, Ints, Floats]:
-    """NICs of two domains side by side: cut both ranges of shares at all boundaries of either."""
-    edges = np.unique(np.round(np.concatenate([[0.0], np.cumsum(a), np.cumsum(b)]), 12))
-    edges = edges[edges <= 1.0]
-    middle, share = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
-    out = np.minimum(np.searchsorted(np.cumsum(a), middle), len(a) - 1)
-    into = np.minimum(np.searchsorted(np.cumsum(b), middle), len(b) - 1)
-    return out.astype(np.int64), into.astype(np.int64), share / share.sum()
-
-
-def _hand_overs(pieces: _Pieces, n: int, steps: int) -> tuple[Floats, Floats]:
+def _hand_overs(pieces: Pieces, n: int, steps: int) -> tuple[Floats, Floats]:
     """NVLink bytes before and after each round: (steps, 2, gpus), sent and received."""
 
     def count(step: Ints, gpu: Ints, volume: Ints) -> Floats:
@@ -411,7 +248,7 @@ def _hand_overs(pieces: _Pieces, n: int, steps: int) -> tuple[Floats, Floats]:
 
 
 def _network_seconds(
-    pieces: _Pieces, domains: Domains, floor: Floats, steps: int
+    pieces: Pieces, domains: Domains, floor: Floats, steps: int
 ) -> tuple[Floats, Floats]:
     """Seconds of each round: its NICs' bytes over their rates, and the domains' uplinks.
 

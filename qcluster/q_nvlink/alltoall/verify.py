@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import SolverFailed
-from qcluster.q_nvlink.alltoall.tiers import Domains, Timed
+from qcluster.q_nvlink.alltoall.domains import Domains
+from qcluster.q_nvlink.alltoall.tiers import Timed
 from qcluster.q_nvlink.fabric import Fabric
 
 __all__ = ["verify_timed"]
@@ -85,7 +86,7 @@ def _verify_uplinks(nic: NDArray[np.float64], domains: Domains, timed: Timed) ->
     np.add.at(total, (slice(None), slice(None), domains.of), nic)
     room = timed.windows[None, :, None] * (1 + _ROUNDING) + _ROUNDING * timed.makespan_s
     if (total > room * domains.rate).any():
-        raise SolverFailed("a domain exchanges more than its uplinks can in a window")
+        raise SolverFailed("an uplink carries more than it can in a window")
 
 
 def _verify_one_switch(domains: Domains, timed: Timed) -> None:
