@@ -115,7 +115,7 @@ print(json.dumps(found, sort_keys=True))
 
 
 def test_a_seed_means_the_same_whatever_the_number_of_threads(capsys):
-    exec(SCRIPT, {})  # noqa: S102 - the same lines as in the other process
+    exec(SCRIPT, {})  # the same lines as in the other process
     here = capsys.readouterr().out
     names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     threads = "2" if os.environ.get("OMP_NUM_THREADS") == "1" else "1"
