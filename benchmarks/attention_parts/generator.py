@@ -22,19 +22,22 @@ TOKENS = 48
 
 
 def make(n: int, heads: int = 8, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """q (1, heads, 1, 64), k and v (1, heads, n, 64) float32; head h is of KINDS[h % 4]."""
+    """q (1, heads, 1, 64), k and v (1, heads, n, 64), earlier queries (1, heads, 255, 64), float32;
+    head h is of KINDS[h % 4].
+    """
     q, k, v = (x.numpy() for x in inputs.shared())
     generator = np.random.default_rng(seed)
-    found: list[list[np.ndarray]] = [[], [], []]
+    found: list[list[np.ndarray]] = [[], [], [], []]
     for head in range(heads):
         layer = head % 6
         real = np.concatenate([k[layer, 0], k[layer, 1], v[layer, 0], v[layer, 1]], -1)
         rows = _tokens(real.astype(np.float64), n, generator)
         keys, values = rows[:, :64], rows[:, 64:]
-        ask = np.concatenate(q[layer, :, generator.integers(512)])
+        asks = np.concatenate([q[layer, 0], q[layer, 1]], -1)[generator.permutation(512)[:256]]
+        ask = asks[0]
         # Two heads' scores add up: 1 / sqrt(64) in place of 1 / sqrt(32) keeps their deviation.
         keys = _shape(KINDS[head % 4], keys, ask, generator)
-        for store, item in zip(found, (ask[None], keys, values), strict=True):
+        for store, item in zip(found, (ask[None], keys, values, asks[1:]), strict=True):
             store.append(item.astype(np.float32))
     return tuple(torch.from_numpy(np.stack(part))[None].contiguous() for part in found)
 

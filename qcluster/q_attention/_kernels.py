@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-_BINS = 512
+_BINS, _SHIFT = 2048, 20
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -33,18 +33,16 @@ def _add8(weight, codes, first, last, total):
             total[c] += w * np.float32(codes[row, c])
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _bin_of(gain):
-    # An eighth of an octave a bin; the smallest gains share the first.
-    return min(_BINS - 1, max(0, np.int64(8 * (np.log2(gain + np.float32(1e-30)) + 40))))
-
-
 @njit(cache=True, nogil=True)
-def _cut(gain, allowed):
-    """The gain above which clusters are opened, so that those below add up to ``allowed``."""
+def _cut(gain, places, allowed):
+    """The bin from which clusters are opened, so that gains below add up to ``allowed`` at most.
+
+    A bin is an eighth of an octave: the exponent and three bits of a float32, which order as the
+    numbers do.
+    """
     sums = np.zeros(_BINS, np.float64)
     for c in range(gain.shape[0]):
-        sums[_bin_of(gain[c])] += gain[c]
+        sums[places[c] >> _SHIFT] += gain[c]
     left = 0.0
     for b in range(_BINS):
         left += sums[b]
@@ -127,7 +125,8 @@ def decode_head(
     for c in range(m):
         share = score[c] / whole
         gain[c] = share * share * min(length * spread[c], np.float32(4)) * (spread_v[c] + square)
-    limit = _cut(gain, tolerance * tolerance * square)
+    places = gain.view(np.int32)
+    limit = _cut(gain, places, tolerance * tolerance * square)
     for c in range(d):
         small[c] = q[c] * scale * row_k_step[c]
     base = np.float32(0)
@@ -137,7 +136,7 @@ def decode_head(
     fine_mass = np.float32(0)
     read = 0
     for c in range(m):
-        if _bin_of(gain[c]) < limit:
+        if places[c] >> _SHIFT < limit:
             continue
         closed = score[c]
         mass -= closed

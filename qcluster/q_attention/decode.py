@@ -30,6 +30,10 @@ Codes = NDArray[np.int8]
 PER_CLUSTER = 16
 APART = 32
 """One key in so many stands alone."""
+RIDGE = 0.05
+"""Weight of every direction against those that queries take."""
+MARGIN = 0.8
+"""Of the tolerance is allowed for what stays closed; the rest is for 8 bits and for bad luck."""
 SHORT = 4096
 """Below so many keys torch's kernel is faster whatever is read (measured)."""
 SLOWER = 3.0
@@ -76,12 +80,21 @@ class DecodeCache:
     ----------
     k, v: (batch, heads, n, d) and (batch, heads, n, dv).
     tolerance: wanted relative error of the output, about.
+    queries: (batch, query heads, any, d) earlier queries, those of the prompt say: keys are then
+        grouped by what such queries tell apart, which reads less and misses less.
 
     ``rows_read`` is the share of rows that the last call read at level 1, None where torch's kernel
     ran. Raises InputError for other shapes, types, devices, or numbers that are not finite.
     """
 
-    def __init__(self, k: torch.Tensor, v: torch.Tensor, *, tolerance: float = 0.02) -> None:
+    def __init__(
+        self,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        *,
+        tolerance: float = 0.02,
+        queries: torch.Tensor | None = None,
+    ) -> None:
         if not 0 < tolerance < 1:
             raise InputError(f"wants a number in (0, 1), got {tolerance}", field="tolerance")
         _check(k, v)
@@ -89,6 +102,7 @@ class DecodeCache:
         self.rows_read: float | None = None
         self._k, self._v = k.contiguous(), v.contiguous()
         self._n = int(k.shape[2])
+        self._metric = None if queries is None else _metric(queries, k)
         self._heads: list[_Head] = []
         self._clustered = 0
         self._opened = 0.1
@@ -152,7 +166,7 @@ class DecodeCache:
             own = group // (heads // kv)
             h = self._heads[row * kv + own]
             read: int = decode_head(
-                queries[at], size, np.float32(self.tolerance),
+                queries[at], size, np.float32(MARGIN * self.tolerance),
                 h.mean_k.codes, h.mean_k.step, h.mean_k.middle,
                 h.mean_v.codes, h.mean_v.step, h.mean_v.middle,
                 h.log_size, h.spread, h.spread_v, h.within, h.along, h.start,
@@ -177,12 +191,30 @@ class DecodeCache:
         if ready < SHORT or ready < self._clustered + max(BLOCK, self._clustered // 8):
             return
         keys, values = (x[:, :, :ready].flatten(0, 1) for x in (self._k, self._v))
-        self._heads = [_clustered(keys[h], values[h]) for h in range(keys.shape[0])]
+        metric = self._metric
+        self._heads = [
+            _clustered(keys[h], values[h], None if metric is None else metric[h])
+            for h in range(keys.shape[0])
+        ]
         self._clustered = ready
 
 
-def _clustered(k: torch.Tensor, v: torch.Tensor) -> _Head:
-    of_key = _set_apart(k.numpy(), cluster_keys(k[None], PER_CLUSTER)[0].numpy())
+def _metric(queries: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """(batch * heads, d, d): lengths after it are deviations of scores over the queries."""
+    batch, kv, _, d = k.shape
+    if queries.dim() != 4 or queries.shape[0] != batch or queries.shape[1] % kv:
+        raise InputError(f"{tuple(queries.shape)} for keys {tuple(k.shape)}", field="queries")
+    own = queries.detach().float().reshape(batch * kv, -1, d)
+    square = own.transpose(1, 2) @ own / own.shape[1]
+    # Directions that these queries never take may matter to the next one.
+    level = square.diagonal(dim1=1, dim2=2).mean(-1)[:, None, None]
+    values, vectors = torch.linalg.eigh(square + RIDGE * level * torch.eye(d))
+    return vectors * values.clamp(min=0).sqrt().unsqueeze(1)
+
+
+def _clustered(k: torch.Tensor, v: torch.Tensor, metric: torch.Tensor | None) -> _Head:
+    seen = k if metric is None else k @ metric
+    of_key = _set_apart(seen.numpy(), cluster_keys(seen[None], PER_CLUSTER)[0].numpy())
     m = int(of_key.max()) + 1
     order = np.argsort(of_key, kind="stable")
     keys, values = k.numpy()[order], v.numpy()[order]
