@@ -77,7 +77,7 @@ def test_grouped_queries_and_threads(monkeypatch) -> None:
 def test_a_smaller_tolerance_reads_more() -> None:
     q, k, v, _ = inputs()
     read = []
-    for tolerance in (0.3, 0.03, 0.003):
+    for tolerance in (0.1, 0.02, 0.002):
         cache = DecodeCache(k, v, tolerance=tolerance)
         cache.attend(q)
         read.append(cache.rows_read)
