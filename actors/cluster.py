@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.agents import AgentKeeper
 from actors.environment import NAMESPACE, STATE_LABEL
+from actors.gateway import QuantumGateway
 from actors.hub import TelemetryHub
 from actors.jobs import JobDesk
 from actors.node_agent import NodeAgent
@@ -30,6 +31,7 @@ from qcluster.telemetry.sources.nvml import driver_state
 __all__ = ["Agents", "Remote", "connect", "start_cluster", "stop_cluster"]
 
 HUB, STORE, JOBS, KEEPER = "telemetry-hub", "plan-store", "job-desk", "agent-keeper"
+GATEWAY = "quantum-gateway"
 # Long polls hold a thread each: planners, event streams and the health checks of every replica.
 _THREADS = 64
 
@@ -181,8 +183,10 @@ def start_cluster(
     agents: bool = False,
     stand_in: str | None = None,
     apply: bool = False,
+    backends: Sequence[str] = (),
 ) -> None:
-    """Start hub, store and planners; those that are up already stay as they are.
+    """Start hub, store, planners and the gateway to quantum ``backends`` (the built-in simulator
+    alone without); those that are up already stay as they are.
 
     The store is tied to this node, because the state directory is on its disk: by the node's
     label, which a node that comes back has again, or by its id where it has none. With ``agents``
@@ -194,6 +198,7 @@ def start_cluster(
     _actor(TelemetryHub, HUB).remote(tuple(telemetry), stand_in=stand_in)
     _actor(PlanStore, STORE, **here).remote(str(state_dir), hosts)
     _actor(JobDesk, JOBS, **here).remote(str(state_dir))
+    _actor(QuantumGateway, GATEWAY).remote(tuple(backends))
     for name in hosts:
         host: type[PlannerHost] = HOSTS[name]
         config = dict((configs or {}).get(name, {}))
@@ -219,7 +224,7 @@ def stop_agents() -> None:
 def stop_cluster(planners: Sequence[str] = tuple(HOSTS)) -> None:
     """End the actors. Stored plans stay on disk."""
     stop_agents()
-    for name in [*map(planner_name, planners), HUB, STORE, JOBS]:
+    for name in [*map(planner_name, planners), HUB, STORE, JOBS, GATEWAY]:
         try:
             ray.kill(ray.get_actor(name, namespace=NAMESPACE))
         except (ValueError, RayError):

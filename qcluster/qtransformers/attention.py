@@ -67,6 +67,10 @@ class QuantumMultiheadAttention(nn.MultiheadAttention):
         self._calls = 0
         self.register_forward_hook(_stay_visible)
 
+    def reseed(self, calls: int) -> None:
+        """Count calls from ``calls``: the next forwards draw as if so many had been made."""
+        self._calls = calls
+
     @property
     def exact_now(self) -> bool:
         """Whether a forward now is exact: a classical backend, or training without sampling."""
