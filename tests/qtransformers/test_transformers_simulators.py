@@ -14,7 +14,7 @@ from qcluster.qtransformers import (
     QuantumAttentionSimulator,
     QuantumMultiheadAttention,
 )
-from qcluster.qtransformers.hardware import measured_rows, state_preparation
+from qcluster.q_attention.measured import measured_rows, state_preparation
 from qcluster.qtransformers.noisy import richardson
 from qcluster.quantum.backends.circuit import final_state
 from qcluster.quantum.noise import apply_channel, channel, thermal
