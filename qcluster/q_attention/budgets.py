@@ -145,9 +145,7 @@ def _settle(part: AttentionProblem, found: Estimate, eps: float | None) -> Estim
     return _take(found, both, open_)
 
 
-def _in_parts(
-    problem: AttentionProblem, one: Callable[[AttentionProblem], Estimate]
-) -> Estimate:
+def _in_parts(problem: AttentionProblem, one: Callable[[AttentionProblem], Estimate]) -> Estimate:
     """``one`` over slices of the rows, so that memory stays bounded in their number."""
     import torch
 

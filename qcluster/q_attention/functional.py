@@ -139,9 +139,7 @@ def attention_on(
     }
 
 
-def _seeded(
-    generator: torch.Generator | int | None, problem: AttentionProblem
-) -> torch.Generator:
+def _seeded(generator: torch.Generator | int | None, problem: AttentionProblem) -> torch.Generator:
     import torch
 
     if isinstance(generator, torch.Generator):

@@ -128,7 +128,9 @@ def multilevel(
         left = budget - store.fixed_bytes + (0 if extra is None else extra)
         price = _price(problem, store, known, left, whole=delta is not None)
         coarse, fine, exact = _chosen(store, known, price, whole=delta is not None)
-        read = store.fixed_bytes + row * (fine & seen).sum(-1) + _exact_bytes(problem) * exact.sum(-1)
+        read = (
+            store.fixed_bytes + row * (fine & seen).sum(-1) + _exact_bytes(problem) * exact.sum(-1)
+        )
     out, weights = _combine(problem, store, known, coarse, fine & ~exact, exact)
     bound = None
     if delta is not None:
@@ -169,9 +171,7 @@ def _look(problem: AttentionProblem, store: Store) -> _Levels:
     return _Levels(score0, score1, score2, gain0, gain1)
 
 
-def _cluster_scores(
-    problem: AttentionProblem, held: Clusters
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _cluster_scores(problem: AttentionProblem, held: Clusters) -> tuple[torch.Tensor, torch.Tensor]:
     """Log of each cluster's estimated mass, and whether the mask cuts through it, so that its mean
     would let a row see what it must not. Both (groups, rows, m).
     """
@@ -198,9 +198,7 @@ def _apart(near: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return (found + near.square().sum(-1, keepdim=True)).clamp(min=0)
 
 
-def score_noise(
-    q: torch.Tensor, keys: LowBit, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def score_noise(q: torch.Tensor, keys: LowBit, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Variance of exp(score error) over its squared mean, and the log of that mean.
 
     Both (groups, rows, 1), exact for errors uniform in every channel: the mean of exp(x u) over u

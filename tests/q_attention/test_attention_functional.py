@@ -143,9 +143,7 @@ def test_rows_without_keys_are_zero(budget, certificate, sampler) -> None:
     mask = torch.ones(2, 7, 64, dtype=torch.bool)
     mask[0, 3] = False
     mask[1, :, 10:] = False
-    found = attention(
-        q, k, v, budget=budget, mask=mask, certificate=certificate, sampler=sampler
-    )
+    found = attention(q, k, v, budget=budget, mask=mask, certificate=certificate, sampler=sampler)
     assert float(found.out[0, 3].detach().abs().max()) == 0
     assert torch.isfinite(found.out).all()
     found.out.square().sum().backward()
