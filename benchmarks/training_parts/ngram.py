@@ -1,4 +1,4 @@
-"""A character 4-gram with interpolated Kneser-Ney smoothing, the baseline that a model must beat."""
+"""A character 4-gram with Kneser-Ney smoothing: the baseline that a model must beat."""
 
 from __future__ import annotations
 

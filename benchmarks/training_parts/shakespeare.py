@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from harness import DATA, cached, paired
-from training_parts.ngram import NGram
-from training_parts.plain import PlainLoop, bits_per_character, make_model
 
 from qcluster.qtransformers.data import TokenWindows
 from qcluster.qtransformers.loop import TrainingLoop
+from training_parts.ngram import NGram
+from training_parts.plain import PlainLoop, bits_per_character, make_model
 
 RECIPE = {
     "learning_rate": 6e-3, "weight_decay": 0.1, "warmup_steps": 60, "max_steps": 1500,
@@ -94,7 +94,7 @@ def step_time(recipe: dict[str, Any], repeats: int, steps: int) -> dict[str, flo
     def run_ours() -> None:
         for _ in range(steps):
             ours.train_step()
-        ours._drain()
+        ours._drain()  # noqa: SLF001
 
     def run_plain() -> None:
         for _ in range(steps):
