@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import harness
-from energy_parts import budget, forecast, frontier, limits, psplib, qaoa, shaping
+from energy_parts import budget, forecast, frontier, learned, limits, psplib, qaoa, shaping
 
 PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "psplib": psplib.run,
@@ -28,6 +28,7 @@ PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "qaoa": qaoa.run,
     "shaping": shaping.run,
     "limits": limits.run,
+    "learned": learned.run,
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import harness
 import numpy as np
 import torch
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 SCALE = 32**-0.5
 CACHE = harness.HERE / ".cache" / "attention"
@@ -32,7 +32,7 @@ def model_folder() -> Path | None:
 
 
 def captured(n: int, start: int = 60_000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
-    """(6, 12, n, 32) each from ``n`` tokens of text from character ``start``; None without model."""
+    """(6, 12, n, 32) each from ``n`` tokens at character ``start``; None without model."""
     path = CACHE / f"minilm_{n}_{start}.npz"
     if not path.exists():
         folder = model_folder()

@@ -45,6 +45,8 @@ def energy(
         1.2, min=1, max=100, help="Deadline as a multiple of the critical path, if none is given."
     ),
     qaoa: bool = typer.Option(False, "--qaoa", help="Rework windows at the peak by QAOA."),
+    gnn: bool = typer.Option(True, "--gnn/--no-gnn", help="Learned curves, one shared budget."),
+    meta: bool = typer.Option(False, "--meta", help="Choose the pipeline from past costs."),
     deadline_s: float = typer.Option(1.0, min=0, max=3600, help="Seconds for the answer."),
     seed: int = typer.Option(0, min=0, help="Seed of everything random."),
     as_json: bool = typer.Option(False, "--json", help="Machine output on stdout."),
@@ -61,7 +63,7 @@ def energy(
         topology,
         jobs=jobs,
         budget_w=budget_w,
-        config=EnergyConfig(qaoa=qaoa, stretch=stretch),
+        config=EnergyConfig(qaoa=qaoa, gnn=gnn, meta=meta, stretch=stretch),
         deadline_s=deadline_s,
         seed=seed,
     )

@@ -11,9 +11,10 @@ _HOME = {
     "AttentionOutput": "qcluster.q_attention.functional",
     "attention": "qcluster.q_attention.functional",
     "SAMPLERS": "qcluster.q_attention.samplers",
+    "register_hf": "qcluster.q_attention.hf",
 }
 
-__all__ = ["SAMPLERS", "AttentionOutput", "QuantumConfig", "attention"]
+__all__ = ["SAMPLERS", "AttentionOutput", "QuantumConfig", "attention", "register_hf"]
 
 
 def __getattr__(name: str) -> Any:

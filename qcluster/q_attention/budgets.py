@@ -113,7 +113,8 @@ def _short(found: Estimate, eps: float | None) -> torch.Tensor | None:
     """Rows whose bound is above eps of their length, (groups, rows); None without eps."""
     if eps is None or found.bound is None:
         return None
-    return found.bound > eps * found.out.detach().norm(dim=-1)
+    short: torch.Tensor = found.bound > eps * found.out.detach().norm(dim=-1)
+    return short
 
 
 def _take(found: Estimate, other: Estimate, where: torch.Tensor) -> Estimate:

@@ -7,7 +7,7 @@ that is full never changes when keys are added. Made when keys are written, read
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qcluster.q_attention.lowbit import shrink
 
@@ -50,18 +50,19 @@ def cluster_keys(k: torch.Tensor, per_cluster: int) -> torch.Tensor:
 
     parts, first = [], 0
     with torch.no_grad():
-        for block in k.detach().split(BLOCK, dim=1):
+        for at in range(0, k.shape[1], BLOCK):
+            block = k[:, at : at + BLOCK].detach()
             count = max(1, block.shape[1] // per_cluster)
             parts.append(_lloyd(block, count) + first)
             first += count
     return torch.cat(parts, 1)
 
 
-def contiguous(n: int, groups: int, per_cluster: int, device: object) -> torch.Tensor:
+def contiguous(n: int, groups: int, per_cluster: int, device: Any) -> torch.Tensor:
     """(groups, n) runs of ``per_cluster`` keys."""
     import torch
 
-    runs = torch.arange(n, device=device) // per_cluster  # type: ignore[call-overload]
+    runs: torch.Tensor = torch.arange(n, device=device) // per_cluster
     return runs.expand(groups, n)
 
 

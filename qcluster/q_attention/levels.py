@@ -125,7 +125,8 @@ def multilevel(
         known = _look(problem, store)
         row = store.row_bytes
         seen = torch.isfinite(known.score1)
-        left = budget - store.fixed_bytes + (0 if extra is None else extra)
+        left = torch.full_like(known.score1[..., :1], budget - store.fixed_bytes)
+        left = left if extra is None else left + extra
         price = _price(problem, store, known, left, whole=delta is not None)
         coarse, fine, exact = _chosen(store, known, price, whole=delta is not None)
         read = (

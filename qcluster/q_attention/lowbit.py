@@ -66,7 +66,7 @@ def allocate_bits(spread: torch.Tensor, total: int) -> torch.Tensor:
     falls = (squares[..., :-1] - squares[..., 1:]).flatten(-2)
     best = falls.argsort(dim=-1, descending=True, stable=True)[..., : total - channels]
     taken = torch.zeros_like(falls).scatter(-1, best, 1.0)
-    bits: torch.Tensor = 1 + taken.unflatten(-1, (channels, MAX_BITS - 1)).sum(-1).long()
+    bits: torch.Tensor = 1 + taken.reshape(-1, channels, MAX_BITS - 1).sum(-1).long()
     return bits
 
 

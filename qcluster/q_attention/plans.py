@@ -44,7 +44,11 @@ def plan_levels(n: int, d: int, dv: int, share: float) -> Plan:
     scales = 8.0 * numbers
     mean = numbers * mean_bits / 8 + STATS_BYTES
     # Some 40 % on means: fewer and wider clusters where there is little to spend.
-    affordable = max(1.0, 0.4 * (share * whole - scales) / mean)
+    spent = 0.4 * (share * whole - scales)
+    opened = 3 * (n * mean / max(spent, mean)) * (numbers * 3 / 8)
+    if 1.5 * spent < opened:
+        spent *= 2.25  # what is left would not pay for three clusters at level 1
+    affordable = max(1.0, spent / mean)
     per_cluster = max(8, round(n / affordable))
     most = (share * whole - scales) / mean
     warnings: tuple[str, ...] = ()

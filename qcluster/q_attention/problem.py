@@ -122,7 +122,8 @@ def _tensor(value: Any, name: str) -> torch.Tensor:
         raise InputError(f"is empty: {tuple(value.shape)}", field=name)
     if not bool(torch.isfinite(value).all()):
         raise InputError("holds a number that is not finite", field=name)
-    return value
+    checked: torch.Tensor = value
+    return checked
 
 
 def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:

@@ -140,7 +140,9 @@ def _draw_systematic(
 
 
 def _draw_topk(
-    size: torch.Tensor, budget: torch.Tensor, generator: torch.Generator | None
+    size: torch.Tensor,
+    budget: torch.Tensor,
+    generator: torch.Generator | None,  # noqa: ARG001 - as all samplers
 ) -> torch.Tensor:
     return keep_largest(size, budget)
 

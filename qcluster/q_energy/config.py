@@ -19,9 +19,15 @@ class EnergyConfig(Config):
 
     qaoa: bool = False
     """Rework windows at the peak of dependent jobs with simulated QAOA."""
-    shared_budget: bool = True
-    """Share the budget over the whole cluster by predicted throughput; off, every node keeps to
-    its own share by nameplate and is planned alone."""
+    gnn: bool = True
+    """Share the budget over the whole cluster by speeds that a graph network predicts, where it
+    knows such GPUs; elsewhere by the physical model."""
+    meta: bool = False
+    """Choose among pipelines window by window, from what each would have cost: any when no other
+    toggle is on, else those that are on and the safe one. All three off, every node keeps to its
+    own share by nameplate and is planned alone."""
+    power_modes: bool = False
+    """Let dependent jobs run slower at lower power where that lowers the peak in time."""
     budget_w: Watts | None = None
     """Watts for everything; None takes ``budget_share`` of nameplate, with a warning."""
     budget_share: Share = 0.8
@@ -41,6 +47,7 @@ class EnergyConfig(Config):
 
     @model_validator(mode="after")
     def _limits_need_sharing(self) -> Self:
-        if not self.shared_budget and (self.max_ramp_w is not None or self.max_moved is not None):
-            raise ValueError("max_ramp_w and max_moved need shared_budget")
+        shared = self.qaoa or self.gnn or self.meta
+        if not shared and (self.max_ramp_w is not None or self.max_moved is not None):
+            raise ValueError("max_ramp_w and max_moved need qaoa, gnn or meta")
         return self

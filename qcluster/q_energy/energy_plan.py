@@ -17,7 +17,17 @@ from qcluster.plan import Plan, TelemetryRef, merge_warnings
 from qcluster.q_energy.capping import CapProblem, solve_caps, spread_spare
 from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.curves import clock_share
-from qcluster.q_energy.jobs import schedule_jobs
+from qcluster.q_energy.jobs import read_jobs, schedule_jobs
+from qcluster.q_energy.meta import Choice, MetaState
+from qcluster.q_energy.pipelines import (
+    Picked,
+    Proposal,
+    learned_units,
+    pick,
+    pipelines,
+    propose,
+    unlearned,
+)
 from qcluster.q_energy.problem import Schedule, Task, check_watts
 from qcluster.q_energy.trace import PowerTrace
 from qcluster.q_energy.units import Units, units_from_snapshot, units_from_trace
@@ -64,6 +74,10 @@ class EnergyPlan(Plan):
     the order of ``caps_w`` (n,) watts. ``allocated_w`` is what the units are predicted to draw at
     most, ``overhead_w`` what no cap reaches, ``predicted_power_w`` p50 and p95 of the whole.
     ``active_accelerators`` counts by kind. ``schedule`` is the plan of dependent jobs, if any.
+
+    ``pipeline`` made it (see ``pipelines``). With the meta toggle, ``choice`` says who chose that
+    and why, ``costs`` what each pipeline would have cost in the last window, ``meta`` what is
+    remembered of all windows, and ``proposals`` what the pipelines would set now.
     """
 
     window_s: float
@@ -80,6 +94,11 @@ class EnergyPlan(Plan):
     predicted_savings: Savings
     active_accelerators: dict[str, int]
     schedule: Schedule | None = None
+    pipeline: str = "classical"
+    choice: Choice | None = None
+    meta: MetaState | None = None
+    costs: dict[str, float] = field(default_factory=dict)
+    proposals: dict[str, Proposal] = field(default_factory=dict)
 
 
 def plan_energy(
@@ -111,10 +130,18 @@ def plan_energy(
     units, ref = _units(telemetry, _topology(topology), config)
     given = check_watts(budget_w, "budget_w") if budget_w is not None else config.budget_w
     deadline = Deadline.after(deadline_s)
-    schedule = schedule_jobs(jobs, config, deadline_s=deadline_s * 0.8, seed=seed)
+    if isinstance(jobs, (str, Path)):
+        jobs = read_jobs(jobs)
+    profiles = [job for job in jobs or () if isinstance(job, Job)]
+    picked = pick(config, units, profiles, None)
+    where = telemetry.topology if isinstance(telemetry, Snapshot) else _topology(topology)
+    schedule = schedule_jobs(
+        jobs, config, qaoa="qaoa" in picked.pipeline, topology=where, deadline_s=deadline_s * 0.8,
+        seed=seed,
+    )  # fmt: skip
     return plan_units(
-        units, given, config, ref=ref, schedule=schedule, deadline=deadline, seed=seed,
-        topology=telemetry.topology if isinstance(telemetry, Snapshot) else _topology(topology),
+        units, given, config, picked=picked, ref=ref, schedule=schedule, deadline=deadline,
+        seed=seed, topology=where,
     )  # fmt: skip
 
 
@@ -123,6 +150,7 @@ def plan_units(
     budget_w: float | None,
     config: EnergyConfig,
     *,
+    picked: Picked,
     ref: TelemetryRef,
     deadline: Deadline,
     topology: Topology | None = None,
@@ -132,12 +160,18 @@ def plan_units(
 ) -> EnergyPlan:
     """The plan for units already joined; ``previous`` is the plan in force."""
     warnings = list(units.warnings)
+    reasons: dict[str, str] = {}
+    if "gnn" in picked.pipeline:
+        units, curves = learned_units(units)
+        if unknown := unlearned(curves):
+            reasons["gnn"] = unknown
     if budget_w is None:
         budget_w = config.budget_share * units.nameplate_w
         warnings.append(
             f"no budget given: {config.budget_share:.0%} of nameplate, {budget_w:.0f} W"
         )
-    problem, answer = _solve(units, budget_w, config, previous, deadline, warnings)
+    shared = picked.pipeline != "independent"
+    problem, answer = _solve(units, budget_w, config, shared, previous, deadline, warnings)
     proof, caps = answer.certificate, answer.value
     if schedule is not None and schedule.peak_w > budget_w:
         warnings.append(f"the jobs' lowest peak found, {schedule.peak_w:.0f} W, is over the budget")
@@ -154,7 +188,7 @@ def plan_units(
         gap=proof.gap,
         baselines=proof.baselines,
         quantum_gain=proof.quantum_gain,
-        reasons=proof.reasons,
+        reasons={**proof.reasons, **reasons},
         telemetry=ref,
         wall_s=answer.wall_s,
         warnings=merge_warnings(warnings, answer.warnings),
@@ -176,6 +210,11 @@ def plan_units(
         predicted_savings=_savings(units, caps, config.window_s),
         active_accelerators=_active(units, topology),
         schedule=schedule,
+        pipeline=picked.pipeline,
+        choice=picked.choice,
+        meta=picked.state,
+        costs=picked.costs,
+        proposals=propose(problem, final, pipelines(config)) if config.meta else {},
     )
 
 
@@ -183,12 +222,12 @@ def _solve(
     units: Units,
     budget_w: float,
     config: EnergyConfig,
+    shared: bool,
     previous: EnergyPlan | None,
     deadline: Deadline,
     warnings: list[str],
 ) -> tuple[CapProblem, Certified[NDArray[np.float64]]]:
     """Solve within ramp and move budget where that is possible; the budget always wins."""
-    shared = config.shared_budget
     limited = config.max_ramp_w is not None or config.max_moved is not None
     if limited and previous is not None and previous.gpus == units.ids:
         problem = CapProblem.of(

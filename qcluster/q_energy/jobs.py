@@ -14,11 +14,13 @@ from typing import Any
 
 from qcluster.errors import FormatError, InputError
 from qcluster.q_energy.config import EnergyConfig
+from qcluster.q_energy.curve_net import default_net
 from qcluster.q_energy.levelling import level_peak
 from qcluster.q_energy.problem import Schedule, Task
 from qcluster.q_energy.psplib import read_psplib
+from qcluster.q_energy.task_graph import job_graph
 from qcluster.q_energy.tasks import critical_path
-from qcluster.telemetry import Job
+from qcluster.telemetry import Job, Topology
 
 __all__ = ["job_tasks", "read_jobs", "schedule_jobs"]
 
@@ -46,14 +48,17 @@ def schedule_jobs(
     jobs: Sequence[Job] | Sequence[Task] | str | Path | None,
     config: EnergyConfig,
     *,
+    qaoa: bool | None = None,
+    topology: Topology | None = None,
     deadline: int | None = None,
     deadline_s: float = 1.0,
     seed: int = 0,
 ) -> Schedule | None:
     """The schedule of lowest peak found, or None when no job has duration and power.
 
-    ``deadline`` is in steps and for Tasks; None takes ``stretch`` times the critical path, or the
-    jobs' own deadlines.
+    ``qaoa`` overrides the toggle. ``topology`` tells the GPUs' limits, from which power modes
+    follow where ``power_modes`` is on. ``deadline`` is in steps and for Tasks; None takes
+    ``stretch`` times the critical path, or the jobs' own deadlines.
     """
     if isinstance(jobs, (str, Path)):
         jobs = read_jobs(jobs)
@@ -63,12 +68,16 @@ def schedule_jobs(
     if isinstance(jobs[0], Task):
         tasks = [task for task in jobs if isinstance(task, Task)]
     else:
-        tasks, deadline, step_s = job_tasks([j for j in jobs if isinstance(j, Job)], config)
+        profiles = [j for j in jobs if isinstance(j, Job)]
+        tasks, deadline, step_s = job_tasks(profiles, config, topology)
         if not tasks:
             return None
     if deadline is None:
         deadline = math.ceil(config.stretch * critical_path(tasks) - 1e-9)
-    found = level_peak(tasks, deadline=deadline, deadline_s=deadline_s, qaoa=config.qaoa, seed=seed)
+    found = level_peak(
+        tasks, deadline=deadline, deadline_s=deadline_s, seed=seed,
+        qaoa=config.qaoa if qaoa is None else qaoa,
+    )  # fmt: skip
     if step_s is None:
         return found
     notes: dict[str, Any] = {**found.notes, "step_s": step_s}
@@ -83,7 +92,9 @@ def schedule_jobs(
     )
 
 
-def job_tasks(jobs: Sequence[Job], config: EnergyConfig) -> tuple[list[Task], int, float]:
+def job_tasks(
+    jobs: Sequence[Job], config: EnergyConfig, topology: Topology | None = None
+) -> tuple[list[Task], int, float]:
     """Tasks, deadline in steps, and the seconds of a step.
 
     Jobs without duration or power are left out. A job whose own deadline is sooner than the
@@ -104,10 +115,14 @@ def job_tasks(jobs: Sequence[Job], config: EnergyConfig) -> tuple[list[Task], in
     fine = [Task(j.id, math.ceil(j.duration_s / unit), j.power_w, j.after) for j in known.values()]
     longest = critical_path(fine) * unit
     step = max(longest / _STEPS, 1e-3)
+    modes = _modes(list(known.values()), config, topology)
     tasks = [
-        Task(j.id, max(1, math.ceil(j.duration_s / step - 1e-9)), j.power_w, j.after)
+        Task(
+            j.id, _steps(j.duration_s, step), j.power_w, j.after,
+            tuple((_steps(s, step), w) for s, w in modes.get(j.id, ())),
+        )
         for j in known.values()
-    ]
+    ]  # fmt: skip
     limits = {j.id: math.floor(j.deadline_s / step + 1e-9) for j in known.values() if j.deadline_s}
     common = max(limits.values(), default=0)
     if len(limits) < len(known):
@@ -116,3 +131,34 @@ def job_tasks(jobs: Sequence[Job], config: EnergyConfig) -> tuple[list[Task], in
         if limit < common:
             tasks.append(Task(f"{name} (deadline)", common - limit, 0.0, (name,)))
     return tasks, common, step
+
+
+def _steps(seconds: float, step: float) -> int:
+    return max(1, math.ceil(seconds / step - 1e-9))
+
+
+def _modes(
+    jobs: list[Job], config: EnergyConfig, topology: Topology | None
+) -> dict[str, list[tuple[float, float]]]:
+    """(seconds, watts) of each job under each cap that it would feel, the uncapped one first.
+
+    Empty without ``power_modes`` or where the GPUs' limits are not known or differ.
+    """
+    limits = {(n.min_w, n.max_w) for n in (() if topology is None else topology.nodes)}
+    if not config.power_modes or len(limits) != 1:
+        return {}
+    ((low, high),) = limits
+    if high <= 0:
+        return {}
+    curves = default_net().predict(job_graph(jobs, min_w=low, max_w=high))
+    out = {}
+    for k, job in enumerate(jobs):
+        rows = [(job.duration_s, job.power_w)]
+        for cap, fast, power in zip(
+            curves.caps[::-1], curves.speed[k][::-1], curves.power[k][::-1], strict=True
+        ):
+            watts = float(power) * high * job.gpus
+            if cap * high >= low and watts < 0.98 * rows[-1][1]:
+                rows.append((job.duration_s / float(fast), watts))
+        out[job.id] = rows
+    return out

@@ -17,6 +17,7 @@ from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.energy_plan import EnergyPlan, plan_units
 from qcluster.q_energy.jobs import schedule_jobs
 from qcluster.q_energy.levelling import load_kernels
+from qcluster.q_energy.pipelines import learned_units, pick
 from qcluster.q_energy.problem import Curve
 from qcluster.q_energy.units import units_from_snapshot
 from qcluster.telemetry import Snapshot
@@ -51,10 +52,13 @@ class EnergyPlanner:
         whole, (snapshot, left_out) = snapshot, limited(snapshot)
         units = units_from_snapshot(snapshot, self.config)
         seconds = min(0.5 * deadline.remaining(), 1.0)
+        in_force = previous if isinstance(previous, EnergyPlan) else None
+        picked = pick(self.config, units, snapshot.jobs, in_force)
         plan = plan_units(
             units,
             self.config.budget_w,
             self.config,
+            picked=picked,
             ref=TelemetryRef(
                 snapshot_hash=whole.hash,
                 age_s=whole.age_s(),
@@ -62,8 +66,14 @@ class EnergyPlanner:
             ),
             deadline=deadline,
             topology=snapshot.topology,
-            previous=previous if isinstance(previous, EnergyPlan) else None,
-            schedule=schedule_jobs(snapshot.jobs, self.config, deadline_s=seconds),
+            previous=in_force,
+            schedule=schedule_jobs(
+                snapshot.jobs,
+                self.config,
+                qaoa="qaoa" in picked.pipeline,
+                topology=snapshot.topology,
+                deadline_s=seconds,
+            ),
         )
         return dataclasses.replace(plan, warnings=[*left_out, *plan.warnings])
 
@@ -106,6 +116,8 @@ class EnergyPlanner:
 
     def _verify_claim(self, plan: EnergyPlan, snapshot: Snapshot) -> None:
         units = units_from_snapshot(snapshot, EnergyConfig.read(plan.config))
+        if "gnn" in plan.pipeline:
+            units, _ = learned_units(units)
         overhead = float(units.overhead_w.sum())
         if abs(overhead - plan.overhead_w) > 1e-3 + 1e-9 * overhead:
             raise SolverFailed(f"claims {plan.overhead_w:g} W beyond caps, it is {overhead:g} W")

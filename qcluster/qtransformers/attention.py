@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from qcluster.q_attention.exact import safe_softmax, scores_of
 from qcluster.q_attention.module_config import QuantumConfig
@@ -146,19 +146,18 @@ class QuantumMultiheadAttention(nn.MultiheadAttention):
         else:
             self._calls += 1
             out, weights, self.last_report = attend_heads(
-                q, k, v, mask, scale, self.quantum_config, call=self._calls, heads=self.num_heads
+                q, k, v, mask, scale, self.quantum_config, call=self._calls
             )
         joined = out.transpose(0, 1).reshape(length, batch, self.embed_dim)
         result = self.out_proj(joined)
-        shown = weights.unflatten(0, (batch, self.num_heads)) if need_weights else None
+        shown = weights.reshape(batch, self.num_heads, *weights.shape[1:]) if need_weights else None
         return result, shown
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        width = self.embed_dim
         bias = self.in_proj_bias
-        parts = (None, None, None) if bias is None else bias.split(width)
+        parts = (None, None, None) if bias is None else bias.chunk(3)
         if self._qkv_same_embed_dim:
-            heads = self.in_proj_weight.split(width)
+            heads = self.in_proj_weight.chunk(3)
         else:
             heads = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         q, k, v = (

@@ -243,8 +243,8 @@ def test_move_budget_and_ramp_hold_between_plans() -> None:
     low = planned(EnergyPlanner({"budget_w": 1300.0}), snapshot([650, 650, 650, 650]))
     third = planned(ramp, snapshot([650, 650, 650, 650]), low)
     assert 0 < third.caps_w.sum() - low.caps_w.sum() <= 100 + 1e-6
-    with pytest.raises(InputError, match="need shared_budget"):
-        EnergyPlanner({"shared_budget": False, "max_ramp_w": 1.0})
+    with pytest.raises(InputError, match="need qaoa, gnn or meta"):
+        EnergyPlanner({"gnn": False, "max_ramp_w": 1.0})
     # The budget falls further than the ramp reaches: the budget wins, and says so.
     drop = EnergyPlanner({"budget_w": 1000.0, "max_ramp_w": 10.0})
     fourth = planned(drop, snapshot([650, 650, 650, 650]), low)
