@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import DATA, cached, paired
+from harness import DATA, cached, paired, table
 
 from qcluster.qtransformers.data import TokenWindows
 from qcluster.qtransformers.loop import TrainingLoop
@@ -102,3 +102,30 @@ def step_time(recipe: dict[str, Any], repeats: int, steps: int) -> dict[str, flo
 
     a, b = paired(run_ours, run_plain, repeats, time.process_time)
     return {"ours_ms": a / steps * 1e3, "plain_ms": b / steps * 1e3, "ratio": a / b}
+
+
+def run_step(quick: bool, _fresh: bool) -> Any:
+    found = step_time(RECIPE, 7, 5 if quick else 15)
+    table("CPU time of a step against a plain loop of the same model (bar 1.05)",
+          ("ours, ms", "plain, ms", "ratio"), [tuple(found.values())])  # fmt: skip
+    return found
+
+
+def run(quick: bool, fresh: bool) -> Any:
+    """Parity on three seeds with a short recipe; then one longer run against the 4-gram."""
+    gram = four_gram(fresh)
+    short = {**RECIPE, "max_steps": 150 if quick else 400}
+    found = compare(1 if quick else 3, short, 600, fresh)
+    table(
+        f"tiny Shakespeare, bits a character after {short['max_steps']} steps (bar: within 0.01)",
+        ("seed", "ours", "plain", "ours, CPU s", "plain, CPU s"),
+        [(r["seed"], r["ours_bits"], r["plain_bits"], r["ours_cpu_s"], r["plain_cpu_s"])
+         for r in found["rows"]],
+    )  # fmt: skip
+    print(f"mean difference {found['difference']:+.4f}")
+    long = {**RECIPE, "max_steps": 1500 if quick else 4500}
+    whole = one_run("ours", 0, long, fresh)
+    table("against a Kneser-Ney 4-gram fitted in this run", ("model", "bits", "CPU s"),
+          [("4-gram", gram["bits"], gram["cpu_s"]),
+           (f"ours, {long['max_steps']} steps", whole["bits"], whole["cpu_s"])])  # fmt: skip
+    return {"short": found, "long": whole, "four_gram": gram}
