@@ -62,7 +62,7 @@ def run(quick: bool, fresh: bool) -> Any:
 
     parts, rows, found = {}, [], []
     for task in FILES:
-        answers = one(task, 200 if quick else 400, fresh)
+        answers = one(task, 60 if quick else 150, fresh)
         if answers is None:
             print(f"{task} left out: QCLUSTER_MINILM names no directory")
             continue

@@ -114,7 +114,7 @@ def run_step(quick: bool, _fresh: bool) -> Any:
 def run(quick: bool, fresh: bool) -> Any:
     """Parity on three seeds with a short recipe; then one longer run against the 4-gram."""
     gram = four_gram(fresh)
-    short = {**RECIPE, "max_steps": 150 if quick else 400}
+    short = {**RECIPE, "max_steps": 100 if quick else 200}
     found = compare(1 if quick else 3, short, 600, fresh)
     table(
         f"tiny Shakespeare, bits a character after {short['max_steps']} steps (bar: within 0.01)",
