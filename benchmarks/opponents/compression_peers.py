@@ -1,6 +1,6 @@
 """Runs in the peers' environment: one codec on one tensor, sizes and CPU seconds as JSON.
 
-    python compression_peers.py KIND CODEC TENSOR.npy PARAMETER
+python compression_peers.py KIND CODEC TENSOR.npy PARAMETER
 """
 
 from __future__ import annotations
@@ -33,8 +33,14 @@ def lossless(codec: str, bits: np.ndarray, _: float) -> dict:
         import blosc2
 
         def pack(data):
-            return blosc2.compress2(data, typesize=2, clevel=1, nthreads=1,
-                                    codec=blosc2.Codec.ZSTD, filters=[blosc2.Filter.SHUFFLE])
+            return blosc2.compress2(
+                data,
+                typesize=2,
+                clevel=1,
+                nthreads=1,
+                codec=blosc2.Codec.ZSTD,
+                filters=[blosc2.Filter.SHUFFLE],
+            )
 
         back = blosc2.decompress2
     elif codec == "zipnn":
@@ -145,10 +151,22 @@ def nncodec(x: np.ndarray, qp: int):
     # It imports vision and logging libraries that coding does not touch.
     import importlib.abc
     import importlib.machinery
+
     class Stub(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         def find_spec(self, name, path=None, target=None):
-            if name.partition(".")[0] in ("torchvision", "wandb", "cv2", "flwr", "tensorflow",
-                                          "pandas", "PIL", "sklearn", "h5py", "timm", "hydra"):
+            if name.partition(".")[0] in (
+                "torchvision",
+                "wandb",
+                "cv2",
+                "flwr",
+                "tensorflow",
+                "pandas",
+                "PIL",
+                "sklearn",
+                "h5py",
+                "timm",
+                "hydra",
+            ):
                 return importlib.machinery.ModuleSpec(name, self, is_package=True)
             return None
 
@@ -162,8 +180,15 @@ def nncodec(x: np.ndarray, qp: int):
     from nncodec import nnc
 
     def pack():
-        return nnc.compress({"t.weight": x.copy()}, bitstream_path="/dev/null", qp=qp,
-                            nonweight_qp=qp, use_dq=True, return_bitstream=True, verbose=False)
+        return nnc.compress(
+            {"t.weight": x.copy()},
+            bitstream_path="/dev/null",
+            qp=qp,
+            nonweight_qp=qp,
+            use_dq=True,
+            return_bitstream=True,
+            verbose=False,
+        )
 
     blob, encode_s = timed(pack)
     out, decode_s = timed(lambda: nnc.decompress(bytearray(blob)))

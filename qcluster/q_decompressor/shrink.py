@@ -68,7 +68,9 @@ def odd_polynomial(sizes: F64, wanted: F64, degree: int) -> F64:
     found = np.linalg.lstsq(basis * weight[:, None], values * weight, rcond=1e-10)[0]
     series = np.zeros(degree + 1)
     series[odd] = found
-    largest = float(np.abs(chebyshev.chebval(np.cos(np.linspace(0, np.pi, 64 * degree)), series)).max())
+    largest = float(
+        np.abs(chebyshev.chebval(np.cos(np.linspace(0, np.pi, 64 * degree)), series)).max()
+    )
     return np.asarray(series / max(1.0, largest))
 
 
