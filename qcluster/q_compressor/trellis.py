@@ -55,6 +55,7 @@ class _Source:
 
     bits: Bits
     values: F64
+    true: F64
     special: NDArray[np.bool_]
     dtype: DType
     columns: int
@@ -64,8 +65,12 @@ class _Source:
 def encode_trellis(
     bits: Bits, dtype: DType, columns: int, chunk: int, target: Target, *, states: int,
     dense: bool, transform: Transform | None = None, basis: F64 | None = None,
+    original: Bits | None = None,
 ) -> Coded | None:  # fmt: skip
-    """The coarsest step that meets the target; None when none does."""
+    """The coarsest step that meets the target; None when none does.
+
+    ``original`` is what the error is measured against, where ``bits`` are not it.
+    """
     values = to_values(bits, dtype)
     special = ~np.isfinite(values)
     values = np.where(special, 0.0, values)
@@ -73,7 +78,8 @@ def encode_trellis(
         power = float(np.mean(np.square(values))) if values.size else 0.0
     if power == 0 or not np.isfinite(power):
         return None
-    source = _Source(bits, values, special, dtype, columns, chunk)
+    true = values if original is None else to_values(original, dtype)
+    source = _Source(bits, values, np.where(special, 0.0, true), special, dtype, columns, chunk)
     rms = float(np.sqrt(power))
     if target.mode == "rel_l2":
         step = rms * target.value / np.sqrt(NOISE)
@@ -136,8 +142,8 @@ def _start(
     def some(array: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(array.reshape(-1, source.columns)[pick][:rows]).reshape(-1)
 
-    part = _Source(some(source.bits), some(source.values), some(source.special), source.dtype,
-                   source.columns, source.chunk)  # fmt: skip
+    part = _Source(some(source.bits), some(source.values), some(source.true),
+                   some(source.special), source.dtype, source.columns, source.chunk)  # fmt: skip
     for _ in range(2):
         if target.mode == "bits":
             ratio = _spent(_encode(part, step, states, dense, transform, basis), part, target)
@@ -159,9 +165,9 @@ def _error(decoded: Bits, source: _Source, target: Target) -> float:
     """Error made of that allowed."""
     ours = to_values(decoded, source.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        error = np.where(source.special, 0.0, ours - source.values)
+        error = np.where(source.special, 0.0, ours - source.true)
         # Sums of squares in double precision: the promise holds with a margin for their rounding.
-        ratio = np.linalg.norm(error) / (np.linalg.norm(source.values) * target.value)
+        ratio = np.linalg.norm(error) / (np.linalg.norm(source.true) * target.value)
     return float(ratio) * (1 + 1e-9) if np.isfinite(ratio) else np.inf
 
 
