@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from compression_parts import exact, lossy  # noqa: E402
-from harness import save  # noqa: E402
+from compression_parts import exact, lossy
+from harness import save
 
 PARTS = {
     "gaussian": lossy.gaussian,

@@ -11,7 +11,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from harness import DATA  # noqa: E402
+from harness import DATA
 
 SMALLEST = 65_536
 

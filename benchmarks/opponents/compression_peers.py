@@ -62,10 +62,9 @@ def lossless(codec: str, bits: np.ndarray, _: float) -> dict:
 
         back = standalone.simple_decompress
     else:
+        import lmz
         import torch
         from safetensors.torch import save_file
-
-        import lmz
 
         folder = Path(tempfile.mkdtemp())
         tensor = torch.from_numpy(bits.view(np.int16).copy()).view(torch.bfloat16)
