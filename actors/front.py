@@ -7,7 +7,8 @@ is given a small script in HAProxy's place that puts them right and then becomes
 - its statistics and metrics listen on every interface: they are moved to loopback;
 - it says 500 when no replica is up, and 404 until it has heard of any: clients should see 503,
   which means "later";
-- it waits for slow request headers for ever: they get 20 s, like slow bodies.
+- it waits for slow request headers for ever: they get 20 s, like slow bodies;
+- it sends a line for every request to a syslog that is not there.
 
 The script also sees to it that HAProxy ends when the server does, however that ends.
 """
@@ -32,6 +33,7 @@ for argument; do
 done
 sed -i -e 's/^\( *bind \)\**:\([0-9]*\)$/\1127.0.0.1:\2/' -e '/^ *errorfile 50[234] /d' \
   -e 's/^ *option log-health-checks$/    timeout http-request 20s/' \
+  -e '/^ *log /d' -e '/^ *option httplog$/d' \
   -e '/ lf-string "Path /s/status 404 .*/status 503 hdr Retry-After 1/' "$config"
 (
   exec </dev/null >/dev/null 2>&1
@@ -77,6 +79,8 @@ def front_environment(directory: Path) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         # Replicas answer on the loop that reads the request, without a thread in between.
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # And stored plans before Serve has a look at it.
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.plan_reads:before_serve",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),

@@ -26,7 +26,7 @@ MAX_QUESTIONS = 4096
 
 def job_routes(desk: Any, max_depth: int) -> APIRouter:
     """The routes; ``desk`` answers like ``actors.jobs.JobDesk``."""
-    router = APIRouter(responses=problems.responses(422, 503))
+    router = APIRouter(responses=problems.responses(503))
 
     @router.post(
         "",
@@ -35,6 +35,7 @@ def job_routes(desk: Any, max_depth: int) -> APIRouter:
         responses={
             202: {"content": {"application/json": {"schema": JOB}}},
             **problems.responses(408, 413, 429),
+            **problems.senseless("what the question's own route refuses"),
         },
     )
     async def submit(request: Request) -> JSONResponse:

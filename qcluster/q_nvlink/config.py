@@ -18,10 +18,16 @@ class NVLinkConfig(Config):
 
     qaoa: bool = False
     """Colour the rounds with simulated QAOA on the vertices that tabu search leaves in conflict."""
+    classifier: bool = False
+    """Ask the contention classifier about the layout and try what it suggests instead."""
+    quantum_kernel: bool = False
+    """The classifier's kernel: fidelity of simulated circuits instead of a Gaussian."""
+    rl: bool = False
+    """Let learned agents, one a node, spread traffic over several paths; else shortest paths."""
     max_moved: Share | None = None
     """Largest share of running ranks that a replan may move; None: no limit."""
     max_paths: Annotated[int, Field(ge=1, le=64)] = 4
-    """How many paths of a pair are written out; all are used."""
+    """How many shortest paths of a pair are written out; all are used."""
     deadline_s: Annotated[float, Field(gt=0, le=600)] = 1.0
     """Time for a plan, in seconds."""
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0

@@ -14,7 +14,7 @@ from qcluster.fallback import Candidate
 from qcluster.q_nvlink.problem import Placement, PlacementProblem
 from qcluster.q_nvlink.select import choose_gpus
 
-__all__ = ["run_best_subsets", "run_first_fit", "verify_placement"]
+__all__ = ["improve_ranks", "run_best_subsets", "run_first_fit", "verify_placement"]
 
 _SMALL = 32  # ranks up to which every pair is tried, not only those at the busiest link
 
@@ -50,7 +50,7 @@ def run_best_subsets(
     if not sticky and problem.reference:
         starts.append(_fill(problem, choose, keep=True))
     best = min((_candidate(problem, start) for start in starts), key=lambda c: c.objective)
-    return _swaps(problem, best, deadline, np.random.default_rng(seed))
+    return improve_ranks(problem, best, deadline, seed)
 
 
 def _fill(problem: PlacementProblem, choose: Choose, *, keep: bool) -> Placement:
@@ -91,11 +91,11 @@ def _candidate(problem: PlacementProblem, placement: Placement) -> Candidate[Pla
     return Candidate(placement, problem.cost(placement))
 
 
-def _swaps(
+def improve_ranks(
     problem: PlacementProblem,
     start: Candidate[Placement],
     deadline: Deadline,
-    rng: np.random.Generator,
+    seed: int,
 ) -> Candidate[Placement]:
     """First-improvement swaps between ranks, and moves to free GPUs, within the move budget.
 
@@ -104,7 +104,7 @@ def _swaps(
     """
     bound = problem.lower_bound() * (1 + 1e-9)
     state = _State(problem, start.value)
-    improvements = 0
+    improvements, rng = 0, np.random.default_rng(seed)
     while state.score[0] > bound and not deadline.expired:
         if not state.improve(deadline, rng):
             break

@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, InputError
-from qcluster.fallback import Certified, CircuitBreaker, Stage, certified
+from qcluster.fallback import Candidate, Certified, CircuitBreaker, Stage, certified
 from qcluster.moves import MoveBudget
-from qcluster.plan import Plan, TelemetryRef, merge_warnings
+from qcluster.plan import Certificate, Plan, TelemetryRef, merge_warnings
 from qcluster.q_nvlink.config import NVLinkConfig
+from qcluster.q_nvlink.contention.cases import THRESHOLD
+from qcluster.q_nvlink.contention.features import FEATURES, layout_features
+from qcluster.q_nvlink.contention.model import ContentionModel, default_model
+from qcluster.q_nvlink.contention.suggest import run_classified
 from qcluster.q_nvlink.fabric import Fabric, NodeId
 from qcluster.q_nvlink.placement import run_best_subsets, run_first_fit, verify_placement
 from qcluster.q_nvlink.problem import Admission, Placement, PlacementProblem, admit
+from qcluster.q_nvlink.rl.assign import Assignment, assign_routes
+from qcluster.q_nvlink.rl.policy import RoutePolicy
 from qcluster.q_nvlink.rounds import Transfer, plan_rounds
 from qcluster.q_nvlink.routes import Route, list_routes
 from qcluster.q_nvlink.select import effective_bandwidth
 from qcluster.record import Record
 from qcluster.telemetry import Job
 
-__all__ = ["JobPlan", "NVLinkPlan", "plan_fabric"]
+__all__ = ["JobPlan", "Models", "NVLinkPlan", "plan_fabric"]
 
 _BREAKER = CircuitBreaker()
+
+
+@dataclass(frozen=True)
+class Models:
+    """Learned parts that stand in for the shipped ones: refitted, or loaded from files."""
+
+    contention: ContentionModel | None = None
+    routes: RoutePolicy | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +90,7 @@ def plan_fabric(
     previous: NVLinkPlan | None = None,
     telemetry: TelemetryRef | None = None,
     strict: bool = True,
+    models: Models | None = None,
 ) -> NVLinkPlan:
     """Place jobs on a fabric so that a step of all of them is as short as can be.
 
@@ -83,6 +99,7 @@ def plan_fabric(
     jobs: job profiles, or mappings as in a job-profile file.
     config: toggles; ``deadline_s`` and ``seed`` override its own.
     previous: the plan in force; at most ``config.max_moved`` of its ranks move.
+    models: learned parts to use instead of the shipped ones.
 
     Raises
     ------
@@ -90,7 +107,7 @@ def plan_fabric(
     Infeasible: a job needs GPUs that nothing joins, naming two; unless ``strict`` is false, then
         the job is listed under ``unplaced``.
     """
-    settings = NVLinkConfig.read(config)
+    settings, models = NVLinkConfig.read(config), models or Models()
     deadline = Deadline.after(settings.deadline_s if deadline_s is None else deadline_s)
     seed = settings.seed if seed is None else seed
     if not isinstance(fabric, Fabric):
@@ -100,7 +117,7 @@ def plan_fabric(
     while True:
         problem = _problem(fabric, admission, previous, settings)
         try:
-            answer = _solve(problem, deadline.share(0.6), seed)
+            answer = _solve(problem, settings, models, deadline.share(0.6), seed)
             break
         except Infeasible as error:
             # One job that cannot run must not keep the others from running.
@@ -108,15 +125,35 @@ def plan_fabric(
             if strict or lost is None:
                 raise
             admission = admission.without(lost, error.message)
+    routing = None
+    if settings.rl:
+        routing = assign_routes(
+            problem,
+            answer.value,
+            policy=models.routes,
+            start=_in_force(problem, previous),
+            deadline=deadline.share(0.8),
+            seed=seed,
+        )
     return _assemble(
-        problem, answer, settings, deadline, seed, admission, telemetry or TelemetryRef()
+        problem, answer, routing, settings, deadline, seed, admission, telemetry or TelemetryRef()
     )
 
 
-def _solve(problem: PlacementProblem, deadline: Deadline, seed: int) -> Certified[Placement]:
+def _solve(
+    problem: PlacementProblem,
+    settings: NVLinkConfig,
+    models: Models,
+    deadline: Deadline,
+    seed: int,
+) -> Certified[Placement]:
+    stages: list[Stage[PlacementProblem, Placement]] = [Stage("best-subsets", run_best_subsets)]
+    if settings.classifier:
+        asked = partial(_run_classifier, settings=settings, models=models)
+        stages.insert(0, Stage("classifier", asked))
     return certified(
         problem,
-        stages=[Stage("best-subsets", run_best_subsets)],
+        stages=stages,
         fallback=Stage("first-fit", run_first_fit),
         bound=PlacementProblem.lower_bound,
         verify=verify_placement,
@@ -124,6 +161,34 @@ def _solve(problem: PlacementProblem, deadline: Deadline, seed: int) -> Certifie
         seed=seed,
         breaker=_BREAKER,
     )
+
+
+def _run_classifier(
+    problem: PlacementProblem,
+    *,
+    settings: NVLinkConfig,
+    models: Models,
+    deadline: Deadline,
+    seed: int,
+    incumbent: Candidate[Placement] | None,
+) -> Candidate[Placement]:
+    kernel = "quantum" if settings.quantum_kernel else "rbf"
+    model = models.contention or default_model(kernel)
+    return run_classified(problem, model=model, deadline=deadline, seed=seed, incumbent=incumbent)
+
+
+def _in_force(
+    problem: PlacementProblem, previous: NVLinkPlan | None
+) -> dict[tuple[str, int, int], list[tuple[list[int], float]]]:
+    """The previous plan's split routes, over nodes that are still there."""
+    index = problem.fabric.index
+    found: dict[tuple[str, int, int], list[tuple[list[int], float]]] = {}
+    for row in previous.routes if previous is not None else ():
+        for path, share in zip(row.paths, row.shares, strict=False):
+            if all(node in index for node in path):
+                way = [index[node] for node in path]
+                found.setdefault((row.job, way[0], way[-1]), []).append((way, share))
+    return found
 
 
 def _profiles(jobs: Sequence[Job | Mapping[str, Any]]) -> tuple[Job, ...]:
@@ -163,6 +228,7 @@ def _problem(
 def _assemble(
     problem: PlacementProblem,
     answer: Certified[Placement],
+    routing: Assignment | None,
     settings: NVLinkConfig,
     deadline: Deadline,
     seed: int,
@@ -174,9 +240,25 @@ def _assemble(
     loads, relayed = problem.loads(placement)
     if relayed:
         warnings.append(f"{relayed} jobs pass traffic through GPUs of others: no path of their own")
-    rounds = plan_rounds(problem, placement, qaoa=settings.qaoa, deadline=deadline, seed=seed)
+    if settings.quantum_kernel and not settings.classifier:
+        warnings.append("quantum_kernel is the classifier's: without classifier it does nothing")
+    certificate, shares = answer.certificate, {}
+    params = {**answer.notes, "relayed_jobs": relayed}
+    if routing is not None:
+        loads, shares = routing.problem.loads(routing.split), routing.shares()
+        certificate = _routed(certificate, routing)
+        warnings += routing.answer.warnings
+        params |= {**routing.answer.notes, "routes_solver": routing.answer.solver.used}
+    features = layout_features(problem, placement)
+    contended = certificate.objective > THRESHOLD * problem.lower_bound()
+    params["layout"] = {
+        "features": dict(zip(FEATURES, features.tolist(), strict=True)),
+        "contended": bool(contended),
+    }
+    rounds = plan_rounds(
+        problem, placement, qaoa=settings.qaoa, deadline=deadline, seed=seed, shares=shares
+    )
     seconds = problem.seconds(loads)
-    certificate = answer.certificate
     return NVLinkPlan(
         planner="nvlink",
         config=settings.model_dump(),
@@ -195,12 +277,25 @@ def _assemble(
         jobs=tuple(_job_plan(fabric, job, placement[job.id], deadline) for job in problem.jobs),
         link_loads=fabric.by_link(seconds / (seconds.max(initial=0.0) or 1.0)),
         link_seconds=fabric.by_link(seconds),
-        routes=list_routes(problem, placement, max_paths=settings.max_paths),
+        routes=list_routes(problem, placement, max_paths=settings.max_paths, shares=shares),
         rounds=rounds.rounds,
         rounds_lower_bound=rounds.lower_bound,
         unplaced=admission.left_out,
         moves=problem.moved(placement),
-        params={**answer.notes, "rounds_solver": rounds.solver, "relayed_jobs": relayed},
+        params={**params, "rounds_solver": rounds.solver, "rounds_seconds": rounds.seconds},
+    )
+
+
+def _routed(placed: Certificate, routing: Assignment) -> Certificate:
+    """The certificate with routes as agents made them; shortest paths are one more baseline."""
+    found = routing.answer.certificate
+    straight = routing.problem.cost(np.empty(0))
+    return replace(
+        placed,
+        objective=found.objective,
+        lower_bound=found.lower_bound,
+        gap=found.gap,
+        baselines={**placed.baselines, "shortest-paths": straight},
     )
 
 

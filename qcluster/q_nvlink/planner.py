@@ -15,6 +15,7 @@ from qcluster.q_nvlink.config import NVLinkConfig
 from qcluster.q_nvlink.fabric import Fabric
 from qcluster.q_nvlink.plan import NVLinkPlan, plan_fabric
 from qcluster.q_nvlink.problem import PlacementProblem, admit
+from qcluster.q_nvlink.routes import routed_loads
 from qcluster.telemetry import Job, Snapshot
 
 __all__ = ["NVLinkPlanner"]
@@ -141,7 +142,9 @@ class NVLinkPlanner:
         }
         if set(placement) != {job.id for job in admission.jobs}:
             raise SolverFailed("the plan's jobs are not those that fit")
-        cost = problem.cost(placement)
+        cost = float(
+            problem.seconds(routed_loads(problem, placement, plan.routes)).max(initial=0.0)
+        )
         if not np.isclose(cost, plan.objective, rtol=1e-6):
             raise SolverFailed(f"a step takes {cost:.6g} s, the plan says {plan.objective:.6g} s")
 

@@ -66,17 +66,22 @@ class PlacementProblem:
             relayed += relays
         return loads, relayed
 
-    def job_loads(self, job: str, gpus: Sequence[int]) -> tuple[NDArray[np.float64], bool]:
-        """Bytes of one job on every link, and whether it needs other jobs' GPUs as relays."""
+    def job_loads(
+        self, job: str, gpus: Sequence[int], *, demand: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray[np.float64], bool]:
+        """Bytes of one job on every link, and whether it needs other jobs' GPUs as relays.
+
+        ``demand`` (ranks, ranks): that part of the job's bytes alone.
+        """
         n = len(self.fabric.nodes)
         cap = self.fabric.effective
-        demand, mine = np.zeros((n, n)), np.zeros((n, n))
-        demand[np.ix_(gpus, gpus)] = self.demand[job]
-        missing = route_loads(cap, self.transit(gpus), demand, mine)
+        volume, mine = np.zeros((n, n)), np.zeros((n, n))
+        volume[np.ix_(gpus, gpus)] = self.demand[job] if demand is None else demand
+        missing = route_loads(cap, self.transit(gpus), volume, mine)
         if missing[0] < 0:
             return mine, False
         mine[:] = 0.0
-        missing = route_loads(cap, np.ones(n, dtype=np.bool_), demand, mine)
+        missing = route_loads(cap, np.ones(n, dtype=np.bool_), volume, mine)
         if missing[0] >= 0:
             a, b = (self.fabric.nodes[int(i)].id for i in missing)
             raise Infeasible(f"nothing joins {a} and {b}", field=f"jobs[{job}]")

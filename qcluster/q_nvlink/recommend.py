@@ -10,15 +10,23 @@ __all__ = ["recommend"]
 _SMALL = ("Fewer than 8 GPUs", "Classifier only", "Minimal overhead")
 _MIDDLE = ("8-32 GPUs", "QAOA optimizer", "Good balance of search and runtime")
 _LARGE = ("32+ GPUs", "QAOA + RL planner", "Necessary for dynamic heavy loads")
+_COLUMNS = ("Cluster Size", "Recommended Toggles", "Notes")
 _STATIC = ("Static training cluster", "Classifier + RL", "Learns stable patterns")
 
-_MEASURED_QAOA = (
-    "QAOA never makes the rounds worse and has not made them fewer than tabu search in the same "
-    "time: at these sizes the classical bound is met without it"
-)
+_MEASURED = {
+    "classifier": "the classifier tells contended layouts from others with a balanced accuracy of "
+    "0.9; plans with it are as good as the search without it, as they are routed either way",
+    "qaoa": "QAOA never makes the rounds worse and has not made them fewer than tabu search in the "
+    "same time: at these sizes the classical bound is met without it",
+    "rl": "the agents' routes are never slower than shortest paths and within 5 % of the optimum; "
+    "the gain is on fabrics with several ways between GPUs, none behind one layer of switches",
+}
+_PAID = {"rl": True}  # what was measured to shorten a step
 
 
-def recommend(num_gpus: int | None = None, static: bool = False) -> Recommendation[NVLinkConfig]:
+def recommend(
+    num_gpus: int | None = None, static: bool = False, *, auto: bool = False
+) -> Recommendation[NVLinkConfig]:
     """The row of the table for a cluster.
 
     Parameters
@@ -26,6 +34,7 @@ def recommend(num_gpus: int | None = None, static: bool = False) -> Recommendati
     num_gpus: size of the cluster, at least 1; 8 and 32 belong to the middle row. May be left out
         for a static cluster.
     static: whether the graph and the jobs rarely change; then size does not matter.
+    auto: the row's text as it is, but a configuration with what our measurements say pays.
 
     Raises
     ------
@@ -38,19 +47,16 @@ def recommend(num_gpus: int | None = None, static: bool = False) -> Recommendati
             "fewer than 8, 8-32, 32+ (an integer of at least 1), or static=True"
         )
     if static:
-        return _row(_STATIC, qaoa=False, measured=None)
-    assert num_gpus is not None
-    if num_gpus < 8:
-        return _row(_SMALL, qaoa=False, measured=None)
-    return _row(_MIDDLE if num_gpus <= 32 else _LARGE, qaoa=True, measured=_MEASURED_QAOA)
-
-
-def _row(
-    row: tuple[str, str, str], *, qaoa: bool, measured: str | None
-) -> Recommendation[NVLinkConfig]:
-    columns = ("Cluster Size", "Recommended Toggles", "Notes")
+        row, toggles = _STATIC, {"classifier": True, "rl": True}
+    elif num_gpus is not None and num_gpus < 8:
+        row, toggles = _SMALL, {"classifier": True}
+    elif num_gpus is not None and num_gpus <= 32:
+        row, toggles = _MIDDLE, {"qaoa": True}
+    else:
+        row, toggles = _LARGE, {"qaoa": True, "rl": True}
+    measured = "; ".join(_MEASURED[name] for name in toggles)
     return Recommendation(
-        row=dict(zip(columns, row, strict=True)),
-        config=NVLinkConfig(qaoa=qaoa),
+        row=dict(zip(_COLUMNS, row, strict=True)),
+        config=NVLinkConfig(**(_PAID if auto else toggles)),
         measured=measured,
     )

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.errors import SolverFailed
 from qcluster.q_nvlink.fabric import NodeId
 from qcluster.q_nvlink.problem import Placement, PlacementProblem
 from qcluster.record import Record
 
-__all__ = ["Route", "list_routes"]
+__all__ = ["Route", "list_routes", "routed_loads"]
 
 _MOST_ROUTES = 1024  # a full all-to-all over a rack has 5112 pairs; the loads hold them all
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Route(Record):
-    """How one rank's GPU sends to another's: ``paths`` are the widest of ``num_paths``."""
+    """How one rank's GPU sends to another's: ``paths`` are the widest of ``num_paths``.
+
+    ``shares`` are the paths' shares of the bytes, all of them written out; empty for shortest
+    paths, which are split by what each can carry.
+    """
 
     job: str
     source: NodeId
@@ -29,12 +34,21 @@ class Route(Record):
     bytes: float
     paths: tuple[tuple[NodeId, ...], ...]
     num_paths: int
+    shares: tuple[float, ...] = ()
 
 
 def list_routes(
-    problem: PlacementProblem, placement: Placement, *, max_paths: int
+    problem: PlacementProblem,
+    placement: Placement,
+    *,
+    max_paths: int,
+    shares: Mapping[tuple[str, int, int], Sequence[tuple[list[int], float]]] | None = None,
 ) -> tuple[Route, ...]:
-    """Routes of all pairs that exchange anything, largest volume first, at most 1024."""
+    """Routes of all pairs that exchange anything, largest volume first, at most 1024.
+
+    ``shares``: paths and their shares of those pairs that do not take their shortest ones.
+    """
+    shares = shares or {}
     wanted = []
     for job in problem.jobs:
         demand, gpus = problem.demand[job.id], placement[job.id]
@@ -52,19 +66,59 @@ def list_routes(
     }
     routes = []
     for volume, job_id, a, b in wanted[:_MOST_ROUTES]:
-        paths = _paths(problem.fabric.effective, near, own[job_id], a, b)
-        paths.sort(key=lambda path: -_width(problem.fabric.effective, path))
+        ways = shares.get((job_id, a, b), ())
+        if ways:
+            paths, most = [path for path, _ in ways], len(ways)
+        else:
+            paths, most = _paths(problem.fabric.effective, near, own[job_id], a, b), max_paths
+            paths.sort(key=lambda path: -_width(problem.fabric.effective, path))
         routes.append(
             Route(
                 job=job_id,
                 source=name[a],
                 target=name[b],
                 bytes=volume,
-                paths=tuple(tuple(name[v] for v in path) for path in paths[:max_paths]),
+                paths=tuple(tuple(name[v] for v in path) for path in paths[:most]),
                 num_paths=len(paths),
+                shares=tuple(share for _, share in ways),
             )
         )
     return tuple(routes)
+
+
+def routed_loads(
+    problem: PlacementProblem, placement: Placement, routes: Sequence[Route]
+) -> NDArray[np.float64]:
+    """(nodes, nodes) bytes on every link when pairs take the shares that routes name.
+
+    Pairs without shares take their shortest paths. It shares nothing with the code that found the
+    routes. Raises SolverFailed for a path that is none, and for shares that do not sum to 1.
+    """
+    fabric = problem.fabric
+    n = len(fabric.nodes)
+    found = np.zeros((n, n))
+    at = {id_: i for i, id_ in enumerate(node.id for node in fabric.nodes)}
+    rank = {job: {gpu: r for r, gpu in enumerate(gpus)} for job, gpus in placement.items()}
+    rest = {job: demand.copy() for job, demand in problem.demand.items()}
+    for row in routes:
+        if not row.shares:
+            continue
+        a, b = rank[row.job][at[row.source]], rank[row.job][at[row.target]]
+        volume = float(problem.demand[row.job][a, b])
+        whole = len(row.shares) == len(row.paths) and abs(sum(row.shares) - 1.0) <= 1e-6
+        if not whole or min(row.shares) < 0:
+            raise SolverFailed(f"{row.source} to {row.target}: shares do not sum to 1")
+        for path, share in zip(row.paths, row.shares, strict=True):
+            if path[0] != row.source or path[-1] != row.target:
+                raise SolverFailed(f"{row.source} to {row.target}: a path ends elsewhere")
+            for u, v in pairwise(path):
+                if not fabric.effective[at[u], at[v]] > 0:
+                    raise SolverFailed(f"a route needs a link from {u} to {v}")
+                found[at[u], at[v]] += share * volume
+        rest[row.job][a, b] = 0.0
+    for job, demand in rest.items():
+        found += problem.job_loads(job, placement[job], demand=demand)[0]
+    return found
 
 
 def _width(cap: NDArray[np.float64], path: Sequence[int]) -> float:

@@ -36,6 +36,7 @@ from qcluster.q_routing.sticky import (
     take_over,
     zones,
 )
+from qcluster.q_routing.traces import Trace
 from qcluster.q_routing.traffic import place_by_traffic, read_picks, visits
 
 __all__ = ["keep", "place", "place_experts", "verify_placement"]
@@ -51,7 +52,7 @@ def place_experts(
     mode: str = "global",
     previous: Placement | ArrayLike | None = None,
     max_moved: float | None = None,
-    trace: ArrayLike | None = None,
+    trace: ArrayLike | Trace | None = None,
     slots_per_gpu: ArrayLike | None = None,
     speed: ArrayLike | None = None,
     alive: ArrayLike | None = None,
@@ -69,11 +70,11 @@ def place_experts(
     previous: the placement in force, or its slots (layers, num_slots).
     max_moved: share of all slots that may hold another expert than in ``previous``, 0 to 1. Copies
         that are needed because an expert would otherwise be lost are made in any case.
-    trace: router picks (tokens, layers, k). Experts that are picked together then stand together,
-        so that a token visits few GPUs (see ``dispatch``), at some cost in equal-split balance,
-        and GPUs of a new plan are named so that tokens stay where the layer before served them.
-        Under ``max_moved`` whole layers take the new plan, those first that gain most for each
-        slot moved; what is left of the budget goes to load.
+    trace: router picks (tokens, layers, k), or a ``Trace``. Experts that are picked together then
+        stand together, so that a token visits few GPUs (see ``dispatch``), at some cost in
+        equal-split balance, and GPUs of a new plan are named so that tokens stay where the layer
+        before served them. Under ``max_moved`` whole layers take the new plan, those
+        first that gain most for each slot moved; what is left of the budget goes to load.
     slots_per_gpu: (num_gpus,) slots of each GPU, adding up to ``num_slots``.
     speed: (num_gpus,) relative speeds. alive: (num_gpus,) False for GPUs that take nothing.
     fabric: GPUs and links (see ``FabricLike``). GPUs alike in speed and slots then exchange what

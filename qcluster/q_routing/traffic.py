@@ -1,8 +1,9 @@
 """Traffic: few GPUs for each token, at even load.
 
 Experts that tokens pick together are put on one GPU (as Occult, 2025, and ExFlow, 2024, do), by
-annealing under a load cap; spare slots go to the copies that save most visits; and a token's picks
-are served by a greedy cover (Chvatal 1979) that turns away from GPUs which are ahead in load.
+annealing under a load cap. Spare slots go to the busiest experts, for only what has copies can be
+shared out when loads change, each copy to where it saves most visits. A token's picks are served by
+a greedy cover (Chvatal 1979) that turns away from GPUs which are ahead in load.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ from qcluster.q_routing._traffic_kernels import (
     pair_counts,
 )
 from qcluster.q_routing.problem import EMPTY, Placement, PlacementProblem
+from qcluster.q_routing.traces import Trace
 
 __all__ = ["crossing", "dispatch", "fan_out", "place_by_traffic", "read_picks", "visits"]
 
 Ints = NDArray[np.int64]
 
-LOAD_SLACK = 0.16
+LOAD_SLACK = 0.32
 """How far a GPU may lead the others, as a share of the final mean and divided by the number of
 GPUs, before picks turn away: the more GPUs, the smaller the room that a lead may take.
 """
-LOAD_WEIGHT = 60.0
-"""How strongly they then turn away: 1/60 further, wholly."""
+LOAD_WEIGHT = 30.0
+"""How strongly they then turn away: 1/30 further, wholly."""
 _PLAN_WEIGHT, _PLAN_SLACK = 20.0, 0.03
 _FIT_TOKENS, _ANNEAL_STEPS, _CAP = 4096, 200_000, 1.05
 
@@ -78,13 +80,14 @@ def crossing(gpus: ArrayLike) -> float:
     return float((fresh & first).sum() / max(int(first.sum()), 1))
 
 
-def read_picks(problem: PlacementProblem, trace: ArrayLike) -> Ints:
+def read_picks(problem: PlacementProblem, trace: ArrayLike | Trace) -> Ints:
     """Router picks (tokens, layers, k) that fit the problem: at most 4,096 tokens, evenly spaced.
 
-    Raises InputError when experts or layers are not those of the load.
+    ``trace`` are the picks, or a ``Trace`` that holds them. Raises InputError when experts or
+    layers are not those of the load.
     """
     layers, experts = problem.load.shape[1:]
-    picks = _picks(trace, experts)
+    picks = _picks(trace.expert_ids if isinstance(trace, Trace) else trace, experts)
     if picks.shape[1] != layers:
         raise InputError(f"wants {layers} layers, got {picks.shape[1]}", field="trace")
     return picks[:: -(-len(picks) // _FIT_TOKENS)]
@@ -148,18 +151,32 @@ def _place_layer(
     anneal_groups(pairs, load, home, speed, _CAP, _ANNEAL_STEPS, seed)
     on = np.zeros((experts, gpus), dtype=np.bool_)
     on[np.arange(experts), home] = True
-    gain, served = np.empty((experts, gpus)), np.empty_like(picks)
+    copies = np.ones(experts)
     for _ in range(int(room.sum()) - experts):
-        carried = np.zeros(gpus)
-        cover_layer(picks, on, speed, _PLAN_WEIGHT, _PLAN_SLACK, carried, served)
-        extra_gain(picks, served, on, gain)
-        ahead = carried / speed * (speed.sum() / max(carried.sum(), 1.0)) - 1
-        worth = (gain + 1e-3) * np.maximum(0.05, 1 - 5 * ahead)[None, :]
-        worth[:, on.sum(axis=0) >= room] = -1.0
-        worth[on] = -1.0
-        e, g = np.unravel_index(int(worth.argmax()), worth.shape)
-        on[e, g] = True
+        worth = _worth(picks, on, room, speed)
+        # The busiest expert for which a GPU with room is left.
+        for e in np.argsort(-load / copies, kind="stable"):
+            if worth[e].max() > 0:
+                on[e, int(worth[e].argmax())] = True
+                copies[e] += 1
+                break
     return on
+
+
+def _worth(
+    picks: Ints, on: NDArray[np.bool_], room: Ints, speed: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(experts, gpus) what one more copy would save in visits, less where the GPU is ahead in load;
+    -1 where there is no room or a copy is already.
+    """
+    gain, served, carried = np.empty(on.shape), np.empty_like(picks), np.zeros(len(room))
+    cover_layer(picks, on, speed, _PLAN_WEIGHT, _PLAN_SLACK, carried, served)
+    extra_gain(picks, served, on, gain)
+    ahead = carried / speed * (speed.sum() / max(carried.sum(), 1.0)) - 1
+    worth = (gain + 1e-3) * np.maximum(0.05, 1 - 5 * ahead)[None, :]
+    worth[:, on.sum(axis=0) >= room] = -1.0
+    worth[on] = -1.0
+    return np.asarray(worth, dtype=np.float64)
 
 
 def _deal(load: NDArray[np.float64], room: Ints, speed: NDArray[np.float64]) -> Ints:

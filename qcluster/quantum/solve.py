@@ -121,9 +121,12 @@ def _load_kernels() -> None:
 @functools.cache
 def _load_engines() -> None:
     """As above, for what simulates circuits; scipy's optimiser comes with it."""
-    solver = qaoa.QAOASolver(layers=1, shots=1)
+    one = (1, 1)  # layers and shots
     for problem in (_TINY, IsingProblem(_TINY.h), IsingProblem(_TINY.h, groups=[[0, 1, 2]])):
-        solver.solve(problem, deadline=Deadline.after(0.0), seed=0)
+        for solver in (
+            qaoa.QAOASolver(*one), qaoa.WarmStartQAOASolver(*one), qaoa.MultiAngleQAOASolver(*one)
+        ):  # fmt: skip
+            solver.solve(problem, deadline=Deadline.after(0.0), seed=0)
 
 
 def _run(

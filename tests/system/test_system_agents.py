@@ -51,16 +51,7 @@ def test_ctrl_c_puts_the_limits_back(applying: Server, gpus: Path) -> None:
     assert applying.left_over() == []
 
 
-RAYLET = pytest.param(
-    "raylet/raylet ",
-    marks=pytest.mark.xfail(
-        strict=False,
-        reason="known fault: with --apply the server may end instead of starting again",
-    ),
-)
-
-
-@pytest.mark.parametrize("victim", ["server", "ray::NodeAgent", RAYLET])
+@pytest.mark.parametrize("victim", ["server", "ray::NodeAgent", "raylet/raylet "])
 def test_kill_9_puts_the_limits_back(applying: Server, gpus: Path, victim: str) -> None:
     changed = []
 

@@ -1,0 +1,1 @@
+"""Parts of benchmarks/nvlink.py, and the script that makes the shipped weights."""

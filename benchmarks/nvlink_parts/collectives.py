@@ -1,0 +1,47 @@
+"""Collectives: simulated time over the min-cut bound."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from harness import DATA, table
+
+from qcluster.q_nvlink import collective_bound, load_fabric, plan_collective, simulate
+
+
+def bench_collectives(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: ARG001
+    folder = DATA / "nvlink" / "fabrics"
+    names = ["dgx1_v100", "dgx_a100", "hgx_h100", "pcie_8gpu", "gb200_nvl72"]
+    fabrics = {name: load_fabric(folder / f"{name}.json") for name in names}
+    whole = fabrics["dgx1_v100"]
+    fabrics["dgx1_v100, one pair of links dead"] = whole.degraded(
+        factor={"gpu0->gpu1": 0.0, "gpu1->gpu0": 0.0}
+    )
+    if not quick:
+        fabrics["hgx_h100_x4"] = load_fabric(folder / "hgx_h100_x4.json")
+    rows = []
+    for name, fabric in fabrics.items():
+        for kind in ("allgather", "reduce_scatter", "allreduce"):
+            started = time.thread_time()
+            found = plan_collective(fabric, kind)
+            spent = time.thread_time() - started
+            proof = simulate(found, chunks=1000)
+            rows.append(
+                {
+                    "fabric": name,
+                    "gpus": len(fabric.gpus),
+                    "kind": kind,
+                    "gb_s": found.bandwidth_gb_s,
+                    "ratio": proof.seconds_per_gb / collective_bound(fabric, kind),
+                    "pipelined": proof.pipelined_s_per_gb / collective_bound(fabric, kind),
+                    "delivered": proof.delivered,
+                    "seconds": spent,
+                }
+            )
+    table(
+        "Collectives: time / min-cut bound, simulated (pipelined: 1000 chunks passed on whole)",
+        ["fabric", "GPUs", "kind", "GB/s", "ratio", "pipelined", "delivered", "s to plan (CPU)"],
+        [list(r.values()) for r in rows],
+    )
+    return rows
