@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.deadline import Deadline
-from qcluster.errors import InputError, SolverFailed
+from qcluster.errors import SolverFailed
 from qcluster.fallback import Certified
 from qcluster.plan import Plan, TelemetryRef, merge_warnings
-from qcluster.q_energy.capping import CapProblem, predicted_speed, solve_caps, spread_spare
+from qcluster.q_energy.capping import CapProblem, solve_caps, spread_spare
 from qcluster.q_energy.config import EnergyConfig
-from qcluster.q_energy.curves import clock_share
 from qcluster.q_energy.demand import Demand, reserve_w
 from qcluster.q_energy.jobs import read_jobs, schedule_jobs
 from qcluster.q_energy.meta import Choice, MetaState
+from qcluster.q_energy.node_power import NodePower, Savings, active_counts, node_powers, savings
 from qcluster.q_energy.pipelines import (
     Picked,
     Proposal,
@@ -30,9 +30,8 @@ from qcluster.q_energy.pipelines import (
     unlearned,
 )
 from qcluster.q_energy.problem import Schedule, Task, check_watts
-from qcluster.q_energy.trace import PowerTrace
+from qcluster.q_energy.traces import as_trace
 from qcluster.q_energy.units import MARGIN, Units, units_from_snapshot, units_from_trace
-from qcluster.record import Record
 from qcluster.telemetry import Job, Snapshot, Topology
 
 __all__ = ["EnergyPlan", "NodePower", "Savings", "plan_energy", "plan_units"]
@@ -41,33 +40,6 @@ __all__ = ["EnergyPlan", "NodePower", "Savings", "plan_energy", "plan_units"]
 _LIFETIME_WINDOWS = 2.0
 # Time between two plans where there is none yet, seconds.
 _PERIOD_S = 2.0
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class NodePower(Record):
-    """What one node is to do. Watts, MHz.
-
-    ``caps_w`` maps GPU ids (or the node's own id where its GPUs are not known) to power limits;
-    ``freq_cap_mhz`` to the clock that the cap amounts to, where the topology lists clocks.
-    ``predicted_power_w`` holds p50 and p95 under the caps, hosts included. ``nvlink_share`` is the
-    node's part of all NVLink traffic that is predicted under the caps, None where none is measured.
-    """
-
-    id: str
-    active: bool
-    caps_w: dict[str, float]
-    predicted_power_w: dict[str, float]
-    freq_cap_mhz: dict[str, int] = field(default_factory=dict)
-    nvlink_share: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Savings(Record):
-    """Energy saved in the window against a named baseline, joules and share; may be negative."""
-
-    baseline: str
-    energy_j: float
-    share: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -212,7 +184,7 @@ def plan_units(
         budget_w=budget_w,
         gpus=units.ids,
         caps_w=final,
-        nodes=_nodes(units, caps, final, topology),
+        nodes=node_powers(units, caps, final, topology),
         throughput=-proof.objective,
         upper_bound=None if proof.lower_bound is None else -proof.lower_bound,
         slowdown=1.0 + proof.objective / units.n,
@@ -222,8 +194,8 @@ def plan_units(
             "p50": overhead + float(np.minimum(caps, units.p50_w).sum()),
             "p95": overhead + allocated,
         },
-        predicted_savings=_savings(units, caps, config.window_s),
-        active_accelerators=_active(units, topology),
+        predicted_savings=savings(units, caps, config.window_s),
+        active_accelerators=active_counts(units, topology),
         schedule=schedule,
         pipeline=picked.pipeline,
         choice=picked.choice,
@@ -287,78 +259,6 @@ def _solve(
     return problem, solve_caps(problem, shared=shared, deadline=deadline)
 
 
-def _nodes(
-    units: Units,
-    caps: NDArray[np.float64],
-    final: NDArray[np.float64],
-    topology: Topology | None,
-) -> tuple[NodePower, ...]:
-    low = np.minimum(caps, units.p50_w)
-    high = np.minimum(caps, units.demand_w)
-    members = np.argsort(units.node, kind="stable")
-    ends = np.searchsorted(units.node[members], np.arange(len(units.nodes) + 1))
-    clocks = {} if topology is None else {n.id: n.clocks_mhz for n in topology.nodes}
-    share = clock_share(caps, units.demand_w, units.idle_w)
-    traffic = _nvlink(units, caps)
-    out = []
-    for index, name in enumerate(units.nodes):
-        mine = members[ends[index] : ends[index + 1]]
-        own = float(units.overhead_w[index]) if units.kind == "gpu" else 0.0
-        out.append(
-            NodePower(
-                id=name,
-                active=bool(len(mine)) and bool((units.p50_w[mine] > 0).any()),
-                caps_w={units.ids[i]: float(final[i]) for i in mine},
-                predicted_power_w={
-                    "p50": own + float(low[mine].sum()),
-                    "p95": own + float(high[mine].sum()),
-                },
-                freq_cap_mhz=_clocks(clocks.get(name, ()), units, mine, share),
-                nvlink_share=None if traffic is None else float(traffic[index]),
-            )
-        )
-    return tuple(out)
-
-
-def _nvlink(units: Units, caps: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """(nodes,) shares of the NVLink traffic to come: what is sent now, slowed as the work is."""
-    if units.nvlink_gb_s is None:
-        return None
-    sent = np.nan_to_num(units.nvlink_gb_s) * predicted_speed(units, caps)
-    total = float(sent.sum())
-    if total <= 0:
-        return None
-    return np.bincount(units.node, weights=sent, minlength=len(units.nodes)) / total
-
-
-def _clocks(
-    clocks: Sequence[int], units: Units, mine: NDArray[np.int64], share: NDArray[np.float64]
-) -> dict[str, int]:
-    """The highest listed clock that draws no more than the cap."""
-    if not clocks:
-        return {}
-    steps = np.sort(np.asarray(clocks))
-    at = np.searchsorted(steps, share[mine] * steps[-1] + 1e-9, side="right") - 1
-    return {units.ids[i]: int(steps[max(k, 0)]) for i, k in zip(mine, at, strict=True)}
-
-
-def _savings(units: Units, caps: NDArray[np.float64], window_s: float) -> Savings:
-    """Energy of the window under the caps against the same window uncapped."""
-    before = float(units.p50_w.sum() + units.overhead_w.sum())
-    after = float(np.minimum(caps, units.p50_w).sum() + units.overhead_w.sum())
-    saved = (before - after) * window_s
-    share = (before - after) / before if before > 0 else 0.0
-    return Savings(baseline="uncapped draw", energy_j=saved, share=share)
-
-
-def _active(units: Units, topology: Topology | None) -> dict[str, int]:
-    counts = {units.kind: int((units.p50_w > 0).sum())}
-    for item in () if topology is None else topology.accelerators:
-        # Nothing is sent to one unless that is predicted to save energy; no model here says so.
-        counts.setdefault(item.kind, 0)
-    return counts
-
-
 def _units(
     telemetry: Any, topology: Topology | None, config: EnergyConfig
 ) -> tuple[Units, TelemetryRef]:
@@ -369,31 +269,6 @@ def _units(
         return units_from_snapshot(telemetry, config), ref
     trace = as_trace(telemetry)
     return units_from_trace(trace, topology, config), TelemetryRef()
-
-
-def as_trace(telemetry: Any) -> PowerTrace:
-    """A PowerTrace from what users have: one already, a path, or a pandas DataFrame."""
-    if isinstance(telemetry, PowerTrace):
-        return telemetry
-    if isinstance(telemetry, (str, Path)):
-        from qcluster.q_energy.formats import read_trace
-
-        return read_trace(telemetry)
-    if hasattr(telemetry, "columns"):
-        missing = [name for name in ("ts_s", "node", "power_w") if name not in telemetry.columns]
-        if missing:
-            raise InputError("the frame lacks this column", field=missing[0])
-        names = telemetry["node"].astype(str).to_numpy(dtype=str)
-        if "gpu" in telemetry.columns:
-            gpu = telemetry["gpu"].astype(str).to_numpy(dtype=str)
-            names = np.char.add(np.char.add(names, "/"), gpu)
-        times = telemetry["ts_s"].to_numpy(dtype=float)
-        watts = telemetry["power_w"].to_numpy(dtype=float)
-        return PowerTrace.of(names, times, watts, first_row=0)
-    raise InputError(
-        f"wants a Snapshot, PowerTrace, DataFrame or path, got {type(telemetry).__name__}",
-        field="telemetry",
-    )
 
 
 def _topology(topology: Topology | str | Path | Mapping[str, Any] | None) -> Topology | None:
