@@ -113,8 +113,6 @@ def test_importing_qcluster_is_light() -> None:
         "q_compressor",
         "q_decompressor",
         "q_hpo",
-        "q_attention",
-        "qtransformers",
     ],
 )
 def test_rooms_load_no_heavy_library_on_import(package: str) -> None:
