@@ -171,6 +171,8 @@ def test_bad_configurations_are_named(fields: dict[str, Any], name: str) -> None
         (torch.ones(3, dtype=torch.long), "batch, length"),
         (torch.ones(2, 0, dtype=torch.long), "batch, length"),
         (torch.ones(2, 3), "integers"),
+        (torch.tensor([[1, 23]]), "from 0 to 22 wanted, came 1 to 23"),
+        (torch.tensor([[-1, 2]]), "came -1 to 2"),
     ],
 )
 def test_bad_inputs_are_named(ids: Tensor, message: str) -> None:
@@ -281,6 +283,11 @@ def test_zoo_sizes_are_those_of_the_papers() -> None:
 def test_zoo_names_its_sizes() -> None:
     with pytest.raises(NotFound, match="small"):
         zoo.gpt("giant")
+
+
+def test_labels_that_are_no_token_are_named() -> None:
+    with pytest.raises(InputError, match="labels"):
+        model(num_decoder_layers=1)(tokens(), labels=tokens() + 20)
 
 
 def test_backends_by_head_need_one_name_a_head() -> None:
