@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from deployments import problems, security
 from deployments.bodies import check_depth, read_object
 from deployments.carry_out import apply_report, restore_report
+from deployments.codec import codec_routes
 from deployments.jobs import job_routes
 from deployments.limits import BodyLimits, BodyMiddleware
 from deployments.page import UI
@@ -52,6 +53,8 @@ class Services:
     pool: SolverPool
     jobs: Any = None
     """Answers like a JobDesk; without one there is no ``/v1/jobs``."""
+    codec: Any = None
+    """Answers like a CodecPool; without one nothing is compressed."""
     limits: BodyLimits = field(default_factory=BodyLimits)
     agents: Any = None
     """Has ``health`` of the nodes' agents."""
@@ -88,6 +91,8 @@ def create_api(services: Services) -> FastAPI:
     if services.jobs is not None:
         routes = job_routes(services.jobs, services.limits.max_depth)
         app.include_router(routes, prefix="/v1/jobs", tags=["jobs"])
+    if services.codec is not None:
+        app.include_router(codec_routes(services.codec), prefix="/v1", tags=["codec"])
     if UI.is_dir():
         app.mount("/ui", StaticFiles(directory=UI), name="ui")
     security.declare(app, guarded=bool(services.token_sha256))
