@@ -21,7 +21,7 @@ __all__ = ["ApiOptions", "EventOptions", "build", "build_events", "deploy", "wit
 
 API, EVENTS = "qcluster-api", "qcluster-events"
 STREAM = "/v1/telemetry/stream"
-REPLACED_S = 20.0
+REPLACED_S = 5.0
 """A replica that takes a dead one's place waits so long for its solver processes."""
 
 
