@@ -22,6 +22,7 @@ from hpo_parts.opponents import Opponents
 
 PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "gp": bbob.gp_row,
+    "arms": bbob.arms_row,
 }
 
 

@@ -8,7 +8,9 @@ from ``View.rng`` alone, which depends on the study's seed and the trial's numbe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -18,9 +20,27 @@ from numpy.typing import NDArray
 
 from qcluster.q_hpo.space import Space
 
-__all__ = ["Proposal", "RandomStrategy", "SobolStrategy", "Strategy", "Task", "View", "unseen"]
+__all__ = [
+    "Proposal", "RandomStrategy", "SobolStrategy", "Strategy", "Task", "View", "one_thread",
+    "unseen",
+]  # fmt: skip
 
 F = NDArray[np.float64]
+
+
+@functools.cache
+def _pools() -> Any:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Linear algebra on one thread: matrices are small, and trials want the other cores."""
+    import scipy.linalg  # noqa: F401  its BLAS must be there to be limited
+
+    limit: AbstractContextManager[Any] = _pools().limit(limits=1, user_api="blas")
+    return limit
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.space import Space, same_config
 from qcluster.q_hpo.space_json import space_from_json, space_to_json
 from qcluster.q_hpo.strategies import make_strategy
-from qcluster.q_hpo.strategy import Proposal, View
+from qcluster.q_hpo.strategy import Proposal, View, one_thread
 from qcluster.q_hpo.trial import Trial, checked_outcome
 
 __all__ = ["VERSION", "Study"]
@@ -115,7 +115,8 @@ class Study:
             config = self._queue[given]
             proposal = Proposal(self._checked_point(config, given + 1), "given")
         else:
-            proposal = self._strategy.propose(self.view())
+            with one_thread():
+                proposal = self._strategy.propose(self.view())
             config = self.space.config(proposal.point)
         trial = Trial(id=name, config=config, number=number, arm=proposal.arm)
         self._write(self._ask_record(trial, proposal.point, self._strategy.state()))

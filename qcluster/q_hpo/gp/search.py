@@ -93,7 +93,9 @@ class GPStrategy:
         if not losses or (n - self._all_at >= _ALL_EVERY and n <= 2 * _ALWAYS):
             names, self._all_at = list(kinds), n
         found = {name: self._fit(name, *kinds[name], x, y) for name in names}
-        self._losses = losses | {name: one.loss for name, one in found.items()}
+        # Losses grow and shrink with n: only those relative to the best of their time compare.
+        low = min(one.loss for one in found.values())
+        self._losses = losses | {name: one.loss - low for name, one in found.items()}
         self._seen = n
         return sorted(found.values(), key=lambda one: one.loss)
 
