@@ -25,6 +25,7 @@ PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "arms": bbob.arms_row,
     "crashes": tables.crash_row,
     "tables": tables.table_row,
+    "warm": tables.warm_row,
 }
 
 

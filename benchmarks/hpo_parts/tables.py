@@ -156,3 +156,61 @@ def table_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, Any]:
         ["table", "seeds", "gp", "random", "ratio", "wins", "losses"], rows,
     )  # fmt: skip
     return result
+
+
+def warm_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, Any]:
+    """HPOBench: 200 random rows of one data set as the prior of another; the same with all signs
+    flipped. Regrets are over the median of random search at 30 trials.
+    """
+    source = hpobench_table("car")
+    pick = np.random.default_rng(0).permutation(len(source.rows))[:200]
+    rows, result = [], {}
+    for name in ("credit_g",) if quick else ("credit_g", "segment"):
+        table = hpobench_table(name)
+        ends = [min(v for v in random_run(table, 1000 + s, 30) if v is not None) for s in range(51)]
+        chance = float(np.median(ends)) - table.best
+        seeds = range(2 if quick else 6)
+        curves = {
+            kind: [
+                harness.cached(
+                    "hpo", ["warm", regret.ours_version(), name, kind, s],
+                    lambda t=table, k=kind, s=s: _warm_run(t, source, pick, k, s), fresh=fresh,
+                )
+                for s in seeds
+            ]
+            for kind in ("cold", "warm", "flipped")
+        }  # fmt: skip
+
+        def mean(kind: str, n: int, curves: Any = curves, table: Table = table,
+                 chance: float = chance) -> float:  # fmt: skip
+            return regret.geometric(
+                [regret.normalised(run[:n], table.best, chance) for run in curves[kind]]
+            )
+
+        line = {"warm at 10": mean("warm", 10), "cold at 10": mean("cold", 10),
+                "cold at 30": mean("cold", 30), "cold at 40": mean("cold", 40),
+                "flipped at 40": mean("flipped", 40)}  # fmt: skip
+        result[name] = line
+        rows.append([name, len(seeds), *line.values()])
+    harness.table("Warm start from 'car': regret over random's at 30",
+                  ["table", "seeds", *next(iter(result.values()))], rows)  # fmt: skip
+    return result
+
+
+def _warm_run(table: Table, source: Table, pick: Any, kind: str, seed: int) -> list[Any]:
+    from qcluster.q_hpo import Prior
+
+    sign = -1.0 if kind == "flipped" else 1.0
+    prior = Prior(
+        configs=[source.rows[i] for i in pick],
+        values=[sign * (source.values[i] or 0.0) for i in pick], names=["car"] * len(pick),
+    )  # fmt: skip
+    study = Study(table.space, seed=seed, prior=None if kind == "cold" else prior)
+    keys = study.space.points(table.rows)
+    found: list[Any] = []
+    for _ in range(40):
+        trial = study.ask()
+        row = int(np.argmin(np.abs(keys - study.space.point(trial.config)).sum(axis=1)))
+        found.append(table.values[row])
+        study.tell(trial.id, found[-1])
+    return found

@@ -7,7 +7,7 @@ import gzip
 import json
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -157,7 +157,7 @@ def test_importance_finds_what_matters() -> None:
 @pytest.mark.parametrize("n", [0, 1, 5, 12])
 def test_plots_are_whole_svg_at_any_length(n: int, tmp_path: Path) -> None:
     for path in write_plots(finished(n), tmp_path):
-        assert ElementTree.parse(path).getroot().tag.endswith("svg")  # noqa: S314
+        assert ET.parse(path).getroot().tag.endswith("svg")
 
 
 ROWS = [
@@ -201,7 +201,7 @@ def test_the_verb_writes_everything_and_resumes(
     assert found["trials"] == 9
     whole = Study(load_space(room / "space.yaml"))
     asked = [t.config for t in Study.load(room / "hpo" / "journal.jsonl").history]
-    assert asked[:6] == [whole.ask().config] + asked[1:6]
+    assert asked[0] == whole.ask().config
     names = {p.name for p in (room / "hpo").iterdir()}
     assert {"journal.jsonl", "history.csv", "history.jsonl", "best.json", "history.svg",
             "importance.svg", "parallel.svg"} <= names  # fmt: skip

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from qcluster.q_hpo.config import GPConfig
 from qcluster.q_hpo.gp._kernels import MATERN, RBF
-from qcluster.q_hpo.gp.acquisition import LogImprovement
+from qcluster.q_hpo.gp.acquisition import LogImprovement, Predictor
 from qcluster.q_hpo.gp.feasibility import Feasibility
 from qcluster.q_hpo.gp.model import Form, GaussianProcess, condition, fit, start_theta
 from qcluster.q_hpo.gp.optimize import maximize
+from qcluster.q_hpo.gp.transfer import TaskMean, first_points, transferred
 from qcluster.q_hpo.gp.warping import POWERS, warp
-from qcluster.q_hpo.strategy import Proposal, SobolStrategy, View
+from qcluster.q_hpo.strategy import Proposal, SobolStrategy, View, from_pool, unseen
 
 __all__ = ["GPStrategy"]
 
@@ -52,22 +53,43 @@ class GPStrategy:
         self._losses: dict[str, float] = {}
         self._seen = self._all_at = 0
         self._design = SobolStrategy()
+        self._tasks: TaskMean | None = None
 
     def propose(self, view: View) -> Proposal:
         ok = view.ok
         if view.number < self.config.design or ok.sum() < 2 or np.ptp(view.values[ok]) == 0:
-            return Proposal(self._design.propose(view).point, "gp")
+            return Proposal(self._first(view), "gp")
         rule = self.acquisition(view)
         best = np.argsort(view.values[ok], kind="stable")[:3]
         return Proposal(maximize(view, rule, view.points[ok][best]), "gp")
 
     def acquisition(self, view: View) -> LogImprovement:
         """The rule that is maximised for ``view``."""
-        chosen = self.fitted(view)[0].model
-        incumbent = float(chosen.y.min())
+        best = self.fitted(view)[0]
+        model: Predictor = best.model
+        incumbent = float(best.model.y.min())
+        chance = self._feasibility(view)
+        if view.tasks:
+            if self._tasks is None:
+                self._tasks = TaskMean.fit(view)
+            values = view.values[view.ok]
+            loss = best.loss + warp(values, best.power)[1]
+            with_tasks = transferred(self._tasks, best.model.x, best.model.y, best.model.form, loss)
+            if with_tasks is not None:
+                return LogImprovement(with_tasks, incumbent, chance)
         if len(view.pending):
-            chosen = believed(chosen, view.space.features(view.pending))
-        return LogImprovement(chosen, incumbent, self._feasibility(view))
+            model = believed(best.model, view.space.features(view.pending))
+        return LogImprovement(model, incumbent, chance)
+
+    def _first(self, view: View) -> F:
+        """Before there is a model: the best of other tasks for half of the design, then Sobol."""
+        if view.tasks and view.number < self.config.design // 2:
+            points = first_points(view)
+            if view.pool is not None:
+                far = np.abs(view.pool[:, None] - points[None]).sum(axis=2)
+                return from_pool(view, np.argsort(far.min(axis=1), kind="stable"))
+            return unseen(view, points)
+        return self._design.propose(view).point
 
     def fitted(self, view: View) -> list[Fitted]:
         """The models of the successful trials that are in the race, best first.
