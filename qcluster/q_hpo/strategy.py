@@ -57,8 +57,9 @@ class View:
     """What a strategy knows when it is asked for trial ``number``.
 
     points: (n, d) snapped points of finished trials, in the order they were told.
-    values: (n,) to be minimised; NaN where the trial failed.
-    fidelity: (n,) share of the full fidelity in (0, 1] that each value was reached at.
+    values: (n,) to be minimised, at full fidelity; NaN where the trial failed.
+    early: (k, d) points of trials that ended below full fidelity. Their values are in ``tasks``,
+        one task a step, never among ``values``.
     pending: (m, d) points of running trials.
     pool: (p, d) the only points allowed, or None.
     """
@@ -66,11 +67,10 @@ class View:
     space: Space
     points: F
     values: F
-    fidelity: F
+    early: F
     pending: F
     number: int
     seed: int
-    arms: tuple[str, ...] = ()
     pool: F | None = None
     tasks: tuple[Task, ...] = ()
 
@@ -87,7 +87,7 @@ class View:
     @cached_property
     def taken(self) -> set[bytes]:
         """Every point that was tried or is being tried."""
-        both = np.vstack([self.points, self.pending])
+        both = np.vstack([self.points, self.early, self.pending])
         return {row.tobytes() for row in np.round(both, 12) + 0.0}
 
 

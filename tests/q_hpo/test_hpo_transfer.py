@@ -14,7 +14,7 @@ SPACE = {f"x{i}": {"type": "uniform", "low": 0, "high": 1} for i in range(4)}
 
 def bumpy(config: dict[str, float], shift: float) -> float:
     x = np.array([config[f"x{i}"] for i in range(4)])
-    return float(((x - 0.3 - shift) ** 2).sum() - 0.4 * np.cos(9 * (x - 0.3 - shift)).sum())
+    return float(((x - 0.3 - shift) ** 2).sum() - 0.05 * np.cos(9 * (x - 0.3 - shift)).sum())
 
 
 def prior(sign: float, tasks: int = 2) -> Prior:

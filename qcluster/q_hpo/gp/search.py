@@ -54,6 +54,7 @@ class GPStrategy:
         self._seen = self._all_at = 0
         self._design = SobolStrategy()
         self._tasks: TaskMean | None = None
+        self._task_sizes: tuple[tuple[str, int], ...] = ()
 
     def propose(self, view: View) -> Proposal:
         ok = view.ok
@@ -70,8 +71,10 @@ class GPStrategy:
         incumbent = float(best.model.y.min())
         chance = self._feasibility(view)
         if view.tasks:
-            if self._tasks is None:
-                self._tasks = TaskMean.fit(view)
+            # Earlier tasks stay as they are; those of stopped trials grow.
+            sizes = tuple((task.name, len(task.values)) for task in view.tasks)
+            if self._tasks is None or self._task_sizes != sizes:
+                self._tasks, self._task_sizes = TaskMean.fit(view), sizes
             values = view.values[view.ok]
             loss = best.loss + warp(values, best.power)[1]
             with_tasks = transferred(self._tasks, best.model.x, best.model.y, best.model.form, loss)
