@@ -18,6 +18,7 @@ _HOME = {
     "RoutingPlanner": "actors.planners",
     "EnergyPlanner": "actors.planners",
     "NVLinkPlanner": "actors.planners",
+    "StudyHost": "actors.studies",
 }
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "NodeAgent",
     "PlanStore",
     "RoutingPlanner",
+    "StudyHost",
     "TelemetryHub",
 ]
 

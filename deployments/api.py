@@ -28,6 +28,7 @@ from deployments.problems import Overloaded
 from deployments.questions import PATIENCE_S, REQUESTS, WARM_UP_S, SolverPool
 from deployments.replay import PARAMETER, Replay
 from deployments.security import BearerGuard, SecurityHeaders
+from deployments.studies import study_routes
 from deployments.views import metrics_text, power_history, snapshot_view
 from qcluster import __version__
 from qcluster.errors import InputError, NotFound, NotReady, QClusterError
@@ -52,6 +53,8 @@ class Services:
     pool: SolverPool
     jobs: Any = None
     """Answers like a JobDesk; without one there is no ``/v1/jobs``."""
+    studies: Any = None
+    """Answers like a StudyHost; without one there is no ``/v1/hpo/studies``."""
     limits: BodyLimits = field(default_factory=BodyLimits)
     agents: Any = None
     """Has ``health`` of the nodes' agents."""
@@ -88,6 +91,9 @@ def create_api(services: Services) -> FastAPI:
     if services.jobs is not None:
         routes = job_routes(services.jobs, services.limits.max_depth)
         app.include_router(routes, prefix="/v1/jobs", tags=["jobs"])
+    if services.studies is not None:
+        routes = study_routes(services.studies, services.limits.max_depth)
+        app.include_router(routes, prefix="/v1/hpo/studies", tags=["hpo"])
     if UI.is_dir():
         app.mount("/ui", StaticFiles(directory=UI), name="ui")
     security.declare(app, guarded=bool(services.token_sha256))

@@ -39,18 +39,17 @@ def best_after(n: int, seed: int, warm: Prior | None) -> float:
     return study.best.value
 
 
-def test_earlier_tasks_help_from_the_first_trials_on() -> None:
-    for n in (3, 10):
-        warm = [best_after(n, seed, prior(1.0)) for seed in range(3)]
-        cold = [best_after(n, seed, None) for seed in range(3)]
-        assert np.mean(warm) < np.mean(cold)
+def test_ten_warm_trials_reach_more_than_twenty_cold_ones() -> None:
+    warm = [best_after(10, seed, prior(1.0)) for seed in range(3)]
+    cold = [best_after(20, seed, None) for seed in range(3)]
+    assert np.mean(warm) < np.mean(cold)
 
 
 def test_an_adversarial_prior_costs_little() -> None:
     """All signs flipped: its best points are the worst ones."""
     misled = [best_after(25, seed, prior(-1.0)) for seed in range(3)]
     cold = [best_after(25, seed, None) for seed in range(3)]
-    assert np.mean(misled) < np.mean(cold) + 0.3
+    assert np.mean(misled) < np.mean(cold) + 0.02
 
 
 @pytest.mark.parametrize("rows", [0, 1])

@@ -108,7 +108,7 @@ def _process(view: View, task: Task) -> GaussianProcess:
         rest = np.random.default_rng(view.seed).permutation(order[half:])[:half]
         keep = np.concatenate([order[:half], rest])
     x, values = view.space.features(task.points[keep]), task.values[keep]
-    form = Form(ard=True)
+    form = Form(ard=True, trend=True)
     found = []
     for power in POWERS:
         y, jacobian = warp(values, power)
