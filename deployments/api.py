@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from deployments import problems, security
 from deployments.bodies import check_depth, read_object
 from deployments.carry_out import apply_report, restore_report
+from deployments.codec import codec_routes
 from deployments.jobs import job_routes
 from deployments.limits import BodyLimits, BodyMiddleware
 from deployments.page import UI
@@ -26,7 +27,7 @@ from deployments.plan_cache import PlanCache
 from deployments.plan_reads import CONDITION, HEADERS, UNCHANGED, PlanReads
 from deployments.problems import Overloaded
 from deployments.questions import PATIENCE_S, REQUESTS, WARM_UP_S, SolverPool
-from deployments.replay import PARAMETER, Replay
+from deployments.replay import PARAMETER, USED, Replay
 from deployments.security import BearerGuard, SecurityHeaders
 from deployments.studies import study_routes
 from deployments.views import metrics_text, power_history, snapshot_view
@@ -55,6 +56,8 @@ class Services:
     """Answers like a JobDesk; without one there is no ``/v1/jobs``."""
     studies: Any = None
     """Answers like a StudyHost; without one there is no ``/v1/hpo/studies``."""
+    codec: Any = None
+    """Answers like a CodecPool; without one nothing is compressed."""
     limits: BodyLimits = field(default_factory=BodyLimits)
     agents: Any = None
     """Has ``health`` of the nodes' agents."""
@@ -94,6 +97,8 @@ def create_api(services: Services) -> FastAPI:
     if services.studies is not None:
         routes = study_routes(services.studies, services.limits.max_depth)
         app.include_router(routes, prefix="/v1/hpo/studies", tags=["hpo"])
+    if services.codec is not None:
+        app.include_router(codec_routes(services.codec), prefix="/v1", tags=["codec"])
     if UI.is_dir():
         app.mount("/ui", StaticFiles(directory=UI), name="ui")
     security.declare(app, guarded=bool(services.token_sha256))
@@ -306,7 +311,7 @@ def _add_question(app: FastAPI, services: Services, question: type[Question]) ->
             **problems.responses(408, 413, 429, 501, 503),
             **problems.senseless(
                 "numbers that describe no problem, such as lengths that differ, indices of what "
-                "is not there, cycles, or more of something than there is room for"
+                f"is not there, cycles, or more of something than there is room for; {USED}"
             ),
         },
     )
@@ -355,7 +360,10 @@ def _add_batch(app: FastAPI, services: Services) -> None:
                 "content": {"application/json": {"schema": _batch_schema(), "example": example}},
             },
         },
-        responses=problems.responses(408, 413, 422, 429, 503),
+        responses={
+            **problems.responses(408, 413, 429, 503),
+            **problems.senseless(USED),
+        },
     )
 
 
