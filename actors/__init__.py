@@ -19,6 +19,7 @@ _HOME = {
     "RoutingPlanner": "actors.planners",
     "EnergyPlanner": "actors.planners",
     "NVLinkPlanner": "actors.planners",
+    "StudyHost": "actors.studies",
 }
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "NodeAgent",
     "PlanStore",
     "RoutingPlanner",
+    "StudyHost",
     "TelemetryHub",
 ]
 

@@ -26,12 +26,14 @@ from actors.node_agent import NodeAgent
 from actors.planner_host import PlannerHost
 from actors.planners import HOSTS
 from actors.store import PlanStore
+from actors.studies import StudyHost
 from qcluster.errors import NotFound, NotReady, QClusterError
 from qcluster.telemetry.sources.nvml import driver_state
 
 __all__ = ["Agents", "Remote", "connect", "start_cluster", "stop_cluster"]
 
 HUB, STORE, JOBS, KEEPER = "telemetry-hub", "plan-store", "job-desk", "agent-keeper"
+STUDIES = "study-host"
 GATEWAY, CODEC = "quantum-gateway", "codec-pool"
 # Long polls hold a thread each: planners, event streams and the health checks of every replica.
 _THREADS = 64
@@ -199,6 +201,7 @@ def start_cluster(
     _actor(TelemetryHub, HUB).remote(tuple(telemetry), stand_in=stand_in)
     _actor(PlanStore, STORE, **here).remote(str(state_dir), hosts)
     _actor(JobDesk, JOBS, **here).remote(str(state_dir))
+    _actor(StudyHost, STUDIES, **here).remote(str(state_dir))
     _actor(CodecPool, CODEC).remote()
     _actor(QuantumGateway, GATEWAY).remote(tuple(backends))
     for name in hosts:
@@ -226,7 +229,7 @@ def stop_agents() -> None:
 def stop_cluster(planners: Sequence[str] = tuple(HOSTS)) -> None:
     """End the actors. Stored plans stay on disk."""
     stop_agents()
-    for name in [*map(planner_name, planners), HUB, STORE, JOBS, GATEWAY, CODEC]:
+    for name in [*map(planner_name, planners), HUB, STORE, JOBS, STUDIES, GATEWAY, CODEC]:
         try:
             ray.kill(ray.get_actor(name, namespace=NAMESPACE))
         except (ValueError, RayError):

@@ -17,11 +17,15 @@ from collections.abc import Callable
 from typing import Any
 
 import harness
-from hpo_parts import bbob
+from hpo_parts import bbob, tables
 from hpo_parts.opponents import Opponents
 
 PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "gp": bbob.gp_row,
+    "arms": bbob.arms_row,
+    "crashes": tables.crash_row,
+    "tables": tables.table_row,
+    "warm": tables.warm_row,
 }
 
 
@@ -38,7 +42,8 @@ def main() -> None:
             results[name] = PARTS[name](world, quick=options.quick, fresh=options.fresh)
     finally:
         world.close()
-    harness.save("hpo", results, packages=("scipy",))
+    name = "hpo" if not options.part else "hpo-" + "-".join(options.part)
+    harness.save(name, results, packages=("scipy",))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from deployments.problems import Overloaded
 from deployments.questions import PATIENCE_S, REQUESTS, WARM_UP_S, SolverPool
 from deployments.replay import PARAMETER, USED, Replay
 from deployments.security import BearerGuard, SecurityHeaders
+from deployments.studies import study_routes
 from deployments.views import metrics_text, power_history, snapshot_view
 from qcluster import __version__
 from qcluster.errors import InputError, NotFound, NotReady, QClusterError
@@ -53,6 +54,8 @@ class Services:
     pool: SolverPool
     jobs: Any = None
     """Answers like a JobDesk; without one there is no ``/v1/jobs``."""
+    studies: Any = None
+    """Answers like a StudyHost; without one there is no ``/v1/hpo/studies``."""
     codec: Any = None
     """Answers like a CodecPool; without one nothing is compressed."""
     limits: BodyLimits = field(default_factory=BodyLimits)
@@ -91,6 +94,9 @@ def create_api(services: Services) -> FastAPI:
     if services.jobs is not None:
         routes = job_routes(services.jobs, services.limits.max_depth)
         app.include_router(routes, prefix="/v1/jobs", tags=["jobs"])
+    if services.studies is not None:
+        routes = study_routes(services.studies, services.limits.max_depth)
+        app.include_router(routes, prefix="/v1/hpo/studies", tags=["hpo"])
     if services.codec is not None:
         app.include_router(codec_routes(services.codec), prefix="/v1", tags=["codec"])
     if UI.is_dir():

@@ -115,3 +115,53 @@ def gp_row(world: Opponents, *, quick: bool, fresh: bool) -> dict[str, Any]:
                if f"{name} seconds" in found}  # fmt: skip
     harness.table("CPU seconds a suggestion (median)", list(seconds), [list(seconds.values())])
     return {"comparisons": result, "seconds": seconds}
+
+
+def arms_row(world: Opponents, *, quick: bool, fresh: bool) -> dict[str, Any]:
+    """Circuits against TPE and their classical twin; the hybrid against both of its arms."""
+    tasks = problems((5,), (1,) if quick else (1, 2, 3, 4, 5, 6, 7, 8, 9))
+    methods: dict[str, Any] = {
+        "gp": {"name": "gp"},
+        "vqc": {"name": "vqc"},
+        "twin": {"name": "vqc", "twin": True},
+        "hybrid": {"name": "hybrid"},
+        "tpe": None,
+    }
+    found = measure(world, tasks, methods, fresh=fresh)
+    harness.table(
+        f"Arms on BBOB d=5, 50 evaluations, {len(tasks)} task-seeds",
+        ["method", "geometric mean", "CPU s a suggestion"],
+        [[name, regret.geometric(found[name]), found[f"{name} seconds"][0]]
+         for name in methods if found[name]],
+    )  # fmt: skip
+    pairs = [("vqc", "tpe"), ("vqc", "twin"), ("twin", "tpe"), ("hybrid", "gp"), ("hybrid", "vqc")]
+    result = {
+        f"{a} vs {b}": regret.compare(found[a], found[b])
+        for a, b in pairs
+        if len(found[b]) == len(tasks)
+    }
+    result["hybrid over better arm"] = better_arm(tasks, found)
+    harness.table(
+        "Pairs",
+        ["pair", "ratio", "wins", "losses", "p"],
+        [[name, r["ratio"], r["wins"], r["losses"], r["p"]] for name, r in result.items()
+         if "wins" in r],
+    )  # fmt: skip
+    line = result["hybrid over better arm"]
+    harness.table(
+        "Hybrid over the better of its arms, by function", list(line), [list(line.values())]
+    )
+    return result
+
+
+def better_arm(tasks: list[Problem], found: dict[str, list[float]]) -> dict[str, Any]:
+    """The hybrid's geometric mean over the better arm's, function by function."""
+    ratios = {}
+    for f in FUNCTIONS:
+        pick = [k for k, task in enumerate(tasks) if task[0] == f]
+        means = {
+            name: regret.geometric([found[name][k] for k in pick])
+            for name in ("gp", "vqc", "hybrid")
+        }
+        ratios[f"f{f}"] = means["hybrid"] / min(means["gp"], means["vqc"])
+    return {"geometric mean": regret.geometric(list(ratios.values())), **ratios}

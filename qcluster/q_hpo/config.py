@@ -8,7 +8,7 @@ from pydantic import Field
 
 from qcluster.config import Config
 
-__all__ = ["GPConfig", "HPOConfig"]
+__all__ = ["GPConfig", "HPOConfig", "HybridConfig", "VQCConfig"]
 
 
 class HPOConfig(Config):
@@ -42,3 +42,27 @@ class GPConfig(Config):
     """Whether models may carry a quadratic trend."""
     output_warping: bool = True
     """Whether values may be compressed by a power before they are modelled."""
+
+
+class VQCConfig(Config):
+    """The circuit searcher."""
+
+    design: Annotated[int, Field(ge=2, le=1000)] = 6
+    """Sobol points before the first model."""
+    circuits: Annotated[int, Field(ge=1, le=32)] = 3
+    """Random circuits whose expectation values are the features."""
+    layers: Annotated[int, Field(ge=1, le=8)] = 2
+    """How often a circuit encodes the point."""
+    shots: Annotated[int, Field(ge=1)] | None = None
+    """Measurements per expectation value; None is exact."""
+    twin: bool = False
+    """Random Fourier features in the circuits' place: the classical comparison."""
+
+
+class HybridConfig(Config):
+    """The searcher with two arms."""
+
+    alternate: bool = False
+    """Arms in turn for the first ``early`` trials, then the process, instead of by likelihood."""
+    early: Annotated[int, Field(ge=0)] = 17
+    """Used with ``alternate``."""

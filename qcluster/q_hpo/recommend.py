@@ -49,12 +49,18 @@ def recommend(*, goal: str, hardware: str = "any") -> Recommendation[HPOConfig]:
         if wanted[0] == row_goal and (("any" in (row_hardware, wanted[1]) and (
             wanted[1] in _HARDWARE)) or wanted[1] == row_hardware):  # fmt: skip
             row = dict(zip(_COLUMNS, words, strict=True))
-            return Recommendation(row=row, config=HPOConfig(**toggles), measured=_MEASURED)
+            config = HPOConfig(**toggles)
+            return Recommendation(row=row, config=config, measured=_MEASURED[config.strategy])
     choices = "; ".join(f"{words[0].lower()}, {words[1].lower()}" for words, _ in _ROWS)
     raise ValueError(f"no row for {wanted[0]}, {wanted[1]}; there are: {choices}")
 
 
-_MEASURED: str | None = None
+_MEASURED = {
+    "vqc": "circuits beat TPE in 41 of 55 paired runs and are level with their classical twin "
+    "(1.07 times its regret); no quantum advantage",
+    "gp": "BBOB, 50 evaluations: .35 times the regret of Optuna's GPSampler, .24 times TPE's",
+    "hybrid": "between its two arms in the aggregate; it does not pay yet",
+}
 
 
 def _plain(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qcluster.errors import InputError
-from qcluster.q_hpo.config import GPConfig
+from qcluster.q_hpo.config import GPConfig, HybridConfig, VQCConfig
 from qcluster.q_hpo.strategy import RandomStrategy, SobolStrategy, Strategy
 
 __all__ = ["make_strategy", "strategy_names"]
@@ -16,6 +16,18 @@ def _gp(settings: Mapping[str, Any]) -> Strategy:
     from qcluster.q_hpo.gp.search import GPStrategy
 
     return GPStrategy(GPConfig.read(settings))
+
+
+def _vqc(settings: Mapping[str, Any]) -> Strategy:
+    from qcluster.q_hpo.vqc.search import VQCStrategy
+
+    return VQCStrategy(VQCConfig.read(settings))
+
+
+def _hybrid(settings: Mapping[str, Any]) -> Strategy:
+    from qcluster.q_hpo.hybrid import HybridStrategy
+
+    return HybridStrategy(HybridConfig.read(settings))
 
 
 def _plain(kind: type[RandomStrategy]) -> Callable[[Mapping[str, Any]], Strategy]:
@@ -29,6 +41,8 @@ def _plain(kind: type[RandomStrategy]) -> Callable[[Mapping[str, Any]], Strategy
 
 _MAKERS: dict[str, Callable[[Mapping[str, Any]], Strategy]] = {
     "gp": _gp,
+    "vqc": _vqc,
+    "hybrid": _hybrid,
     "sobol": _plain(SobolStrategy),
     "random": _plain(RandomStrategy),
 }

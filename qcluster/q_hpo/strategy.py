@@ -8,7 +8,9 @@ from ``View.rng`` alone, which depends on the study's seed and the trial's numbe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -18,9 +20,27 @@ from numpy.typing import NDArray
 
 from qcluster.q_hpo.space import Space
 
-__all__ = ["Proposal", "RandomStrategy", "SobolStrategy", "Strategy", "Task", "View", "unseen"]
+__all__ = [
+    "Proposal", "RandomStrategy", "SobolStrategy", "Strategy", "Task", "View", "one_thread",
+    "unseen",
+]  # fmt: skip
 
 F = NDArray[np.float64]
+
+
+@functools.cache
+def _pools() -> Any:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Linear algebra on one thread: matrices are small, and trials want the other cores."""
+    import scipy.linalg  # noqa: F401  its BLAS must be there to be limited
+
+    limit: AbstractContextManager[Any] = _pools().limit(limits=1, user_api="blas")
+    return limit
 
 
 @dataclass(frozen=True)
@@ -37,8 +57,9 @@ class View:
     """What a strategy knows when it is asked for trial ``number``.
 
     points: (n, d) snapped points of finished trials, in the order they were told.
-    values: (n,) to be minimised; NaN where the trial failed.
-    fidelity: (n,) share of the full fidelity in (0, 1] that each value was reached at.
+    values: (n,) to be minimised, at full fidelity; NaN where the trial failed.
+    early: (k, d) points of trials that ended below full fidelity. Their values are in ``tasks``,
+        one task a step, never among ``values``.
     pending: (m, d) points of running trials.
     pool: (p, d) the only points allowed, or None.
     """
@@ -46,11 +67,10 @@ class View:
     space: Space
     points: F
     values: F
-    fidelity: F
+    early: F
     pending: F
     number: int
     seed: int
-    arms: tuple[str, ...] = ()
     pool: F | None = None
     tasks: tuple[Task, ...] = ()
 
@@ -67,7 +87,7 @@ class View:
     @cached_property
     def taken(self) -> set[bytes]:
         """Every point that was tried or is being tried."""
-        both = np.vstack([self.points, self.pending])
+        both = np.vstack([self.points, self.early, self.pending])
         return {row.tobytes() for row in np.round(both, 12) + 0.0}
 
 

@@ -22,13 +22,14 @@ from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.space import Space, same_config
 from qcluster.q_hpo.space_json import space_from_json, space_to_json
 from qcluster.q_hpo.strategies import make_strategy
-from qcluster.q_hpo.strategy import Proposal, View
+from qcluster.q_hpo.strategy import Proposal, Task, View, one_thread
 from qcluster.q_hpo.trial import Trial, checked_outcome
 
 __all__ = ["VERSION", "Study"]
 
 F = NDArray[np.float64]
 VERSION = 1
+_FEWEST_EARLY = 4
 
 
 class Study:
@@ -115,7 +116,8 @@ class Study:
             config = self._queue[given]
             proposal = Proposal(self._checked_point(config, given + 1), "given")
         else:
-            proposal = self._strategy.propose(self.view())
+            with one_thread():
+                proposal = self._strategy.propose(self.view())
             config = self.space.config(proposal.point)
         trial = Trial(id=name, config=config, number=number, arm=proposal.arm)
         self._write(self._ask_record(trial, proposal.point, self._strategy.state()))
@@ -284,24 +286,37 @@ class Study:
     def view(self) -> View:
         """What a strategy is shown when it is asked for the next trial."""
         trials = [self._trials[name] for name in self._told]
-        known = [t for t in trials if t.status != "abandoned"]
-        full = self._full_step() or 1
-        d = self.space.d
-        values = [np.nan if t.value is None else self._sign * t.value for t in known]
-        fidelity = [1.0 if t.step is None else min(max(t.step, 0) / full, 1.0) for t in known]
-        pending = [self._points[t.id] for t in self.running]
+        full = self._full_step()
+        early = [t for t in trials if t.value is not None and t.step is not None
+                 and full is not None and t.step < full]  # fmt: skip
+        below = {t.id for t in early}
+        known = [t for t in trials if t.status != "abandoned" and t.id not in below]
         return View(
             space=self.space,
-            points=np.array([self._points[t.id] for t in known]).reshape(len(known), d),
-            values=np.array(values, float),
-            fidelity=np.array(fidelity, float),
-            pending=np.array(pending).reshape(len(pending), d),
+            points=self._rows(known),
+            values=np.array([self._signed(t) for t in known], float),
+            early=self._rows(early),
+            pending=self._rows(self.running),
             number=len(self._trials),
             seed=self.seed,
-            arms=tuple(t.arm for t in known),
             pool=self._pool,
-            tasks=self._tasks,
+            tasks=(*self._tasks, *self._early_tasks(early)),
         )
+
+    def _early_tasks(self, early: list[Trial]) -> Iterator[Task]:
+        """Values of stopped trials, one task per step: hints about the order, never losses."""
+        for step in sorted({t.step for t in early if t.step is not None}):
+            group = [t for t in early if t.step == step]
+            if len(group) >= _FEWEST_EARLY:
+                values = np.array([self._signed(t) for t in group], float)
+                yield Task(f"step {step}", self._rows(group), values)
+
+    def _signed(self, trial: Trial) -> float:
+        return np.nan if trial.value is None else self._sign * trial.value
+
+    def _rows(self, trials: list[Trial]) -> F:
+        rows = [self._points[t.id] for t in trials]
+        return np.array(rows, float).reshape(len(rows), self.space.d)
 
     def _checked_point(self, config: Mapping[str, Any], row: int | None) -> F:
         try:

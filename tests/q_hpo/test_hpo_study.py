@@ -180,6 +180,23 @@ def test_low_fidelity_is_never_the_best() -> None:
     assert study.best.id == b.id
 
 
+def test_stopped_trials_are_hints_and_not_losses() -> None:
+    """Half of the trials end at step 1 with losses far below every final one."""
+    study = Study(SPACE, seed=0, max_step=9)
+    for i in range(24):
+        trial = study.ask()
+        early = i % 2 == 0
+        study.tell(trial.id, loss(trial.config) - 1000 * early, step=1 if early else 9)
+    view = study.view()
+    assert view.values.min() >= 0
+    assert len(view.values) == len(view.early) == 12
+    assert [task.name for task in view.tasks] == ["step 1"]
+    assert len({json.dumps(t.config) for t in study.history}) == 24
+    assert study.best is not None
+    assert study.best.value is not None
+    assert 0 <= study.best.value < 1
+
+
 def test_top_holds_different_configurations() -> None:
     study = Study(SPACE, seed=0)
     run(study, 5)

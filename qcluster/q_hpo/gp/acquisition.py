@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,12 +77,16 @@ def expected_improvement(mean: F, sd: F, best: float) -> F:
     return np.maximum(out, 0.0)
 
 
-class Posterior(Protocol):
-    """What an acquisition asks of a model."""
+class Predictor(Protocol):
+    """What a score asks of a model."""
 
     def predict(self, points: F) -> tuple[F, F]:
         """Mean and standard deviation (m,) at ``points`` (m, columns)."""
         ...
+
+
+class Posterior(Predictor, Protocol):
+    """What a slope asks of a model."""
 
     def slopes(self, point: F) -> tuple[float, float, F, F]:
         """Mean, standard deviation and their gradients at one point."""
@@ -105,7 +109,7 @@ class Chance(Protocol):
 class LogImprovement:
     """log EI below ``best``, plus the log probability that the trial succeeds."""
 
-    model: Posterior
+    model: Predictor
     best: float
     chance: Chance | None = None
 
@@ -116,8 +120,8 @@ class LogImprovement:
         return out if self.chance is None else out + self.chance.log_chance(features)
 
     def slope(self, features: F) -> tuple[float, F]:
-        """Score of one feature vector and its gradient."""
-        mean, sd, d_mean, d_sd = self.model.slopes(features)
+        """Score of one feature vector and its gradient; the model must have slopes."""
+        mean, sd, d_mean, d_sd = cast(Posterior, self.model).slopes(features)
         z = (self.best - mean) / sd
         log_value, rate = _log_h_and_slope(z)
         value = math.log(sd) + log_value

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qcluster.q_hpo.strategy import View, unseen
 
-__all__ = ["Acquisition", "maximize"]
+__all__ = ["Acquisition", "maximize", "maximize_by_sampling"]
 
 F = NDArray[np.float64]
 _UNIFORM, _NEAR = 512, 256
@@ -49,6 +49,24 @@ def maximize(view: View, rule: Acquisition, anchors: F) -> F:
     found = [_climb(view, rule, start) for start in starts]
     found.sort(key=lambda pair: -pair[1])
     return unseen(view, np.vstack([*(point for point, _ in found), points[order[:64]]]))
+
+
+def maximize_by_sampling(view: View, rule: Acquisition, anchors: F) -> F:
+    """The same for rules without slopes: rounds of neighbours of the best points so far."""
+    space = view.space
+    pool = view.pool if view.pool is not None else space.grid
+    if pool is not None:
+        return _best_of_pool(view, rule, pool)
+    points = space.snap(candidates(view, anchors)[::2])
+    scores = rule.score(space.features(points))
+    for width in (0.1, 0.03, 0.01):
+        top = points[np.argsort(-scores, kind="stable")[:4]]
+        steps = view.rng.normal(size=(64, space.d)) * width
+        steps *= view.rng.random((64, space.d)) < max(0.5, 2 / space.d)
+        more = space.snap(np.clip(np.repeat(top, 16, axis=0) + steps, 0.0, 1.0))
+        points = np.vstack([points, more])
+        scores = np.concatenate([scores, rule.score(space.features(more))])
+    return unseen(view, points[np.argsort(-scores, kind="stable")])
 
 
 def candidates(view: View, anchors: F) -> F:

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from qcluster.q_hpo.config import GPConfig
 from qcluster.q_hpo.gp._kernels import MATERN, RBF
-from qcluster.q_hpo.gp.acquisition import LogImprovement
+from qcluster.q_hpo.gp.acquisition import LogImprovement, Predictor
 from qcluster.q_hpo.gp.feasibility import Feasibility
 from qcluster.q_hpo.gp.model import Form, GaussianProcess, condition, fit, start_theta
 from qcluster.q_hpo.gp.optimize import maximize
+from qcluster.q_hpo.gp.transfer import TaskMean, first_points, transferred
 from qcluster.q_hpo.gp.warping import POWERS, warp
-from qcluster.q_hpo.strategy import Proposal, SobolStrategy, View
+from qcluster.q_hpo.strategy import Proposal, SobolStrategy, View, from_pool, unseen
 
 __all__ = ["GPStrategy"]
 
@@ -52,22 +53,46 @@ class GPStrategy:
         self._losses: dict[str, float] = {}
         self._seen = self._all_at = 0
         self._design = SobolStrategy()
+        self._tasks: TaskMean | None = None
+        self._task_sizes: tuple[tuple[str, int], ...] = ()
 
     def propose(self, view: View) -> Proposal:
         ok = view.ok
         if view.number < self.config.design or ok.sum() < 2 or np.ptp(view.values[ok]) == 0:
-            return Proposal(self._design.propose(view).point, "gp")
+            return Proposal(self._first(view), "gp")
         rule = self.acquisition(view)
         best = np.argsort(view.values[ok], kind="stable")[:3]
         return Proposal(maximize(view, rule, view.points[ok][best]), "gp")
 
     def acquisition(self, view: View) -> LogImprovement:
         """The rule that is maximised for ``view``."""
-        chosen = self.fitted(view)[0].model
-        incumbent = float(chosen.y.min())
+        best = self.fitted(view)[0]
+        model: Predictor = best.model
+        incumbent = float(best.model.y.min())
+        chance = self._feasibility(view)
+        if view.tasks:
+            # Earlier tasks stay as they are; those of stopped trials grow.
+            sizes = tuple((task.name, len(task.values)) for task in view.tasks)
+            if self._tasks is None or self._task_sizes != sizes:
+                self._tasks, self._task_sizes = TaskMean.fit(view), sizes
+            values = view.values[view.ok]
+            loss = best.loss + warp(values, best.power)[1]
+            with_tasks = transferred(self._tasks, best.model.x, best.model.y, best.model.form, loss)
+            if with_tasks is not None:
+                return LogImprovement(with_tasks, incumbent, chance)
         if len(view.pending):
-            chosen = believed(chosen, view.space.features(view.pending))
-        return LogImprovement(chosen, incumbent, self._feasibility(view))
+            model = believed(best.model, view.space.features(view.pending))
+        return LogImprovement(model, incumbent, chance)
+
+    def _first(self, view: View) -> F:
+        """Before there is a model: the best of other tasks for half of the design, then Sobol."""
+        if view.tasks and view.number < self.config.design // 2:
+            points = first_points(view)
+            if view.pool is not None:
+                far = np.abs(view.pool[:, None] - points[None]).sum(axis=2)
+                return from_pool(view, np.argsort(far.min(axis=1), kind="stable"))
+            return unseen(view, points)
+        return self._design.propose(view).point
 
     def fitted(self, view: View) -> list[Fitted]:
         """The models of the successful trials that are in the race, best first.
@@ -93,7 +118,9 @@ class GPStrategy:
         if not losses or (n - self._all_at >= _ALL_EVERY and n <= 2 * _ALWAYS):
             names, self._all_at = list(kinds), n
         found = {name: self._fit(name, *kinds[name], x, y) for name in names}
-        self._losses = losses | {name: one.loss for name, one in found.items()}
+        # Losses grow and shrink with n: only those relative to the best of their time compare.
+        low = min(one.loss for one in found.values())
+        self._losses = losses | {name: one.loss - low for name, one in found.items()}
         self._seen = n
         return sorted(found.values(), key=lambda one: one.loss)
 

@@ -1,0 +1,71 @@
+"""Warm starts from other tasks: they help where they fit and are left alone where they don't."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qcluster.q_hpo import Prior, Study
+
+SPACE = {f"x{i}": {"type": "uniform", "low": 0, "high": 1} for i in range(4)}
+
+
+def bumpy(config: dict[str, float], shift: float) -> float:
+    x = np.array([config[f"x{i}"] for i in range(4)])
+    return float(((x - 0.3 - shift) ** 2).sum() - 0.05 * np.cos(9 * (x - 0.3 - shift)).sum())
+
+
+def prior(sign: float, tasks: int = 2) -> Prior:
+    rng = np.random.default_rng(0)
+    configs, values, names = [], [], []
+    for task in range(tasks):
+        for _ in range(60):
+            config = {name: float(rng.random()) for name in SPACE}
+            configs.append(config)
+            values.append(sign * bumpy(config, 0.02 * task))
+            names.append(f"task{task}")
+    return Prior(configs=configs, values=values, names=names)
+
+
+def best_after(n: int, seed: int, warm: Prior | None) -> float:
+    study = Study(SPACE, seed=seed, prior=warm)
+    for _ in range(n):
+        trial = study.ask()
+        study.tell(trial.id, bumpy(trial.config, 0.05))
+    assert study.best is not None
+    assert study.best.value is not None
+    return study.best.value
+
+
+def test_ten_warm_trials_reach_more_than_twenty_cold_ones() -> None:
+    warm = [best_after(10, seed, prior(1.0)) for seed in range(3)]
+    cold = [best_after(20, seed, None) for seed in range(3)]
+    assert np.mean(warm) < np.mean(cold)
+
+
+def test_an_adversarial_prior_costs_little() -> None:
+    """All signs flipped: its best points are the worst ones."""
+    misled = [best_after(25, seed, prior(-1.0)) for seed in range(3)]
+    cold = [best_after(25, seed, None) for seed in range(3)]
+    assert np.mean(misled) < np.mean(cold) + 0.02
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_priors_without_rows_that_fit_change_nothing(rows: int) -> None:
+    strange = Prior(configs=[{"other": 1.0}] * rows, values=[1.0] * rows, names=["t"] * rows)
+    assert best_after(8, 0, strange) == best_after(8, 0, None)
+
+
+def test_a_warm_study_resumes_to_the_same_suggestions(tmp_path: Path) -> None:
+    whole = Study(SPACE, seed=1, prior=prior(1.0, 1))
+    study = Study(SPACE, seed=1, prior=prior(1.0, 1))
+    for i in range(12):
+        a, b = whole.ask(), study.ask()
+        assert a.config == b.config
+        whole.tell(a.id, bumpy(a.config, 0.05))
+        study.tell(b.id, bumpy(b.config, 0.05))
+        if i == 7:
+            study.save(tmp_path / "s")
+            study = Study.load(tmp_path / "s")
