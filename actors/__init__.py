@@ -12,6 +12,7 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "AttentionWorker": "actors.attention_worker",
     "TelemetryHub": "actors.hub",
     "PlanStore": "actors.store",
     "NodeAgent": "actors.node_agent",
@@ -21,6 +22,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AttentionWorker",
     "EnergyPlanner",
     "NVLinkPlanner",
     "NodeAgent",

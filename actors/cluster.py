@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.agents import AgentKeeper
+from actors.attention_worker import AttentionWorker
 from actors.environment import NAMESPACE, STATE_LABEL
 from actors.gateway import QuantumGateway
 from actors.hub import TelemetryHub
@@ -32,6 +33,7 @@ __all__ = ["Agents", "Remote", "connect", "start_cluster", "stop_cluster"]
 
 HUB, STORE, JOBS, KEEPER = "telemetry-hub", "plan-store", "job-desk", "agent-keeper"
 GATEWAY = "quantum-gateway"
+ATTENTION = "attention-worker"
 # Long polls hold a thread each: planners, event streams and the health checks of every replica.
 _THREADS = 64
 
@@ -198,6 +200,7 @@ def start_cluster(
     _actor(TelemetryHub, HUB).remote(tuple(telemetry), stand_in=stand_in)
     _actor(PlanStore, STORE, **here).remote(str(state_dir), hosts)
     _actor(JobDesk, JOBS, **here).remote(str(state_dir))
+    _actor(AttentionWorker, ATTENTION).remote()
     _actor(QuantumGateway, GATEWAY).remote(tuple(backends))
     for name in hosts:
         host: type[PlannerHost] = HOSTS[name]
@@ -224,7 +227,7 @@ def stop_agents() -> None:
 def stop_cluster(planners: Sequence[str] = tuple(HOSTS)) -> None:
     """End the actors. Stored plans stay on disk."""
     stop_agents()
-    for name in [*map(planner_name, planners), HUB, STORE, JOBS, GATEWAY]:
+    for name in [*map(planner_name, planners), HUB, STORE, JOBS, GATEWAY, ATTENTION]:
         try:
             ray.kill(ray.get_actor(name, namespace=NAMESPACE))
         except (ValueError, RayError):

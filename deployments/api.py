@@ -17,6 +17,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.staticfiles import StaticFiles
 
 from deployments import problems, security
+from deployments.attention import attention_routes
 from deployments.bodies import check_depth, read_object
 from deployments.carry_out import apply_report, restore_report
 from deployments.jobs import job_routes
@@ -52,6 +53,8 @@ class Services:
     pool: SolverPool
     jobs: Any = None
     """Answers like a JobDesk; without one there is no ``/v1/jobs``."""
+    attention: Any = None
+    """Answers like an AttentionWorker; without one there is no ``/v1/attention``."""
     limits: BodyLimits = field(default_factory=BodyLimits)
     agents: Any = None
     """Has ``health`` of the nodes' agents."""
@@ -88,6 +91,8 @@ def create_api(services: Services) -> FastAPI:
     if services.jobs is not None:
         routes = job_routes(services.jobs, services.limits.max_depth)
         app.include_router(routes, prefix="/v1/jobs", tags=["jobs"])
+    if services.attention is not None:
+        app.include_router(attention_routes(services.attention), prefix="/v1", tags=["attention"])
     if UI.is_dir():
         app.mount("/ui", StaticFiles(directory=UI), name="ui")
     security.declare(app, guarded=bool(services.token_sha256))

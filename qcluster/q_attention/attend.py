@@ -76,12 +76,14 @@ def attend_with_report(
         q, k = _trained(q, k, chosen, report)
     out, bound = _all_heads(q, k, v, chosen, report)
     out = _joined(out, q, k, held, chosen, report)
-    if numpy:
-        out = out.detach().numpy().astype(np.asarray(embeddings).dtype, copy=False)
-        bound = None if bound is None else bound.detach().numpy()
-    else:
-        out = out.to(embeddings.dtype)
-    return Attended(out=out, bound=bound, report=report)
+    if not numpy:
+        return Attended(out=out.to(embeddings.dtype), bound=bound, report=report)
+    kind = np.asarray(embeddings).dtype
+    return Attended(
+        out=out.detach().numpy().astype(kind, copy=False),
+        bound=None if bound is None else bound.detach().numpy(),
+        report=report,
+    )
 
 
 def _embeddings(embeddings: Any) -> tuple[torch.Tensor, bool]:
@@ -143,7 +145,11 @@ def _trained(
 
 
 def _all_heads(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: AttentionConfig, report: dict[str, Any]
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    config: AttentionConfig,
+    report: dict[str, Any],
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     mask = None
     if config.qaoa:

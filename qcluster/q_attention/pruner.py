@@ -99,7 +99,9 @@ def leading_values(w_q: Any, w_k: Any) -> Floats:
     q, k = np.asarray(w_q, np.float64), np.asarray(w_k, np.float64)
     if q.ndim != 3 or q.shape != k.shape:
         raise InputError(f"wants two of (heads, model, dim), got {q.shape}, {k.shape}", field="w_q")
-    return np.array([np.linalg.svd(a @ b.T, compute_uv=False)[0] for a, b in zip(q, k, strict=True)])
+    return np.array(
+        [np.linalg.svd(a @ b.T, compute_uv=False)[0] for a, b in zip(q, k, strict=True)]
+    )
 
 
 class _Layer:
@@ -158,5 +160,6 @@ class _Layer:
     def _left(self, own: NDArray[np.int64], others: NDArray[np.int64]) -> Floats:
         """Covariance of ``own`` contexts that the others do not explain."""
         return np.asarray(
-            self.cov[np.ix_(own, own)] - self._explained(own, others) @ self.cov[np.ix_(others, own)]
+            self.cov[np.ix_(own, own)]
+            - self._explained(own, others) @ self.cov[np.ix_(others, own)]
         )
