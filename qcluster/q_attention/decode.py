@@ -208,7 +208,8 @@ def _metric(queries: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     # Directions that these queries never take may matter to the next one.
     level = square.diagonal(dim1=1, dim2=2).mean(-1)[:, None, None]
     values, vectors = torch.linalg.eigh(square + RIDGE * level * torch.eye(d))
-    return vectors * values.clamp(min=0).sqrt().unsqueeze(1)
+    found: torch.Tensor = vectors * values.clamp(min=0).sqrt().unsqueeze(1)
+    return found
 
 
 def _clustered(k: torch.Tensor, v: torch.Tensor, metric: torch.Tensor | None) -> _Head:
