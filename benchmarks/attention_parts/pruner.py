@@ -11,8 +11,8 @@ from typing import Any
 import harness
 import numpy as np
 import torch
-from attention_parts.inputs import model_folder
 
+from attention_parts.inputs import model_folder
 from qcluster.q_attention.pruner import QSVDHeadPruner, leading_values
 
 SHARE = 0.25

@@ -8,8 +8,8 @@ from typing import Any
 import harness
 import numpy as np
 import torch
-from attention_parts import inputs
 
+from attention_parts import inputs
 from qcluster.q_attention import QAOASparseAttention, attention
 from qcluster.q_attention.fidelity import kernel_attention
 from qcluster.q_attention.problem import state
@@ -37,9 +37,9 @@ def _pages(count: int) -> dict[str, Any]:
                 ("QAOA", choice.value), ("random best", drawn), *choice.baselines.items(),
             ):  # fmt: skip
                 ratios[name].append(value / best)
-    return {
-        name: {"least": min(v), "mean": float(np.mean(v))} for name, v in ratios.items()
-    } | {"QAOA seconds": float(np.median(spent))}
+    return {name: {"least": min(v), "mean": float(np.mean(v))} for name, v in ratios.items()} | {
+        "QAOA seconds": float(np.median(spent))
+    }
 
 
 def run(quick: bool, fresh: bool) -> Any:
