@@ -13,6 +13,7 @@ from typing import Any
 
 _HOME = {
     "AttentionWorker": "actors.attention_worker",
+    "CodecPool": "actors.codec_pool",
     "TelemetryHub": "actors.hub",
     "PlanStore": "actors.store",
     "NodeAgent": "actors.node_agent",
@@ -23,6 +24,7 @@ _HOME = {
 
 __all__ = [
     "AttentionWorker",
+    "CodecPool",
     "EnergyPlanner",
     "NVLinkPlanner",
     "NodeAgent",

@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.agents import AgentKeeper
 from actors.attention_worker import AttentionWorker
+from actors.codec_pool import CodecPool
 from actors.environment import NAMESPACE, STATE_LABEL
 from actors.gateway import QuantumGateway
 from actors.hub import TelemetryHub
@@ -32,7 +33,7 @@ from qcluster.telemetry.sources.nvml import driver_state
 __all__ = ["Agents", "Remote", "connect", "start_cluster", "stop_cluster"]
 
 HUB, STORE, JOBS, KEEPER = "telemetry-hub", "plan-store", "job-desk", "agent-keeper"
-GATEWAY = "quantum-gateway"
+GATEWAY, CODEC = "quantum-gateway", "codec-pool"
 ATTENTION = "attention-worker"
 # Long polls hold a thread each: planners, event streams and the health checks of every replica.
 _THREADS = 64
@@ -201,6 +202,7 @@ def start_cluster(
     _actor(PlanStore, STORE, **here).remote(str(state_dir), hosts)
     _actor(JobDesk, JOBS, **here).remote(str(state_dir))
     _actor(AttentionWorker, ATTENTION).remote()
+    _actor(CodecPool, CODEC).remote()
     _actor(QuantumGateway, GATEWAY).remote(tuple(backends))
     for name in hosts:
         host: type[PlannerHost] = HOSTS[name]
@@ -227,7 +229,7 @@ def stop_agents() -> None:
 def stop_cluster(planners: Sequence[str] = tuple(HOSTS)) -> None:
     """End the actors. Stored plans stay on disk."""
     stop_agents()
-    for name in [*map(planner_name, planners), HUB, STORE, JOBS, GATEWAY, ATTENTION]:
+    for name in [*map(planner_name, planners), HUB, STORE, JOBS, GATEWAY, CODEC, ATTENTION]:
         try:
             ray.kill(ray.get_actor(name, namespace=NAMESPACE))
         except (ValueError, RayError):

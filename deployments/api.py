@@ -20,6 +20,7 @@ from deployments import problems, security
 from deployments.attention import attention_routes
 from deployments.bodies import check_depth, read_object
 from deployments.carry_out import apply_report, restore_report
+from deployments.codec import codec_routes
 from deployments.jobs import job_routes
 from deployments.limits import BodyLimits, BodyMiddleware
 from deployments.page import UI
@@ -27,7 +28,7 @@ from deployments.plan_cache import PlanCache
 from deployments.plan_reads import CONDITION, HEADERS, UNCHANGED, PlanReads
 from deployments.problems import Overloaded
 from deployments.questions import PATIENCE_S, REQUESTS, WARM_UP_S, SolverPool
-from deployments.replay import PARAMETER, Replay
+from deployments.replay import PARAMETER, USED, Replay
 from deployments.security import BearerGuard, SecurityHeaders
 from deployments.views import metrics_text, power_history, snapshot_view
 from qcluster import __version__
@@ -55,6 +56,8 @@ class Services:
     """Answers like a JobDesk; without one there is no ``/v1/jobs``."""
     attention: Any = None
     """Answers like an AttentionWorker; without one there is no ``/v1/attention``."""
+    codec: Any = None
+    """Answers like a CodecPool; without one nothing is compressed."""
     limits: BodyLimits = field(default_factory=BodyLimits)
     agents: Any = None
     """Has ``health`` of the nodes' agents."""
@@ -93,6 +96,8 @@ def create_api(services: Services) -> FastAPI:
         app.include_router(routes, prefix="/v1/jobs", tags=["jobs"])
     if services.attention is not None:
         app.include_router(attention_routes(services.attention), prefix="/v1", tags=["attention"])
+    if services.codec is not None:
+        app.include_router(codec_routes(services.codec), prefix="/v1", tags=["codec"])
     if UI.is_dir():
         app.mount("/ui", StaticFiles(directory=UI), name="ui")
     security.declare(app, guarded=bool(services.token_sha256))
@@ -305,7 +310,7 @@ def _add_question(app: FastAPI, services: Services, question: type[Question]) ->
             **problems.responses(408, 413, 429, 501, 503),
             **problems.senseless(
                 "numbers that describe no problem, such as lengths that differ, indices of what "
-                "is not there, cycles, or more of something than there is room for"
+                f"is not there, cycles, or more of something than there is room for; {USED}"
             ),
         },
     )
@@ -354,7 +359,10 @@ def _add_batch(app: FastAPI, services: Services) -> None:
                 "content": {"application/json": {"schema": _batch_schema(), "example": example}},
             },
         },
-        responses=problems.responses(408, 413, 422, 429, 503),
+        responses={
+            **problems.responses(408, 413, 429, 503),
+            **problems.senseless(USED),
+        },
     )
 
 

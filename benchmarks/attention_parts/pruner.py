@@ -37,7 +37,7 @@ class _Model:
             dense.register_forward_pre_hook(self._hook(i))
 
     def _hook(self, i: int) -> Any:
-        def hook(module: Any, args: Any) -> Any:
+        def hook(_module: Any, args: Any) -> Any:
             heads = args[0].reshape(*args[0].shape[:-1], 12, 32)
             if self.contexts is not None:
                 self.contexts[i].append(heads.detach().reshape(-1, 12, 32))

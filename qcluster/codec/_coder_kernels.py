@@ -70,7 +70,7 @@ def first_code(buf: U16) -> int:
     """The first three words: what a decoder starts from, at word 3."""
     code = 0
     for i in range(3):
-        code = (code << 16) | np.int64(buf[i] if i < buf.size else 0)
+        code = (code << 16) | int(np.int64(buf[i] if i < buf.size else 0))
     return code
 
 
@@ -88,7 +88,7 @@ def _shift(low: int, span: int, pos: int, enc: int, buf: U16) -> tuple[int, int,
         buf[pos] = low >> 32
         low = (low & MASK) << 16
     else:
-        low = (low << 16) | np.int64(buf[pos] if pos < buf.size else 0)
+        low = (low << 16) | int(np.int64(buf[pos] if pos < buf.size else 0))
     return low, span << 16, pos + 1
 
 

@@ -18,9 +18,7 @@ from qcluster.codec.errors import (
 )
 from qcluster.codec.lossless import decode_lossless
 from qcluster.codec.quantised import LATTICES, decode_quantised
-from qcluster.codec.replay import OptimizerState, predict_next
 from qcluster.codec.transforms import Transform, read_transform
-from qcluster.errors import InputError
 
 __all__ = ["check_limit", "decode_entry"]
 
@@ -56,13 +54,7 @@ def decode_entry(
     transform = _transform(entry)
     if (entry.parent is not None) != (name in ("delta", "replay")):
         raise QctFormatError("has a parent that its chain does not use, or none", field=entry.name)
-    base = parent_bits(entry, parent) if entry.parent is not None else None
-    if base is not None and name == "replay":
-        if optimizer_state is None:
-            raise InputError("is needed: this replays a step", field="optimizer_state")
-        state = OptimizerState.read(optimizer_state, base.size)
-        state.check(parameters)
-        base = predict_next(base, entry.dtype, state)
+    base = None if entry.parent is None else parent_bits(entry, parent, optimizer_state)
     # A constant chunk decodes from ten bytes: what is allocated is what was declared and allowed.
     out = np.empty(entry.elements, dtype=entry.dtype.bits)
     for first, size, data in read_chunks(entry, payload):

@@ -33,7 +33,9 @@ def digest(*parts: Any) -> bytes:
     """BLAKE3 of the parts in order, 16 bytes."""
     hasher = blake3()
     for part in parts:
-        hasher.update(memoryview(part).cast("B"))
+        view = memoryview(part)
+        # An empty view cannot be cast.
+        hasher.update(view.cast("B") if view.nbytes else b"")
     return hasher.digest(DIGEST)
 
 

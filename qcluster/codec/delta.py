@@ -19,6 +19,7 @@ from qcluster.codec.container import Entry, digest, parse
 from qcluster.codec.dtypes import DType, to_bits
 from qcluster.codec.errors import QctCorruptError, QctFormatError
 from qcluster.codec.lossless import unzstd
+from qcluster.codec.replay import OptimizerState, predict_next
 from qcluster.errors import InputError
 
 __all__ = ["decode_delta", "encode_delta", "parent_bits", "parent_tensor"]
@@ -30,19 +31,29 @@ SAME, CHANGES, PLANES = range(3)
 _HEAD = struct.Struct("<BiI")
 
 
-def parent_bits(entry: Entry, parent: Any) -> Bits:
-    """The bits of the parent that the entry names.
+def parent_bits(entry: Entry, parent: Any, optimizer_state: Any = None) -> Bits:
+    """The bits that the entry was coded against: its parent's, or what a step makes of them.
 
-    Raises InputError without a parent, QctCorruptError when it is another one.
+    Raises InputError without what is needed, QctCorruptError when it is not what was coded with.
     """
+    replayed = entry.ops[0][0] == "replay"
     if parent is None:
         raise InputError(f"is needed: this was coded against {entry.parent}", field="parent")
+    if replayed and optimizer_state is None:
+        raise InputError("is needed: this replays a step", field="optimizer_state")
     dtype, shape, bits, _ = to_bits(parent_tensor(parent))
-    if dtype != entry.dtype or shape != entry.shape:
+    alike = dtype == entry.dtype or (replayed and dtype.is_float)
+    if not alike or shape != entry.shape:
         raise InputError(f"is {dtype.name} {list(shape)}, not {entry.dtype.name} "
                          f"{list(entry.shape)}", field="parent")  # fmt: skip
-    if digest(bits.data if bits.size else b"").hex() != entry.parent:
-        raise QctCorruptError("is not the tensor that this was coded against", field="parent")
+    parts: list[Any] = [bits]
+    if replayed:
+        state = OptimizerState.read(optimizer_state, bits.size)
+        parts.append(state.digest())
+        bits = predict_next(bits, dtype, entry.dtype, state)
+    if digest(*parts).hex() != entry.parent:
+        what = "or optimizer state is not what" if replayed else "is not the tensor that"
+        raise QctCorruptError(f"{what} this was coded against", field="parent")
     return bits
 
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from qcluster.codec.container import digest
 from qcluster.codec.dtypes import DType, to_bits
-from qcluster.codec.errors import QctCorruptError
 from qcluster.codec.floats import to_float_bits, to_values
 from qcluster.errors import InputError
 
@@ -68,23 +67,17 @@ class OptimizerState:
                              field="optimizer_state")  # fmt: skip
         return cls(moments[0], moments[1], step, lr, (first, second), eps, decay)
 
-    def parameters(self) -> dict[str, Any]:
-        """What the header says of the state that it needs."""
-        return {"state": digest(self.exp_avg.tobytes(), self.exp_avg_sq.tobytes(),
-                                repr(self._numbers()).encode()).hex()}  # fmt: skip
-
-    def check(self, parameters: Mapping[str, Any]) -> None:
-        """Raises QctCorruptError when the header means another state."""
-        if self.parameters() != dict(parameters):
-            raise QctCorruptError("is not the one that this was coded with",
-                                  field="optimizer_state")  # fmt: skip
+    def digest(self) -> bytes:
+        """Of all that the prediction depends on besides the weights."""
+        numbers = repr(self._numbers()).encode()
+        return digest(self.exp_avg, self.exp_avg_sq, numbers)
 
     def _numbers(self) -> tuple[Any, ...]:
         return self.step, self.lr, self.betas, self.eps, self.weight_decay
 
 
-def predict_next(bits: Bits, dtype: DType, state: OptimizerState) -> Bits:
-    """The bits (n,) of the weights after the step."""
+def predict_next(bits: Bits, dtype: DType, to: DType, state: OptimizerState) -> Bits:
+    """The bits (n,), as type ``to``, of the weights after the step."""
     f = np.float32
     weights: Any = to_values(bits, dtype).astype(f)
     first, second = state.betas
@@ -93,4 +86,4 @@ def predict_next(bits: Bits, dtype: DType, state: OptimizerState) -> Bits:
         size = state.lr / (1 - first**state.step)
         below = np.sqrt(state.exp_avg_sq) / f(math.sqrt(1 - second**state.step)) + f(state.eps)
         weights = weights + f(-size) * state.exp_avg / below
-    return to_float_bits(weights.astype(np.float64), dtype)
+    return to_float_bits(weights.astype(np.float64), to)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.codec.circuit import CircuitBasis
 from qcluster.codec.dtypes import DType
 from qcluster.codec.errors import QctFormatError, QctUnsupportedError
 from qcluster.codec.floats import to_float_bits
@@ -30,7 +31,7 @@ Bits = NDArray[Any]
 
 ONE = 1 << 14
 SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
-KINDS = ("dct", "hadamard", "fourier", "sent")
+KINDS = ("dct", "hadamard", "fourier", "sent", "circuit")
 LARGEST_K = 1 << 20
 
 
@@ -64,10 +65,14 @@ class Transform:
 
     kind: str
     size: int
+    circuit: CircuitBasis | None = None
 
     def parameters(self) -> dict[str, Any]:
         """As the header has them."""
-        return {"kind": self.kind, "size": self.size}
+        out: dict[str, Any] = {"kind": self.kind, "size": self.size}
+        if self.circuit is not None:
+            out["turns"] = [list(row) for row in self.circuit.turns]
+        return out
 
     def decode(
         self, name: str, parameters: Mapping[str, Any], data: memoryview, dtype: DType, out: Bits
@@ -94,6 +99,8 @@ class Transform:
 
     def fixed(self) -> F64:
         """The basis times 2^14 of a kind that is not sent."""
+        if self.circuit is not None:
+            return np.asarray(np.rint(self.circuit.matrix() * ONE))
         return fixed_basis(self.kind, self.size)
 
     def _basis(self, data: memoryview) -> tuple[F64, memoryview]:
@@ -125,4 +132,9 @@ def read_transform(name: str, parameters: Mapping[str, Any]) -> Transform:
     size = parameters.get("size")
     if size not in SIZES or type(size) is not int:
         raise QctFormatError(f"wants one of {SIZES}, got {size!r}", field="size")
-    return Transform(parameters["kind"], size)
+    if parameters["kind"] != "circuit":
+        return Transform(parameters["kind"], size)
+    circuit = CircuitBasis.read(parameters.get("turns"))
+    if 2 ** len(circuit.turns[0]) != size:
+        raise QctFormatError(f"{len(circuit.turns[0])} qubits are no block of {size}", field="size")
+    return Transform("circuit", size, circuit)

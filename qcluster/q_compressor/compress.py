@@ -67,6 +67,7 @@ def compress(
     value: the mode's bound.
     config: toggles and effort, ``CompressorConfig``.
     parent: tensor or blob of the same shape and type that the receiver has too; ``lossless`` only.
+        With an optimizer state its type may be wider: the weights that the optimizer keeps.
     optimizer_state: with a parent: ``exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay`` of
         the AdamW step that led from it to the tensor; the receiver needs it too.
     model: a fitted autoencoder or denoiser for ``config``'s toggles; by default the shipped ones.
@@ -202,15 +203,18 @@ def _delta(
     state: Mapping[str, Any] | None,
 ) -> tuple[Coded, str]:  # fmt: skip
     base_dtype, base_shape, base, _ = to_bits(parent_tensor(parent))
-    if (base_dtype, base_shape) != (dtype, shape):
+    # A replayed step may start from the wider weights that the optimizer keeps.
+    alike = base_dtype == dtype or (state is not None and base_dtype.is_float and dtype.is_float)
+    if not alike or base_shape != shape:
         raise InputError(f"is {base_dtype.name} {list(base_shape)}, the tensor {dtype.name} "
                          f"{list(shape)}", field="parent")  # fmt: skip
     name = digest(base.data if base.size else b"").hex()
     ops: tuple[tuple[str, dict[str, Any]], ...] = (("delta", {}),)
     if state is not None:
         read = OptimizerState.read(state, base.size)
-        base = predict_next(base, dtype, read)
-        ops = (("replay", read.parameters()),)
+        name = digest(base, read.digest()).hex()
+        base = predict_next(base, base_dtype, dtype, read)
+        ops = (("replay", {}),)
     chunks = [
         encode_delta(bits[i : i + chunk], base[i : i + chunk], dtype, columns)
         for i in range(0, bits.size, chunk)

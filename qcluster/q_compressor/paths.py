@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from qcluster.codec.dtypes import DType
 from qcluster.codec.floats import to_values
 from qcluster.codec.transforms import ONE, Transform, fixed_basis
+from qcluster.q_compressor.autoencoder import fit_autoencoder, kept_energy
 from qcluster.q_compressor.config import CompressorConfig
+from qcluster.q_compressor.dropout import measure_channels
 from qcluster.q_compressor.lattices import Coded
 from qcluster.q_compressor.trellis import Target, encode_trellis
 
@@ -32,22 +34,92 @@ def encode_lossy(
     """The shortest of the paths that the configuration offers, and what each of them took."""
     target = Target(mode, value, overhead)
 
-    def tried(transform: Transform | None, basis: F64 | None = None) -> Coded | None:
+    def tried(
+        transform: Transform | None = None, basis: F64 | None = None, source: Bits = bits
+    ) -> Coded | None:
         return encode_trellis(
-            bits, dtype, columns, chunk, target, states=config.states,
-            dense=config.effort == "dense", transform=transform, basis=basis,
+            source, dtype, columns, chunk, target, states=config.states,
+            dense=config.effort == "dense", transform=transform, basis=basis, original=bits,
         )  # fmt: skip
 
     found: dict[str, Coded | None] = {}
-    candidates = _candidates(bits, dtype, columns, mode, value, config)
     if config.transform in ("auto", "none"):
-        found["none"] = tried(None)
-    for name, (transform, basis) in candidates.items():
+        found["none"] = tried()
+    for name, (transform, basis) in _candidates(bits, dtype, columns, mode, value, config).items():
         found[name] = tried(transform, basis)
+    report: dict[str, Any] = {}
+    if config.vqc:
+        circuit, report["vqc"] = _autoencoder(bits, dtype, columns, config, model)
+        if circuit is not None:
+            found["vqc"] = tried(circuit)
+    if config.dropout:
+        pruned, report["dropout"] = _pruned(bits, dtype, columns, mode, value, config)
+        if pruned is not None:
+            found["dropout"] = tried(source=pruned)
     usable = {name: coded for name, coded in found.items() if coded is not None}
     if not usable:
         return None
-    return min(usable.values(), key=lambda c: c.size + len(json.dumps(c.ops))), {}
+    if report:
+        # What every path took, so that a toggle that lost is seen to have lost.
+        report["bytes"] = {name: _cost(coded) for name, coded in usable.items()}
+    best = min(usable, key=lambda name: _cost(usable[name]))
+    return usable[best], report | ({"taken": best} if report else {})
+
+
+def _cost(coded: Coded) -> int:
+    return coded.size + len(json.dumps(coded.ops))
+
+
+def _values(bits: Bits, dtype: DType) -> F64:
+    x = to_values(bits, dtype)
+    return np.where(np.isfinite(x), x, 0.0)
+
+
+def _autoencoder(
+    bits: Bits, dtype: DType, columns: int, config: CompressorConfig, model: Any
+) -> tuple[Transform | None, dict[str, Any]]:
+    """The circuit as a transform, and how near its latents come to principal components'."""
+    size = 2**config.qubits if model is None else 2**model.qubits
+    if columns % size:
+        return None, {"left out": f"rows of {columns} hold no whole blocks of {size}"}
+    blocks = _values(bits[: SAMPLE // columns * columns or columns], dtype).reshape(-1, size)
+    keep = max(1, size // 4)
+    fitted = model or fit_autoencoder(
+        blocks, keep=keep, layers=config.layers, steps=config.steps, seed=config.seed, starts=2,
+        gradient=config.gradient,
+    )  # fmt: skip
+    ours, best = kept_energy(fitted, blocks, keep)
+    basis = fitted.basis()
+    share = np.square(blocks @ basis.matrix().T).sum(axis=0)
+    kept = share >= config.variance_threshold * share.sum()
+    transform = Transform("circuit", size, basis)
+    return transform, {
+        "energy": round(ours, 6),
+        "principal components": round(best, 6),
+        "retained": "".join("1" if k else "0" for k in kept),
+    }
+
+
+def _pruned(
+    bits: Bits, dtype: DType, columns: int, mode: str, value: float, config: CompressorConfig
+) -> tuple[Bits | None, dict[str, Any]]:
+    """The tensor without the columns that a Monte Carlo study finds dispensable."""
+    x = _values(bits, dtype).reshape(-1, columns)
+    budget = 0.02 * _noise(x, mode, value) * columns
+    study = measure_channels(x, trials=config.trials, seed=config.seed)
+    order = np.argsort(study.sensitivity)
+    dropped = order[np.cumsum(np.maximum(study.sensitivity[order], 0)) <= budget]
+    report = {
+        "trials": study.trials,
+        "columns": columns,
+        "dropped": int(dropped.size),
+        "kept": np.packbits(~np.isin(np.arange(columns), dropped)).tobytes().hex(),
+    }
+    if not dropped.size:
+        return None, report
+    pruned = bits.reshape(-1, columns).copy()
+    pruned[:, dropped] = 0
+    return pruned.reshape(-1), report
 
 
 def _candidates(
@@ -59,8 +131,7 @@ def _candidates(
     sizes = [s for s in (16, 64, 256) if columns % s == 0]
     if not sizes:
         return {}
-    x = to_values(bits[: SAMPLE // columns * columns or columns], dtype)
-    x = np.where(np.isfinite(x), x, 0.0)
+    x = _values(bits[: SAMPLE // columns * columns or columns], dtype)
     noise = _noise(x, mode, value)
     plain = _rate(x.reshape(-1, sizes[0]), noise)
     out: dict[str, tuple[Transform, F64 | None]] = {}

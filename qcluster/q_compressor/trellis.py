@@ -18,7 +18,7 @@ from qcluster.codec.floats import to_float_bits, to_values
 from qcluster.codec.lossless import best_plane
 from qcluster.codec.plane import COLUMNS, ROWS, TRELLIS, Layout, fit_scales, trellis
 from qcluster.codec.quantised import Trellis, join_chunk
-from qcluster.codec.transforms import LARGEST_K, ONE, Transform, fixed_basis, pack_basis
+from qcluster.codec.transforms import LARGEST_K, ONE, Transform, pack_basis
 from qcluster.q_compressor.lattices import Coded
 
 __all__ = ["Target", "encode_trellis"]
@@ -36,6 +36,8 @@ SHIFTS = 8
 # Elements that prices, and where there are many more the step, are found on.
 SAMPLE = 1 << 15
 TRIES = 6
+# So much of the allowed error is enough: the rest is some thousandths of a bit.
+CLOSE = 0.997
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class _Source:
 
     bits: Bits
     values: F64
+    true: F64
     special: NDArray[np.bool_]
     dtype: DType
     columns: int
@@ -62,8 +65,12 @@ class _Source:
 def encode_trellis(
     bits: Bits, dtype: DType, columns: int, chunk: int, target: Target, *, states: int,
     dense: bool, transform: Transform | None = None, basis: F64 | None = None,
+    original: Bits | None = None,
 ) -> Coded | None:  # fmt: skip
-    """The coarsest step that meets the target; None when none does."""
+    """The coarsest step that meets the target; None when none does.
+
+    ``original`` is what the error is measured against, where ``bits`` are not it.
+    """
     values = to_values(bits, dtype)
     special = ~np.isfinite(values)
     values = np.where(special, 0.0, values)
@@ -71,28 +78,52 @@ def encode_trellis(
         power = float(np.mean(np.square(values))) if values.size else 0.0
     if power == 0 or not np.isfinite(power):
         return None
-    source = _Source(bits, values, special, dtype, columns, chunk)
+    true = values if original is None else to_values(original, dtype)
+    source = _Source(bits, values, np.where(special, 0.0, true), special, dtype, columns, chunk)
     rms = float(np.sqrt(power))
     if target.mode == "rel_l2":
         step = rms * target.value / np.sqrt(NOISE)
     else:
         step = rms * 2.2 * 2.0**-target.value
     step = _start(source, float(step), target, states, dense, transform, basis)
-    best: Coded | None = None
+    if target.mode == "bits":
+        return _within_bits(source, step, target, states, dense, transform, basis)
+    best: _Quantised | None = None
     low, high, reached = 0.0, np.inf, 0.0
     for _ in range(TRIES):
         if not np.isfinite(step) or step < 1e-290 or step < rms * 2.0**-17:
             break
-        coded = _encode(source, float(step), states, dense, transform, basis)
-        ratio = _ratio(coded, source, target)
+        found = _quantised(source, step, states, transform, basis)
+        ratio = _error(found.decoded, source, target)
         if ratio <= 1:
-            low, high = (step, high) if target.mode == "rel_l2" else (low, step)
-            best = coded if best is None or ratio > reached else best
-            reached = max(ratio, reached)
-            if ratio > (0.998 if target.mode == "rel_l2" else 0.9995):
+            low = step
+            best, reached = (found, ratio) if ratio > reached else (best, reached)
+            if ratio > CLOSE:
                 break
         else:
-            low, high = (low, step) if target.mode == "rel_l2" else (step, high)
+            high = step
+        step = _next(step, ratio, low, high, target)
+    return None if best is None else _coded(source, best, dense, transform, basis)
+
+
+def _within_bits(
+    source: _Source, step: float, target: Target, states: int, dense: bool,
+    transform: Transform | None, basis: F64 | None,
+) -> Coded | None:  # fmt: skip
+    best: Coded | None = None
+    low, high, reached = 0.0, np.inf, 0.0
+    for _ in range(TRIES):
+        if not np.isfinite(step) or step < 1e-290:
+            break
+        coded = _encode(source, step, states, dense, transform, basis)
+        ratio = _spent(coded, source, target)
+        if ratio <= 1:
+            high = step
+            best, reached = (coded, ratio) if ratio > reached else (best, reached)
+            if ratio > 0.9995:
+                break
+        else:
+            low = step
         step = _next(step, ratio, low, high, target)
     return best
 
@@ -103,7 +134,7 @@ def _start(
 ) -> float:  # fmt: skip
     """The step that meets the target on a part, where the whole is much longer."""
     rows = SAMPLE // source.columns
-    if source.bits.size < 4 * SAMPLE or rows < 1:
+    if source.bits.size < 3 * SAMPLE or rows < 1:
         return step
     stride = max(1, source.bits.size // source.columns // rows)
     pick = slice(None, None, stride)
@@ -111,31 +142,38 @@ def _start(
     def some(array: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(array.reshape(-1, source.columns)[pick][:rows]).reshape(-1)
 
-    part = _Source(some(source.bits), some(source.values), some(source.special), source.dtype,
-                   source.columns, source.chunk)  # fmt: skip
+    part = _Source(some(source.bits), some(source.values), some(source.true),
+                   some(source.special), source.dtype, source.columns, source.chunk)  # fmt: skip
     for _ in range(2):
-        ratio = _ratio(_encode(part, step, states, dense, transform, basis), part, target)
+        if target.mode == "bits":
+            ratio = _spent(_encode(part, step, states, dense, transform, basis), part, target)
+        else:
+            found = _quantised(part, step, states, transform, basis)
+            ratio = _error(found.decoded, part, target)
         if not np.isfinite(ratio) or ratio <= 0:
             break
         step = _next(step, ratio, 0.0, np.inf, target)
     return step
 
 
-def _ratio(coded: Coded, source: _Source, target: Target) -> float:
-    """What was spent of what is allowed."""
-    if target.mode == "bits":
-        return 8 * (coded.size + target.overhead) / (target.value * source.bits.size)
-    ours = to_values(coded.decoded, source.dtype)
+def _spent(coded: Coded, source: _Source, target: Target) -> float:
+    """Bits spent of those allowed."""
+    return 8 * (coded.size + target.overhead) / (target.value * source.bits.size)
+
+
+def _error(decoded: Bits, source: _Source, target: Target) -> float:
+    """Error made of that allowed."""
+    ours = to_values(decoded, source.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        error = np.where(source.special, 0.0, ours - source.values)
+        error = np.where(source.special, 0.0, ours - source.true)
         # Sums of squares in double precision: the promise holds with a margin for their rounding.
-        ratio = np.linalg.norm(error) / (np.linalg.norm(source.values) * target.value)
+        ratio = np.linalg.norm(error) / (np.linalg.norm(source.true) * target.value)
     return float(ratio) * (1 + 1e-9) if np.isfinite(ratio) else np.inf
 
 
 def _next(step: float, ratio: float, low: float, high: float, target: Target) -> float:
     if target.mode == "rel_l2":
-        wanted = step * 0.9992 / ratio
+        wanted = step * 0.9988 / ratio
     else:
         # A bit less an element for double the step.
         wanted = step * 2.0 ** ((ratio - 0.9998) * target.value)
@@ -144,19 +182,33 @@ def _next(step: float, ratio: float, low: float, high: float, target: Target) ->
     return float(wanted)
 
 
+@dataclass(frozen=True)
+class _Quantised:
+    """The integers of each chunk, what they stand for, and the bits that they decode to."""
+
+    words: list[I64]
+    lattice: Trellis
+    decoded: Bits
+
+
 def _encode(
     source: _Source, step: float, states: int, dense: bool, transform: Transform | None,
     basis: F64 | None,
 ) -> Coded:  # fmt: skip
+    quantised = _quantised(source, step, states, transform, basis)
+    return _coded(source, quantised, dense, transform, basis)
+
+
+def _quantised(
+    source: _Source, step: float, states: int, transform: Transform | None, basis: F64 | None
+) -> _Quantised:
     forward = None
     if transform is not None:
-        forward = basis if basis is not None else fixed_basis(transform.kind, transform.size)
-    decoded = np.empty_like(source.bits)
+        forward = basis if basis is not None else transform.fixed()
     words: list[I64] = []
     shift: tuple[int, ...] = (0,)
     for first in range(0, source.bits.size, source.chunk):
-        part = slice(first, min(first + source.chunk, source.bits.size))
-        y = source.values[part] / step
+        y = source.values[first : first + source.chunk] / step
         if forward is not None:
             y = (y.reshape(-1, len(forward)) @ forward.T).reshape(-1) / ONE
         k = _quantise(y, source.columns, states)
@@ -164,10 +216,9 @@ def _encode(
             shift = _shifts(k, y)
         words.append(k)
     lattice = Trellis(step, states, shift)
-    chunks = []
+    decoded = np.empty_like(source.bits)
     for number, k in enumerate(words):
-        first = number * source.chunk
-        part = slice(first, first + k.size)
+        part = slice(number * source.chunk, number * source.chunk + k.size)
         if transform is None or forward is None:
             back = lattice.values(k)
         else:
@@ -176,15 +227,26 @@ def _encode(
         special = source.special[part]
         out[special] = source.bits[part][special]
         decoded[part] = out
-        layout = Layout(kind=TRELLIS, states=states, columns=source.columns)
+    return _Quantised(words, lattice, decoded)
+
+
+def _coded(
+    source: _Source, quantised: _Quantised, dense: bool, transform: Transform | None,
+    basis: F64 | None,
+) -> Coded:  # fmt: skip
+    lattice = quantised.lattice
+    chunks = []
+    layout = Layout(kind=TRELLIS, states=lattice.states, columns=source.columns)
+    for number, k in enumerate(quantised.words):
+        part = slice(number * source.chunk, number * source.chunk + k.size)
         size = np.abs(k).astype(np.float64) / 2 + 0.05
         plane = best_plane(k, layout, size, 16.0, dense)
-        data = join_chunk(plane, np.flatnonzero(special), source.bits[part])
+        data = join_chunk(plane, np.flatnonzero(source.special[part]), source.bits[part])
         chunks.append(data if basis is None else pack_basis(basis) + data)
     ops: list[tuple[str, dict[str, Any]]] = [("trellis", lattice.parameters())]
     if transform is not None:
         ops.append(("rotate", transform.parameters()))
-    return Coded(tuple(ops), chunks, decoded)
+    return Coded(tuple(ops), chunks, quantised.decoded)
 
 
 def _quantise(y: F64, columns: int, states: int) -> I64:

@@ -7,7 +7,7 @@ from qcluster.q_decompressor.config import DecompressorConfig
 
 __all__ = ["recommend"]
 
-_ROWS = (
+_ROWS: tuple[tuple[str, str, str, dict[str, bool]], ...] = (
     ("Sparse activations", "HHL + QSVT", "Best accuracy for ill-conditioned systems",
      {"hhl": True, "qsvt": True}),
     ("Dense weight matrices", "LSTM enhancer",

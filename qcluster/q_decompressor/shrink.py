@@ -62,13 +62,15 @@ def odd_polynomial(sizes: F64, wanted: F64, degree: int) -> F64:
     target = np.interp(grid, x[::-1], wanted[::-1] / sizes[0])
     points = np.concatenate([x, grid])
     values = np.concatenate([wanted / sizes[0], target])
-    weight = np.concatenate([np.full(len(x), 30.0), np.ones(len(grid))])
+    weight = np.concatenate([np.full(len(x), 300.0), np.ones(len(grid))])
     odd = np.arange(1, degree + 1, 2)
     basis = np.cos(odd[None, :] * np.arccos(points)[:, None])
     found = np.linalg.lstsq(basis * weight[:, None], values * weight, rcond=1e-10)[0]
     series = np.zeros(degree + 1)
     series[odd] = found
-    largest = float(np.abs(chebyshev.chebval(np.linspace(-1, 1, 32 * degree), series)).max())
+    largest = float(
+        np.abs(chebyshev.chebval(np.cos(np.linspace(0, np.pi, 64 * degree)), series)).max()
+    )
     return np.asarray(series / max(1.0, largest))
 
 
@@ -79,7 +81,7 @@ def _noise(values: F64, entry: Entry) -> float:
     if "rel_l2" in entry.guarantee:
         return rms * float(entry.guarantee["rel_l2"])
     if name in ("uniform", "int8"):
-        return float(parameters["step"]) / np.sqrt(12)
+        return float(parameters["step"] / np.sqrt(12))
     if name == "trellis":
-        return float(parameters["step"]) * 0.5
+        return 0.5 * float(parameters["step"])
     return 0.0

@@ -141,7 +141,7 @@ def test_training_finds_pairs_and_comes_back_from_disk(tmp_path) -> None:
 
 
 def redundant_layers():
-    """Two layers of four heads; head 2 of the first repeats head 0, head 1 of the second is mute."""
+    """Two layers of four heads; in the first 2 repeats 0, in the second 1 is mute."""
     generator = np.random.default_rng(0)
     contexts = generator.normal(size=(2, 300, 4, 3)) + 1.0
     contexts[0, :, 2] = contexts[0, :, 0]

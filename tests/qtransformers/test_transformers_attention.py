@@ -215,10 +215,8 @@ def test_masked_rows_without_gradients(batch_first, need_weights, averaged, whic
     attention = torch.zeros(5, 5, dtype=torch.bool)
     attention[2] = True
     masks = {"key_padding_mask": padding, "attn_mask": attention}
-    options = {
-        name: mask for name, mask in masks.items()
-        if which == "both" or name == {"padding": "key_padding_mask", "attention": "attn_mask"}[which]
-    }  # fmt: skip
+    wanted = {"padding": "key_padding_mask", "attention": "attn_mask"}.get(which)
+    options = {name: mask for name, mask in masks.items() if wanted in (None, name)}
     options |= {"need_weights": need_weights, "average_attn_weights": averaged}
     expected = pair(batch_first=batch_first)[1]
     expected.load_state_dict(ours.state_dict())
