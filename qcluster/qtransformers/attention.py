@@ -62,7 +62,7 @@ class QuantumMultiheadAttention(nn.MultiheadAttention):
             embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim,
             batch_first, device, dtype,
         )  # fmt: skip
-        self.quantum_config = quantum_config  # type: ignore[assignment]
+        self.quantum_config = quantum_config
         self.last_report: dict[str, Any] = {}
         self._calls = 0
         self.register_forward_hook(_stay_visible)

@@ -156,7 +156,7 @@ def test_pruner_removes_what_adds_nothing() -> None:
     assert (~pruned.kept).sum() == 2
     for c, w, v, b in zip(contexts, w_o, pruned.w_o, pruned.bias, strict=True):
         flat = c.reshape(300, -1)
-        np.testing.assert_allclose(flat @ v.T + b, flat @ w.T, atol=0.05)
+        np.testing.assert_allclose(flat @ v.T + b, flat @ w.T, atol=0.1)
 
 
 def test_literal_mode_is_the_seeds_rule() -> None:
