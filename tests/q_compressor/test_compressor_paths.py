@@ -33,8 +33,15 @@ def smooth() -> np.ndarray:
 
 
 @pytest.mark.parametrize("on", [c for n in range(4) for c in itertools.combinations(TOGGLES, n)])
-@pytest.mark.parametrize("how", [{"mode": "rel_l2", "value": 0.1}, {"mode": "max_abs", "value": 0.5},
-                                 {}, {"mode": "bits", "value": 5.0}])  # fmt: skip
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"mode": "rel_l2", "value": 0.1},
+        {"mode": "max_abs", "value": 0.5},
+        {},
+        {"mode": "bits", "value": 5.0},
+    ],
+)
 def test_every_combination_of_toggles_round_trips(on: tuple[str, ...], how: Any) -> None:
     x = smooth()
     blob = compress(x, config={**dict.fromkeys(on, True), **QUICK}, **how)
