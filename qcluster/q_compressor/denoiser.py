@@ -38,7 +38,7 @@ def fit_denoiser(decoded: F64, original: F64, *, steps: int = 150, seed: int = 0
         optimizer.zero_grad()
         hidden = conv(conv(x, first, padding=2).relu(), second).relu()
         loss = (conv(hidden, third, padding=1).clamp(-0.5, 0.5) - wanted).square().mean()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     flat = np.concatenate([w.detach().numpy().reshape(-1) for w in weights])
     whole = np.clip(np.rint(flat * UNIT), -LARGEST, LARGEST).astype(int)
