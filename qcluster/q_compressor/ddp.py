@@ -52,7 +52,8 @@ class HookState:
 
 
 def compression_hook(
-    state: HookState, bucket: dist.GradBucket
+    state: HookState,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[torch.Tensor]:
     """For ``model.register_comm_hook(HookState(), compression_hook)``.
 
@@ -67,14 +68,17 @@ def compression_hook(
     if state.step < state.start_step:
         state.sent_bytes += flat.numel() * flat.element_size()
         work = dist.all_reduce(flat.div_(ranks), group=group, async_op=True)
-        return work.get_future().then(lambda done: done.value()[0])
+        mean: torch.futures.Future[torch.Tensor] = work.get_future().then(
+            lambda done: done.value()[0]
+        )
+        return mean
     blob = _coded(state, bucket)
     state.sent_bytes += len(blob)
     total = np.zeros(flat.numel(), dtype=np.float32)
     for other in _gathered(blob, ranks, group):
         total += _decoded(other, bucket)
     flat.copy_(torch.from_numpy(total / ranks))
-    future: Any = torch.futures.Future()
+    future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
     future.set_result(flat)
     return future
 

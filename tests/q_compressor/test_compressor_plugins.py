@@ -1,4 +1,4 @@
-"""Where others plug the codec in: numcodecs, DistributedDataParallel, files and the command line."""
+"""Where others plug the codec in: numcodecs, DistributedDataParallel, files, command line."""
 
 from __future__ import annotations
 
