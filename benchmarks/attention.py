@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import harness
 
-PARTS = ("certificate", "frontier", "variance")
+PARTS = ("certificate", "frontier", "variance", "decode")
 
 
 def main() -> None:

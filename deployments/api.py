@@ -27,7 +27,7 @@ from deployments.plan_cache import PlanCache
 from deployments.plan_reads import CONDITION, HEADERS, UNCHANGED, PlanReads
 from deployments.problems import Overloaded
 from deployments.questions import PATIENCE_S, REQUESTS, WARM_UP_S, SolverPool
-from deployments.replay import PARAMETER, Replay
+from deployments.replay import PARAMETER, USED, Replay
 from deployments.security import BearerGuard, SecurityHeaders
 from deployments.views import metrics_text, power_history, snapshot_view
 from qcluster import __version__
@@ -305,7 +305,7 @@ def _add_question(app: FastAPI, services: Services, question: type[Question]) ->
             **problems.responses(408, 413, 429, 501, 503),
             **problems.senseless(
                 "numbers that describe no problem, such as lengths that differ, indices of what "
-                "is not there, cycles, or more of something than there is room for"
+                f"is not there, cycles, or more of something than there is room for; {USED}"
             ),
         },
     )
@@ -354,7 +354,10 @@ def _add_batch(app: FastAPI, services: Services) -> None:
                 "content": {"application/json": {"schema": _batch_schema(), "example": example}},
             },
         },
-        responses=problems.responses(408, 413, 422, 429, 503),
+        responses={
+            **problems.responses(408, 413, 429, 503),
+            **problems.senseless(USED),
+        },
     )
 
 

@@ -43,7 +43,7 @@ class ClassifierTraining(Config):
     """Simulated layouts."""
     quantum_kernel: bool = False
     """The kernel: fidelity of simulated circuits instead of a Gaussian."""
-    penalty: Annotated[float, Field(gt=0, le=1e6)] = 10.0
+    penalty: Annotated[float, Field(gt=0, le=1e6)] = 3.0
     """Cost of a training layout on the wrong side."""
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
     """Seed of layouts and of the split that is held out."""

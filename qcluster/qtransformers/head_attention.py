@@ -170,7 +170,6 @@ class HeadAttention(nn.Module):
             self.width**-0.5,
             cast(Any, config).with_(backend=backend),
             call=self.calls,
-            heads=q.shape[1],
         )
         return out.view(q.shape)
 

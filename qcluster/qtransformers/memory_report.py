@@ -60,7 +60,7 @@ class MemoryReport(Record):
     elapsed_s: float
     overhead_s: float
     overhead_share: float
-    """Share of elapsed time that the profiler took."""
+    """Share of elapsed time that the profiler took; making this report is not in it."""
     overhead_bytes: int
 
     @property

@@ -67,6 +67,7 @@ class AdvancedMemoryProfiler:
         self._blocks: dict[str, _Series] = {}
         self._resident = _resident_reader()
         self._own_s, self._scan_s, self._began = 0.0, 0.0, time.perf_counter()
+        self._scan_cost = 0.02  # of a small process; the first look tells
         self._first = self._resident()
         compares = track_tensors and reference_bytes is not None
         self._live_first = live_tensor_bytes() if compares else 0
@@ -103,15 +104,13 @@ class AdvancedMemoryProfiler:
 
         ``smallest_slope``: growth in bytes a sample that counts as a leak (default: a page).
         """
-        start = time.perf_counter()
+        elapsed, own_s = time.perf_counter() - self._began, self._own_s
         if self.track_tensors:
             self._scan()
         with self._lock:
             blocks = tuple(s.summary(n, smallest_slope) for n, s in self._blocks.items())
             own_bytes = sum(s.own_bytes() for s in self._blocks.values())
         traced = tracemalloc.get_traced_memory() if tracemalloc.is_tracing() else (None, None)
-        self._spend(start)
-        elapsed = time.perf_counter() - self._began
         peak = max([self._first, *(block.peak_bytes for block in blocks)])
         device = _device_bytes()
         return MemoryReport(
@@ -130,8 +129,8 @@ class AdvancedMemoryProfiler:
             reference_bytes=self.reference_bytes,
             ratio_to_reference=self._ratio(peak),
             elapsed_s=elapsed,
-            overhead_s=self._own_s,
-            overhead_share=self._own_s / elapsed if elapsed > 0 else 0.0,
+            overhead_s=own_s,
+            overhead_share=own_s / elapsed if elapsed > 0 else 0.0,
             overhead_bytes=own_bytes,
         )
 
@@ -144,7 +143,9 @@ class AdvancedMemoryProfiler:
     def _end(self, name: str, before: int | None, device: Any, seconds: float) -> None:
         start = time.perf_counter()
         after, device_after = self._resident(), _device_bytes()
-        if self.track_tensors and self._scan_s <= SCAN_SHARE * (start - self._began):
+        if self.track_tensors and self._scan_s + self._scan_cost <= SCAN_SHARE * (
+            start - self._began
+        ):
             self._scan()
         growth = 0 if before is None else after - before
         device_growth = 0 if device is None or device_after is None else device_after[0] - device[0]
@@ -160,7 +161,8 @@ class AdvancedMemoryProfiler:
         start = time.perf_counter()
         self._live = live_tensor_bytes()
         self._live_peak = max(self._live_peak, self._live)
-        self._scan_s += time.perf_counter() - start
+        self._scan_cost = time.perf_counter() - start
+        self._scan_s += self._scan_cost
 
     def _spend(self, start: float) -> None:
         spent = time.perf_counter() - start
@@ -255,7 +257,7 @@ def _resident_reader() -> Any:
 def _device_bytes() -> tuple[int, int, int] | None:
     """Allocated, reserved and peak bytes on the GPU, where CUDA is in use."""
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+    if torch is None or not torch.cuda.is_initialized():
         return None
     return (
         torch.cuda.memory_allocated(),

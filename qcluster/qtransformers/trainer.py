@@ -10,11 +10,11 @@ about CUDA in this file was measured.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -69,7 +69,8 @@ class QuantumTrainer:
     num_workers: workers of Ray Train, or ``(least, most)`` for an elastic run; None: one process
         here without Ray, or with ``multi_gpu`` as many as there are GPUs, else CPUs up to two.
     config: a ``TrainingConfig`` or its fields; further fields may be given as keywords.
-    directory: of checkpoints and logs; on several machines it is shared storage. None: temporary.
+    directory: of checkpoints and logs; on several machines it is shared storage. None: nothing is
+        kept but the weights in the model.
     loggers: of ``csv``, ``tensorboard``, ``mlflow``.
     comm_hook: how gradients travel; see ``workers.resolve_comm_hook``.
     progress: a line on stderr.
@@ -115,11 +116,12 @@ class QuantumTrainer:
         self.callbacks, self.loggers = list(callbacks), tuple(loggers)
         self.progress, self.ray = progress, ray or RayOptions()
         self.notes: list[str] = []
-        self._owned = directory is None
-        self.directory = Path(directory or tempfile.mkdtemp(prefix="qcluster-train-")).resolve()
+        self.directory = None if directory is None else Path(directory).resolve()
         self.num_workers, self.gpus = self._workers(multi_gpu, num_workers)
         for name in self.loggers:
-            make_logger(name, self.directory)
+            make_logger(name, self.directory or ".")
+        if self.loggers and self.directory is None:
+            raise InputError("loggers need one to write to", field="directory")
         self.report: TrainReport | None = None
 
     def train(self, resume_from_checkpoint: bool | str | Path = False) -> TrainReport:
@@ -161,60 +163,69 @@ class QuantumTrainer:
             self.eval_dataset,
             config=self.config,
             callbacks=callbacks,
-            directory=self.directory / "checkpoints",
+            directory=None if self.directory is None else self.directory / "checkpoints",
             **cast(Any, self.options),
         )
 
     def _train_here(self, resume: bool | str | Path) -> TrainReport:
-        if resume is True:
-            resume = _newest(self.directory) or False
-        report = self._loop(self._callbacks()).run(resume)
-        if self._owned:
-            shutil.rmtree(self.directory, ignore_errors=True)
-            report = replace(report, checkpoint=None)
+        report = self._loop(self._callbacks()).run(self._resume_from(resume))
         return replace(report, notes=tuple(self.notes))
 
+    def _resume_from(self, asked: bool | str | Path) -> str | Path | bool:
+        if asked is not True:
+            return asked
+        return False if self.directory is None else _newest(self.directory) or False
+
     def _callbacks(self) -> list[Callback]:
-        found = [*self.callbacks, *(make_logger(name, self.directory) for name in self.loggers)]
+        place = self.directory or Path()
+        found = [*self.callbacks, *(make_logger(name, place) for name in self.loggers)]
         return [*found, Progress()] if self.progress else found
 
     def _train_on_ray(self, resume: bool | str | Path) -> TrainReport:
-        # Ray Train's second generation; it is the default from 2.51 on.
-        os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
         ray = importlib.import_module("ray")
+        began, own = time.perf_counter(), not ray.is_initialized()
+        if own:
+            ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        try:
+            with contextlib.ExitStack() as stack:
+                place = self.directory or Path(
+                    stack.enter_context(tempfile.TemporaryDirectory(prefix="qcluster-train-"))
+                )
+                # A name of its own: Ray would go on from an older run of the same name by itself.
+                run = place / f"ray-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+                result = self._fit(ray, run, self._resume_from(resume))
+                report = self._bring_back(result, run)
+        finally:
+            if own:
+                ray.shutdown()
+        seconds = time.perf_counter() - began
+        return replace(report, startup_s=max(0.0, seconds - report.wall_s))
+
+    def _fit(self, ray: Any, run: Path, resume: str | Path | bool) -> Any:
+        """Run the workers to the end; their result as Ray Train gives it."""
         train = importlib.import_module("ray.train")
-        torch_trainer = importlib.import_module("ray.train.torch").TorchTrainer
-        began = time.perf_counter()
-        if not ray.is_initialized():
-            ray.init(log_to_driver=False, include_dashboard=False)
-        # A name of its own: Ray would go on from an older run of the same name, asked or not.
-        name = f"ray-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-        if resume is True:
-            resume = _newest(self.directory) or False
         work = ray.put(
             {
                 "model": self.model, "train": self.train_dataset, "eval": self.eval_dataset,
                 "config": self.config.model_dump(), "options": self.options,
                 "callbacks": self.callbacks, "loggers": self.loggers,
-                "directory": str(self.directory), "progress": self.progress,
-                "report": str(self.directory / name / "report.json"),
-                "resume": str(resume) if resume else None,
+                "directory": str(run.parent), "report": str(run / "report.json"),
+                "progress": self.progress, "resume": str(resume) if resume else None,
             }
         )  # fmt: skip
-        run = torch_trainer(
+        resources = None if self.ray.resources is None else dict(self.ray.resources)
+        trainer = importlib.import_module("ray.train.torch").TorchTrainer(
             _work,
             train_loop_config={"work": [work]},
             scaling_config=train.ScalingConfig(
                 num_workers=self.num_workers,
                 use_gpu=self.gpus,
-                resources_per_worker=None
-                if self.ray.resources is None
-                else dict(self.ray.resources),
+                resources_per_worker=resources,
                 elastic_resize_monitor_interval_s=self.ray.resize_every_s,
             ),
             run_config=train.RunConfig(
-                name=name,
-                storage_path=str(self.directory),
+                name=run.name,
+                storage_path=str(run.parent),
                 failure_config=train.FailureConfig(
                     max_failures=self.ray.max_failures,
                     preemption_grace_s=self.ray.preemption_grace_s,
@@ -225,23 +236,19 @@ class QuantumTrainer:
             ),
         )
         try:
-            result = run.fit()
+            return trainer.fit()
         except Exception as error:
             raise SolverFailed(f"training on Ray failed: {_innermost(error)}") from error
-        path = self.directory / name / "report.json"
-        return self._bring_back(result, path, time.perf_counter() - began)
 
-    def _bring_back(self, result: Any, path: Path, seconds: float) -> TrainReport:
-        if result.checkpoint is None or not path.exists():
+    def _bring_back(self, result: Any, run: Path) -> TrainReport:
+        told = run / "report.json"
+        if result.checkpoint is None or not told.exists():
             raise SolverFailed("the workers ended without a checkpoint")
-        held = store.read(Path(result.checkpoint.path))
-        store.restore_model(self.model, held.parts["model"], Path(result.checkpoint.path))
-        report = TrainReport.from_dict(json.loads(path.read_text()))
-        startup = max(0.0, seconds - report.wall_s)
-        checkpoint = None if self._owned else result.checkpoint.path
-        if self._owned:
-            shutil.rmtree(self.directory, ignore_errors=True)
-        return replace(report, notes=tuple(self.notes), startup_s=startup, checkpoint=checkpoint)
+        path = Path(result.checkpoint.path)
+        store.restore_model(self.model, store.read(path).parts["model"], path)
+        report = TrainReport.from_dict(json.loads(told.read_text()))
+        kept = None if self.directory is None else str(path)
+        return replace(report, notes=tuple(self.notes), checkpoint=kept)
 
 
 class _ToRay(Callback):

@@ -7,13 +7,17 @@ on a CPU. All weights are random until they are loaded.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from qcluster.errors import NotFound
-from qcluster.qtransformers.hf import load_model as load
+from qcluster.qtransformers.hf import load_model
 from qcluster.qtransformers.model import ScalableQuantumTransformer
 
-__all__ = ["BERT_SIZES", "GPT_SIZES", "bert", "custom", "gpt", "load"]
+__all__ = ["BERT_SIZES", "GPT_SIZES", "SHIPPED", "bert", "custom", "gpt", "load"]
+
+SHIPPED = ("python-stdlib",)
+"""Models that come with the package: a byte-level decoder on Python's standard library."""
 
 GPT_SIZES: Mapping[str, Mapping[str, int]] = {
     "nano": {"d_model": 128, "nhead": 4, "num_decoder_layers": 4, "max_length": 256},
@@ -64,6 +68,15 @@ def bert(
 def custom(**fields: Any) -> ScalableQuantumTransformer:
     """Any architecture, by the fields of ``TransformerConfig``."""
     return ScalableQuantumTransformer(**fields)
+
+
+def load(source: str | Path, **options: Any) -> ScalableQuantumTransformer:
+    """Stored weights: a directory, or ``python-stdlib``, the model that is shipped.
+
+    ``options`` are those of ``hf.load_model``. Raises FormatError naming the file that is wrong.
+    """
+    shipped = Path(__file__).parent / "weights" / str(source)
+    return load_model(shipped if str(source) in SHIPPED else source, **options)
 
 
 def _size(sizes: Mapping[str, Mapping[str, int]], name: str) -> dict[str, Any]:

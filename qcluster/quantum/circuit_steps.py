@@ -1,7 +1,7 @@
 """Steps of a compiled circuit: plain arithmetic that NumPy arrays and torch tensors both do.
 
 A state is (B, 2^n); ``cos`` and ``sin`` (B, slots) are of the half angles. ``module`` is numpy or
-torch. ``undo`` is ``apply`` of the inverse and wants -sin in place of sin.
+torch.
 """
 
 from __future__ import annotations
@@ -20,10 +20,7 @@ Ints = NDArray[np.int64]
 
 
 class Step(Protocol):
-    """One step; ``slot`` is the angle that it is differentiated by, if it is a single rotation."""
-
-    @property
-    def slot(self) -> int | None: ...
+    """One step of a circuit."""
 
     def apply(self, state: Any, cos: Any, sin: Any, module: Any) -> Any:
         """The state behind it."""
@@ -33,9 +30,14 @@ class Step(Protocol):
         """The state before it."""
         ...
 
-    def generator(self, state: Any, module: Any) -> Any:
-        """P state, where the step is exp(-i angle/2 P)."""
+    def slopes(self, back: Any, psi: Any, cos: Any, sin: Any, module: Any) -> list[tuple[int, Any]]:
+        """(slot, 2 Re <back| d step / d angle |psi>) for its angles, each (B,); ``back`` is behind
+        the step, ``psi`` before it.
+        """
         ...
+
+
+Entries = tuple[Any, Any, Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,40 +48,75 @@ class _OneQubit:
     qubit: int
     slots: tuple[int, ...]
 
-    @property
-    def slot(self) -> int | None:
-        return self.slots[0] if self.slots else None
-
     def apply(self, state: Any, cos: Any, sin: Any, module: Any) -> Any:
-        count = state.shape[0]
-        pair = state.reshape(count, -1, 2, 2**self.qubit)
-        zero, one = pair[:, :, 0], pair[:, :, 1]
-        first, second = self._rows(zero, one, cos, sin)
-        return module.stack([first, second], 2).reshape(count, -1)
+        return self._act(state, self._entries(cos, sin), module)
 
     def undo(self, state: Any, cos: Any, sin: Any, module: Any) -> Any:
-        return self.apply(state, cos, sin, module)
+        a, b, c, d = self._entries(cos, sin)
+        adjoint = (a.conj(), c.conj(), b.conj(), d.conj())
+        return self._act(state, adjoint, module)
 
-    def generator(self, state: Any, module: Any) -> Any:
+    def slopes(self, back: Any, psi: Any, cos: Any, sin: Any, module: Any) -> list[tuple[int, Any]]:  # noqa: ARG002
+        if not self.slots:
+            return []
+        left, right = self._halves(back), self._halves(psi)
+        overlaps = [(x.conj() * y).sum((1, 2)) for x in left for y in right]
+        found = []
+        for slot, entries in zip(self.slots, self._derivatives(cos, sin), strict=True):
+            total = sum(o * e for o, e in zip(overlaps, entries, strict=True))
+            found.append((slot, 2 * total.real))
+        return found
+
+    def _halves(self, state: Any) -> tuple[Any, Any]:
         pair = state.reshape(state.shape[0], -1, 2, 2**self.qubit)
-        zero, one = pair[:, :, 0], pair[:, :, 1]
-        rows = {"rx": (one, zero), "ry": (-1j * one, 1j * zero), "rz": (zero, -one)}
-        return module.stack(rows[self.name], 2).reshape(state.shape)
+        return pair[:, :, 0], pair[:, :, 1]
 
-    def _rows(self, zero: Any, one: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
-        if self.name == "h":
-            return (zero + one) * 2**-0.5, (zero - one) * 2**-0.5
-        c, s = (a[:, self.slots[0], None, None] for a in (cos, sin))
-        if self.name == "rx":
-            return c * zero - 1j * s * one, c * one - 1j * s * zero
-        if self.name == "ry":
-            return c * zero - s * one, s * zero + c * one
+    def _act(self, state: Any, entries: Entries, module: Any) -> Any:
+        zero, one = self._halves(state)
+        a, b, c, d = (e[:, None, None] for e in entries)
         if self.name == "rz":
-            return (c - 1j * s) * zero, (c + 1j * s) * one
-        c1, c2, s1, s2 = (a[:, k, None, None] for a in (cos, sin) for k in self.slots[1:])
-        outer, inner = (c2 - 1j * s2) * (c - 1j * s), (c2 - 1j * s2) * (c + 1j * s)
-        diagonal, off = c1 * outer, s1 * inner
-        return diagonal * zero - off * one, off.conj() * zero + diagonal.conj() * one
+            rows = [a * zero, d * one]
+        else:
+            rows = [a * zero + b * one, c * zero + d * one]
+        return module.stack(rows, 2).reshape(state.shape[0], -1)
+
+    def _entries(self, cos: Any, sin: Any) -> Entries:
+        """The matrix, row by row, each entry (B,)."""
+        if self.name == "h":
+            root = 0.0 * cos[:, :1].sum(1) + 2**-0.5
+            return root, root, root, -root
+        c, s = cos[:, self.slots[0]], sin[:, self.slots[0]]
+        if self.name == "rot":
+            c1, s1, c2, s2 = (a[:, k] for k in self.slots[1:] for a in (cos, sin))
+            turn, back = (c2 - 1j * s2) * (c - 1j * s), (c2 - 1j * s2) * (c + 1j * s)
+            return c1 * turn, -s1 * back, s1 * back.conj(), c1 * turn.conj()
+        return self._rotation(c, s)
+
+    def _rotation(self, c: Any, s: Any) -> Entries:
+        if self.name == "rx":
+            return c, -1j * s, -1j * s, c
+        if self.name == "ry":
+            return c, -s, s, c
+        return c - 1j * s, 0 * s, 0 * s, c + 1j * s
+
+    def _derivatives(self, cos: Any, sin: Any) -> list[Entries]:
+        """Of the matrix, for every slot."""
+        if self.name != "rot":
+            # d cos(x/2) = -sin(x/2) / 2, d sin(x/2) = cos(x/2) / 2.
+            return [self._rotation(-sin[:, self.slots[0]] / 2, cos[:, self.slots[0]] / 2)]
+        a, b, c, d = self._entries(cos, sin)
+        half = 0.5j
+        first = (-half * a, half * b, -half * c, half * d)
+        last = (-half * a, -half * b, half * c, half * d)
+        turned = list(self.slots)
+        c1, s1 = cos[:, turned[1]], sin[:, turned[1]]
+        p = (
+            (cos[:, turned[2]] - 1j * sin[:, turned[2]]),
+            (cos[:, turned[0]] - 1j * sin[:, turned[0]]),
+        )
+        turn, back = p[0] * p[1], p[0] * p[1].conj()
+        middle = (-s1 * turn / 2, -c1 * back / 2, c1 * back.conj() / 2, -s1 * turn.conj() / 2)
+        return [first, middle, last]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,16 +127,22 @@ class _Phase:
     slot: int | None
 
     def apply(self, state: Any, cos: Any, sin: Any, module: Any) -> Any:
-        z = module.asarray(self.z, dtype=cos.dtype, device=cos.device)
+        z = self._signs(cos, module)
         if self.slot is None:
             return state * z
         return state * (cos[:, self.slot, None] - 1j * (sin[:, self.slot, None] * z))
 
     def undo(self, state: Any, cos: Any, sin: Any, module: Any) -> Any:
-        return self.apply(state, cos, sin, module)
+        return self.apply(state, cos, -sin, module)
 
-    def generator(self, state: Any, module: Any) -> Any:
-        return state * module.asarray(self.z, device=state.device)
+    def slopes(self, back: Any, psi: Any, cos: Any, sin: Any, module: Any) -> list[tuple[int, Any]]:
+        if self.slot is None:
+            return []
+        behind = self.apply(psi, cos, sin, module)
+        return [(self.slot, (back.conj() * (self._signs(cos, module) * behind)).sum(1).imag)]
+
+    def _signs(self, like: Any, module: Any) -> Any:
+        return module.asarray(self.z, dtype=like.dtype, device=like.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +150,6 @@ class Permute:
     """``x`` and ``cx`` gates in a row: amplitude k comes from place ``source[k]``."""
 
     source: Ints
-    slot: int | None = None
 
     @functools.cached_property
     def target(self) -> Ints:
@@ -120,8 +162,8 @@ class Permute:
     def undo(self, state: Any, cos: Any, sin: Any, module: Any) -> Any:  # noqa: ARG002
         return state[:, self._index(self.target, module, cos)]
 
-    def generator(self, state: Any, module: Any) -> Any:
-        raise NotImplementedError("it has no angle")
+    def slopes(self, back: Any, psi: Any, cos: Any, sin: Any, module: Any) -> list[tuple[int, Any]]:  # noqa: ARG002
+        return []
 
     @staticmethod
     def _index(order: Ints, module: Any, like: Any) -> Any:
@@ -129,12 +171,9 @@ class Permute:
 
 
 def compile_gates(
-    qubits: int,
-    gates: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]],
-    *,
-    fuse: bool = True,
+    qubits: int, gates: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]]
 ) -> tuple[Step, ...]:
-    """Steps for ``gates``; ``fuse=False`` takes ``rot`` apart, so that each has one angle."""
+    """Steps for ``gates``; permutations in a row are one."""
     steps: list[Step] = []
     index = np.arange(2**qubits)
     waiting: Ints | None = None
@@ -151,9 +190,6 @@ def compile_gates(
             steps.append(_Phase(_signs((index >> on[0]) & (index >> on[1])), None))
         elif name == "rzz":
             steps.append(_Phase(_signs((index >> on[0]) ^ (index >> on[1])), slots[0]))
-        elif name == "rot" and not fuse:
-            parts = zip(("rz", "ry", "rz"), slots, strict=True)
-            steps += [_OneQubit(part, on[0], (slot,)) for part, slot in parts]
         else:
             steps.append(_OneQubit(name, on[0], slots))
     if waiting is not None:
@@ -170,18 +206,16 @@ def pull_back(
     steps: Sequence[Step], psi: Any, backs: Sequence[Any], cos: Any, sin: Any, module: Any
 ) -> Any:
     """2 Re <back| d psi / d angle> for every back state and slot, (K, B, slots), by the adjoint
-    method (Jones and Gacon, 2020): with both states taken back step by step it is Im <back|P|psi>
-    at each rotation. ``steps`` have one angle each (``fuse=False``); ``psi`` and ``backs`` are
-    behind the last one.
+    method (Jones and Gacon, 2020): both states are taken back step by step. ``psi`` and ``backs``
+    are behind the last one.
     """
     columns: list[list[Any]] = [[0.0 * cos[:, k] for k in range(cos.shape[1])] for _ in backs]
     backs = list(backs)
     for step in reversed(steps):
-        if step.slot is not None:
-            turned = step.generator(psi, module)
-            for column, back in zip(columns, backs, strict=True):
-                column[step.slot] = column[step.slot] + (back.conj() * turned).sum(-1).imag
-        backs = [step.undo(back, cos, -sin, module) for back in backs]
-        psi = step.undo(psi, cos, -sin, module)
+        psi = step.undo(psi, cos, sin, module)
+        for column, back in zip(columns, backs, strict=True):
+            for slot, slope in step.slopes(back, psi, cos, sin, module):
+                column[slot] = column[slot] + slope
+        backs = [step.undo(back, cos, sin, module) for back in backs]
     rows = [module.stack(column, 1) if column else 0.0 * cos for column in columns]
     return module.stack(rows, 0)

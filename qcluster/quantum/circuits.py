@@ -82,11 +82,6 @@ class ParametrisedCircuit:
         return compile_gates(self.qubits, self.gates)
 
     @functools.cached_property
-    def rotation_steps(self) -> tuple[Step, ...]:
-        """As ``steps``, with one angle each at most: what gradients go back along."""
-        return compile_gates(self.qubits, self.gates, fuse=False)
-
-    @functools.cached_property
     def rotations(self) -> tuple[tuple[str, tuple[int, ...], int], ...]:
         """Every single rotation (name, qubits, slot), in order of application."""
         parts = _elementary(self.gates)
@@ -178,21 +173,19 @@ class ParametrisedCircuit:
         if weights.shape not in ((1, len(table)), (len(batch), len(table))):
             raise InputError(f"wants ({len(batch)}, {len(table)})", field="cotangents")
         self._guard(3 * len(batch))
-        steps = self.rotation_steps
         psi = np.atleast_2d(self.states(batch, start))
         back = psi * (weights @ table)
-        slopes = pull_back(steps, psi, [back], np.cos(batch / 2), np.sin(batch / 2), np)[0]
+        slopes = pull_back(self.steps, psi, [back], np.cos(batch / 2), np.sin(batch / 2), np)[0]
         return np.asarray(slopes[0] if values.ndim == 1 else slopes)
 
     def _adjoint(
         self, batch: Floats, table: Floats, start: ArrayLike | None
     ) -> tuple[Floats, Floats]:
         self._guard(3 * len(batch) * len(table))
-        steps = self.rotation_steps
         psi = np.atleast_2d(self.states(batch, start))
         result = (psi.real**2 + psi.imag**2) @ table.T
         backs = [psi * observable for observable in table]
-        slopes = pull_back(steps, psi, backs, np.cos(batch / 2), np.sin(batch / 2), np)
+        slopes = pull_back(self.steps, psi, backs, np.cos(batch / 2), np.sin(batch / 2), np)
         return result, np.moveaxis(slopes, 0, 1)
 
     def _shift(

@@ -12,7 +12,7 @@ from qcluster.deadline import Deadline
 from qcluster.errors import DeadlineExceeded, InputError, NotFound, SolverFailed
 from qcluster.fallback import Candidate, Certified, Stage, certified
 from qcluster.quantum import annealing, exact, greedy, lns, qaoa, recursive  # noqa: F401
-from qcluster.quantum.bounds import lower_bound
+from qcluster.quantum.convex_bounds import best_bound
 from qcluster.quantum.problem import IsingProblem
 from qcluster.quantum.solver import SOLVERS, IsingSolver, Solution
 from qcluster.quantum.space import Space
@@ -107,7 +107,7 @@ def verify_spins(problem: IsingProblem, z: Spins) -> None:
 def warm_up() -> None:
     """Load (or, the first time on a machine, compile) everything that ``solve`` uses."""
     solve(_TINY, solver="qaoa", deadline_s=5.0)
-    lower_bound(IsingProblem(_TINY.h, {(0, 1): 1.0, (1, 2): 1.0, (0, 2): 1.0}))
+    best_bound(IsingProblem(_TINY.h, {(0, 1): 1.0, (1, 2): 1.0, (0, 2): 1.0}))
 
 
 @functools.cache
@@ -160,7 +160,7 @@ def _bound(problem: IsingProblem) -> float:
     """The minimum itself where enumerating takes a few milliseconds."""
     if Space.of(problem).size <= ENUMERATED_AS_BOUND:
         return exact.ExactSolver().solve(problem, deadline=Deadline.never(), seed=0).energy
-    return lower_bound(problem)
+    return best_bound(problem)
 
 
 def _baselines(problem: IsingProblem, first: str) -> list[str]:

@@ -76,23 +76,13 @@ def expectations(
     raise InputError(f"'{gradient}' is none of {', '.join(GRADIENTS)}", field="gradient")
 
 
-class VQC(nn.Module):
-    """Any circuit as a layer: its first ``inputs`` slots are the layer's input (B, inputs), the
-    others its parameter ``weight``. Output (B, K): <O_k>, by default <Z> of every qubit.
-
-    Parameters
-    ----------
-    observables: diagonals (K, 2^qubits), see ``circuits.z_diagonals``.
-    gradient: one of ``GRADIENTS``.
-    spread: weights start uniformly in [-spread, spread], drawn from ``generator``.
-
-    Raises InputError for more inputs than slots or an unknown gradient.
-    """
+class _Layer(nn.Module):
+    """What all layers share: a circuit, what is measured, and how gradients are made."""
 
     def __init__(
         self,
         circuit: ParametrisedCircuit,
-        inputs: int,
+        shape: tuple[int, ...],
         *,
         observables: ArrayLike | None = None,
         gradient: Gradient = "adjoint",
@@ -103,19 +93,41 @@ class VQC(nn.Module):
         super().__init__()
         if gradient not in GRADIENTS:
             raise InputError(f"'{gradient}' is none of {', '.join(GRADIENTS)}", field="gradient")
+        self.circuit, self.gradient = circuit, gradient
+        weight = (2 * torch.rand(shape, generator=generator, dtype=dtype) - 1) * spread
+        self.weight = nn.Parameter(weight)
+        self.observables: Tensor
+        self.register_buffer("observables", _table(circuit, observables, weight.dtype))
+
+    def _measure(self, angles: Tensor) -> Tensor:
+        return expectations(self.circuit, angles, self.observables, gradient=self.gradient)
+
+
+class VQC(_Layer):
+    """Any circuit as a layer: its first ``inputs`` slots are the layer's input (B, inputs), the
+    others its parameter ``weight``. Output (B, K): <O_k>, by default <Z> of every qubit.
+
+    Keywords
+    --------
+    observables: diagonals (K, 2^qubits), see ``circuits.z_diagonals``.
+    gradient: one of ``GRADIENTS``.
+    spread: weights start uniformly in [-spread, spread], drawn from ``generator``.
+    dtype: of the weights, and so of the states.
+
+    Raises InputError for more inputs than slots or an unknown gradient.
+    """
+
+    def __init__(self, circuit: ParametrisedCircuit, inputs: int, **options: Any) -> None:
         if not 0 <= inputs <= circuit.slots:
             raise InputError(f"wants 0 to {circuit.slots}, got {inputs}", field="inputs")
-        self.circuit, self.inputs, self.gradient = circuit, inputs, gradient
-        self.weight = nn.Parameter(_uniform((circuit.slots - inputs,), spread, generator, dtype))
-        self.observables: Tensor
-        self.register_buffer("observables", _table(circuit, observables, self.weight.dtype))
+        super().__init__(circuit, (circuit.slots - inputs,), **options)
+        self.inputs = inputs
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs) angles to (B, K) expectation values."""
         _check_inputs(x, self.inputs)
         weight = self.weight.expand(len(x), -1)
-        angles = torch.cat([x.to(self.weight.dtype), weight], dim=1)
-        return expectations(self.circuit, angles, self.observables, gradient=self.gradient)
+        return self._measure(torch.cat([x.to(self.weight.dtype), weight], dim=1))
 
 
 class StronglyEntangling(VQC):
@@ -130,7 +142,7 @@ class StronglyEntangling(VQC):
         super().__init__(circuit, qubits, **options)
 
 
-class DataReuploading(nn.Module):
+class DataReuploading(_Layer):
     """Features encoded anew before each entangling layer, each time with trained scales
     (Perez-Salinas et al., 2020): qubit q of layer l turns by scale[l, q] * x[q mod features].
 
@@ -145,31 +157,20 @@ class DataReuploading(nn.Module):
         features: int,
         *,
         axis: Literal["x", "y", "z"] = "y",
-        observables: ArrayLike | None = None,
-        gradient: Gradient = "adjoint",
-        spread: float = math.pi,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        if gradient not in GRADIENTS:
-            raise InputError(f"'{gradient}' is none of {', '.join(GRADIENTS)}", field="gradient")
         if not 1 <= features <= qubits:
             raise InputError(f"wants 1 to {qubits}, one a qubit, got {features}", field="features")
-        self.circuit, self.features = data_reuploading(qubits, layers, axis), features
-        self.gradient = gradient
-        self.weight = nn.Parameter(_uniform((layers, qubits, 3), spread, generator, dtype))
+        super().__init__(data_reuploading(qubits, layers, axis), (layers, qubits, 3), **options)
+        self.features = features
         self.scale = nn.Parameter(torch.ones(layers, qubits, dtype=self.weight.dtype))
-        self.observables: Tensor
-        self.register_buffer("observables", _table(self.circuit, observables, self.weight.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, features) to (B, K) expectation values."""
         _check_inputs(x, self.features)
-        angles = reuploading_angles(
-            x.to(self.weight.dtype), self.scale, self.weight, stack=torch.cat
+        return self._measure(
+            reuploading_angles(x.to(self.weight.dtype), self.scale, self.weight, stack=torch.cat)
         )
-        return expectations(self.circuit, angles, self.observables, gradient=self.gradient)
 
 
 class _Adjoint(torch.autograd.Function):
@@ -180,21 +181,23 @@ class _Adjoint(torch.autograd.Function):
         ctx: Any, angles: Tensor, circuit: ParametrisedCircuit, observables: Tensor,
         start: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        psi = states(circuit, angles, start)
+        first = _start(circuit, angles) if start is None else start
+        cos, sin, psi, module = _arrays(torch.cos(angles / 2), torch.sin(angles / 2), first)
+        for step in circuit.steps:
+            psi = step.apply(psi, cos, sin, module)
+        behind = torch.as_tensor(psi)
         ctx.circuit = circuit
-        ctx.save_for_backward(angles, observables, psi)
-        return _born(psi) @ observables.T
+        ctx.save_for_backward(angles, observables, behind)
+        return _born(behind) @ observables.T
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None, None]:
-        angles, observables, psi = ctx.saved_tensors
-        steps = ctx.circuit.rotation_steps
-        back = psi * (outputs[0] @ observables)
-        slopes = pull_back(steps, psi, [back], torch.cos(angles / 2), torch.sin(angles / 2), torch)[
-            0
-        ]
-        return slopes, None, None, None
+        angles, observables, behind = ctx.saved_tensors
+        cos, sin, psi, module = _arrays(torch.cos(angles / 2), torch.sin(angles / 2), behind)
+        back = _arrays(behind * (outputs[0] @ observables))[0]
+        slopes = pull_back(ctx.circuit.steps, psi, [back], cos, sin, module)[0]
+        return torch.as_tensor(slopes), None, None, None
 
 
 class _Shift(torch.autograd.Function):
@@ -226,6 +229,15 @@ class _Shift(torch.autograd.Function):
         return slopes, None, None, None
 
 
+def _arrays(*tensors: Tensor) -> tuple[Any, ...]:
+    """On a CPU NumPy's views of the tensors, whose small operations cost less than half of torch's;
+    elsewhere the tensors; and the module that they belong to.
+    """
+    if all(tensor.device.type == "cpu" for tensor in tensors):
+        return *(tensor.detach().numpy() for tensor in tensors), np
+    return *(tensor.detach() for tensor in tensors), torch
+
+
 def _born(psi: Tensor) -> Tensor:
     return psi.real.square() + psi.imag.square()
 
@@ -236,15 +248,6 @@ def _start(circuit: ParametrisedCircuit, angles: Tensor) -> Tensor:
     )
     psi[:, 0] = 1.0
     return psi
-
-
-def _uniform(
-    shape: tuple[int, ...],
-    spread: float,
-    generator: torch.Generator | None,
-    dtype: torch.dtype | None,
-) -> Tensor:
-    return (2 * torch.rand(shape, generator=generator, dtype=dtype) - 1) * spread
 
 
 def _table(

@@ -146,6 +146,7 @@ def test_hidden_tokens_are_chosen_as_described() -> None:
         ({"batch_size": "8"}, "batch_size"),
         ({"mixed_precision": "fp8"}, "mixed_precision"),
         ({"eval_dataset": []}, "eval_dataset"),
+        ({"loggers": ["csv"]}, "directory"),
     ],
 )
 def test_bad_trainers_are_named(options: dict[str, Any], message: str) -> None:

@@ -14,7 +14,7 @@ from qcluster.qtransformers import (
     QuantumAttentionSimulator,
     QuantumMultiheadAttention,
 )
-from qcluster.qtransformers.hardware import measured_rows, state_preparation
+from qcluster.q_attention.measured import measured_rows, state_preparation
 from qcluster.qtransformers.noisy import richardson
 from qcluster.quantum.backends.circuit import final_state
 from qcluster.quantum.noise import apply_channel, channel, thermal
@@ -210,8 +210,8 @@ def test_measured_rows_are_frequencies_of_the_weights() -> None:
 
 
 @pytest.mark.parametrize("config", [
-    {"backend": "simulation", "num_samples": 64, "noise_level": 0.02, "error_mitigation": True},
-    {"backend": "simulation", "num_samples": 64, "noise_model": "thermal", "noise_level": 0.1},
+    {"backend": "simulation", "num_samples": 4096, "noise_level": 0.02, "error_mitigation": True},
+    {"backend": "simulation", "num_samples": 512, "noise_model": "thermal", "noise_level": 0.1},
     {"backend": "hardware", "num_samples": 256},
 ])  # fmt: skip
 def test_module_over_quantum_backends(config) -> None:

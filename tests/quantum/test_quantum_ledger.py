@@ -48,8 +48,8 @@ def test_every_simulation_of_the_core_has_a_row(ledger):
 
 
 @pytest.mark.parametrize(
-    "name", ["qaoa", "recursive_qaoa", "qaoa_fixed", "noisy qaoa thermal", "readout correction",
-             "hhl", "qsvt", "qft", "kernel angle"]
+    "name", ["qaoa", "qaoa_lns", "recursive_qaoa", "qaoa_fixed", "noisy qaoa thermal",
+             "readout correction", "hhl", "qsvt", "qft", "kernel angle"]
 )  # fmt: skip
 def test_a_row_shows_what_it_claims(ledger, name):
     path = next(path for path in ledger.PATHS if path.name == name)

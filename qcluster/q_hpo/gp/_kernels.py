@@ -40,14 +40,14 @@ def _slope(r2: float, shape: int) -> float:
     return 5.0 / 3.0 * (1.0 + a) * math.exp(-a)
 
 
-@numba.njit(cache=True)
-def _moments(x: F, y: F, scale: F) -> tuple[float, float, float, float, float]:
-    """r2, u.v, |u|^2, |v|^2, sum u_k^2 v_k^2."""
+@numba.njit(cache=True, fastmath={"reassoc", "contract"})
+def _moments(x: F, i: int, y: F, j: int, scale: F) -> tuple[float, float, float, float, float]:
+    """r2, u.v, |u|^2, |v|^2, sum u_k^2 v_k^2 of row i of ``x`` and row j of ``y``."""
     r2, uv, uu, vv, squares = 0.0, 0.0, 0.0, 0.0, 0.0
-    for k in range(x.size):
-        step = (x[k] - y[k]) * scale[k]
+    for k in range(scale.size):
+        step = (x[i, k] - y[j, k]) * scale[k]
         r2 += step * step
-        u, v = 2.0 * x[k] - 1.0, 2.0 * y[k] - 1.0
+        u, v = 2.0 * x[i, k] - 1.0, 2.0 * y[j, k] - 1.0
         uv += u * v
         uu += u * u
         vv += v * v
@@ -56,9 +56,9 @@ def _moments(x: F, y: F, scale: F) -> tuple[float, float, float, float, float]:
 
 
 @numba.njit(cache=True)
-def _pair(x: F, y: F, scale: F, shape: int, w: F) -> float:
-    d = x.size
-    r2, uv, uu, vv, squares = _moments(x, y, scale)
+def _pair(x: F, i: int, y: F, j: int, scale: F, shape: int, w: F) -> float:
+    d = scale.size
+    r2, uv, uu, vv, squares = _moments(x, i, y, j, scale)
     trend = w[1] * uv / d + w[2] * uu * vv / (d * d) + w[3] * squares / d + w[4] * uv * uv / d
     out: float = w[0] * _stationary(r2, shape) + trend
     return out
@@ -71,7 +71,7 @@ def covariance(x: F, scale: F, shape: int, weights: F, noise: float) -> F:
     out = np.empty((n, n))
     for i in range(n):
         for j in range(i + 1):
-            value = _pair(x[i], x[j], scale, shape, weights)
+            value = _pair(x, i, x, j, scale, shape, weights)
             out[i, j] = value
             out[j, i] = value
         out[i, i] += noise
@@ -85,7 +85,7 @@ def cross(x: F, y: F, scale: F, shape: int, weights: F) -> F:
     out = np.empty((m, n))
     for i in range(m):
         for j in range(n):
-            out[i, j] = _pair(x[i], y[j], scale, shape, weights)
+            out[i, j] = _pair(x, i, y, j, scale, shape, weights)
     return out
 
 
@@ -94,7 +94,7 @@ def diagonal(x: F, scale: F, shape: int, weights: F) -> F:
     """(m,) prior variance at the rows of ``x`` (m, d)."""
     out = np.empty(x.shape[0])
     for i in range(x.shape[0]):
-        out[i] = _pair(x[i], x[i], scale, shape, weights)
+        out[i] = _pair(x, i, x, i, scale, shape, weights)
     return out
 
 
@@ -109,7 +109,7 @@ def contract(x: F, scale: F, shape: int, weights: F, inverse: F, alpha: F) -> F:
     out = np.zeros(d + 5)
     for i in range(n):
         for j in range(i + 1):
-            r2, uv, uu, vv, squares = _moments(x[i], x[j], scale)
+            r2, uv, uu, vv, squares = _moments(x, i, x, j, scale)
             g = inverse[i, j] - alpha[i] * alpha[j]
             if i == j:
                 g *= 0.5
@@ -126,31 +126,45 @@ def contract(x: F, scale: F, shape: int, weights: F, inverse: F, alpha: F) -> F:
 
 
 @numba.njit(cache=True)
-def cross_slope(point: F, x: F, scale: F, shape: int, w: F) -> F:
-    """(n, d) derivative by ``point`` (d,) of its covariance with the rows of ``x`` (n, d)."""
+def moments_at(
+    point: F, x: F, scale: F, shape: int, w: F, lower: F, alpha: F
+) -> tuple[float, float, F, F]:
+    """Posterior mean (without the constant) and variance at ``point`` (d,), and their gradients.
+
+    ``lower`` (n, n), row-major: Cholesky factor of the covariance of the rows of ``x``;
+    ``alpha`` (n,): inverse covariance times residual.
+    """
     n, d = x.shape
-    out = np.empty((n, d))
+    at = point.reshape(1, d)
+    half = np.empty(n)
+    mean = 0.0
     for i in range(n):
-        r2, uv, _uu, vv, _squares = _moments(point, x[i], scale)
+        value = _pair(at, 0, x, i, scale, shape, w)
+        mean += value * alpha[i]
+        for j in range(i):
+            value -= lower[i, j] * half[j]
+        half[i] = value / lower[i, i]
+    variance = _pair(at, 0, at, 0, scale, shape, w)
+    for i in range(n):
+        variance -= half[i] * half[i]
+    for i in range(n - 1, -1, -1):
+        half[i] /= lower[i, i]
+        for j in range(i):
+            half[j] -= lower[i, j] * half[i]
+    d_mean, d_variance = np.zeros(d), np.zeros(d)
+    for i in range(n):
+        r2, uv, _uu, vv, _squares = _moments(at, 0, x, i, scale)
         slope = w[0] * _slope(r2, shape)
         for k in range(d):
             u, v = 2.0 * point[k] - 1.0, 2.0 * x[i, k] - 1.0
-            out[i, k] = -slope * (point[k] - x[i, k]) * scale[k] * scale[k]
-            out[i, k] += 2.0 * w[1] * v / d + 4.0 * w[2] * u * vv / (d * d)
-            out[i, k] += 4.0 * w[3] * u * v * v / d + 4.0 * w[4] * uv * v / d
-    return out
-
-
-@numba.njit(cache=True)
-def diagonal_slope(point: F, w: F) -> F:
-    """(d,) derivative by ``point`` (d,) of its own prior variance."""
-    d = point.size
-    uu = 0.0
-    for k in range(d):
-        uu += (2.0 * point[k] - 1.0) ** 2
-    out = np.empty(d)
+            g = -slope * (point[k] - x[i, k]) * scale[k] * scale[k]
+            g += 2.0 * w[1] * v / d + 4.0 * w[2] * u * vv / (d * d)
+            g += 4.0 * w[3] * u * v * v / d + 4.0 * w[4] * uv * v / d
+            d_mean[k] += g * alpha[i]
+            d_variance[k] -= 2.0 * g * half[i]
+    own = _moments(at, 0, at, 0, scale)
     for k in range(d):
         u = 2.0 * point[k] - 1.0
-        out[k] = 4.0 * w[1] * u / d + 8.0 * w[2] * uu * u / (d * d)
-        out[k] += 8.0 * w[3] * u**3 / d + 8.0 * w[4] * uu * u / d
-    return out
+        d_variance[k] += 4.0 * w[1] * u / d + 8.0 * w[2] * own[2] * u / (d * d)
+        d_variance[k] += 8.0 * w[3] * u**3 / d + 8.0 * w[4] * own[2] * u / d
+    return mean, variance, d_mean, d_variance

@@ -44,6 +44,21 @@ def log_h_slope(z: F) -> F:
     return out
 
 
+def _log_h_and_slope(z: float) -> tuple[float, float]:
+    """Both at one point, without arrays."""
+    if z > -1.0:
+        below = 0.5 * math.erfc(-z / math.sqrt(2))
+        h = math.exp(-0.5 * z * z - _LOG_ROOT_2PI) + z * below
+        return math.log(h), below / h
+    low = -z
+    mills = math.sqrt(math.pi / 2) * float(erfcx(low / math.sqrt(2)))
+    if low > 50.0:
+        tail = (1.0 - 3.0 / low**2 + 15.0 / low**4 - 105.0 / low**6) / low**2
+    else:
+        tail = 1.0 - low * mills
+    return -0.5 * low * low - _LOG_ROOT_2PI + math.log(tail), mills / tail
+
+
 def _mills(low: F) -> F:
     out: F = math.sqrt(math.pi / 2) * erfcx(low / math.sqrt(2))
     return out
@@ -103,10 +118,10 @@ class LogImprovement:
     def slope(self, features: F) -> tuple[float, F]:
         """Score of one feature vector and its gradient."""
         mean, sd, d_mean, d_sd = self.model.slopes(features)
-        z = np.array([(self.best - mean) / sd])
-        rate = float(log_h_slope(z)[0])
-        value = math.log(sd) + float(log_h(z)[0])
-        gradient = (d_sd - rate * (d_mean + float(z[0]) * d_sd)) / sd
+        z = (self.best - mean) / sd
+        log_value, rate = _log_h_and_slope(z)
+        value = math.log(sd) + log_value
+        gradient = (d_sd - rate * (d_mean + z * d_sd)) / sd
         if self.chance is not None:
             more, slope = self.chance.log_chance_slope(features)
             value, gradient = value + more, gradient + slope

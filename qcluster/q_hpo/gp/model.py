@@ -95,25 +95,20 @@ class GaussianProcess:
 
         scale, weights, _ = self._parts
         k = kernels.cross(points, self.x, scale, self.form.shape, weights)
-        half = dtrtrs(self.lower, k.T, lower=1)[0]
+        # The transpose of a row-major lower factor is a column-major upper one: no copy.
+        half = dtrtrs(self.lower.T, k.T, lower=0, trans=1)[0]
         prior = kernels.diagonal(points, scale, self.form.shape, weights)
         variance = prior - np.einsum("ij,ij->j", half, half)
         return self.mean + k @ self.alpha, np.sqrt(np.maximum(variance, 1e-12))
 
     def slopes(self, point: F) -> tuple[float, float, F, F]:
         """Mean, standard deviation and their gradients (d,) at ``point`` (d,)."""
-        from scipy.linalg.lapack import dtrtrs
-
         scale, weights, _ = self._parts
-        row = point[None]
-        k = kernels.cross(row, self.x, scale, self.form.shape, weights)[0]
-        dk = kernels.cross_slope(point, self.x, scale, self.form.shape, weights)
-        half = dtrtrs(self.lower, k, lower=1)[0]
-        prior = float(kernels.diagonal(row, scale, self.form.shape, weights)[0])
-        sd = math.sqrt(max(prior - float(half @ half), 1e-12))
-        solved = dtrtrs(self.lower, half, lower=1, trans=1)[0]
-        d_sd = (0.5 * kernels.diagonal_slope(point, weights) - solved @ dk) / sd
-        return self.mean + float(k @ self.alpha), sd, self.alpha @ dk, d_sd
+        mean, variance, d_mean, d_variance = kernels.moments_at(
+            point, self.x, scale, self.form.shape, weights, self.lower, self.alpha
+        )
+        sd = math.sqrt(max(variance, 1e-12))
+        return self.mean + mean, sd, d_mean, 0.5 * d_variance / sd
 
 
 def start_theta(form: Form, d: int) -> F:
@@ -178,4 +173,4 @@ def condition(x: F, y: F, theta: F, form: Form) -> GaussianProcess:
     ones = dpotrs(lower, np.ones(len(y)), lower=1)[0]
     mean = float(ones @ y) / float(ones.sum())
     alpha = dpotrs(lower, y - mean, lower=1)[0]
-    return GaussianProcess(x, y, theta, form, mean, lower, alpha)
+    return GaussianProcess(x, y, theta, form, mean, np.ascontiguousarray(lower), alpha)

@@ -31,6 +31,7 @@ F = NDArray[np.float64]
 # Beyond this many observations hyperparameters are refitted at every k-th only.
 _ALWAYS = 100
 _FRESH_START = 10
+_FEW, _ALL_EVERY = 3, 5
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class GPStrategy:
     def __init__(self, config: GPConfig | None = None) -> None:
         self.config = config or GPConfig()
         self._thetas: dict[str, list[float]] = {}
+        self._losses: dict[str, float] = {}
+        self._seen = self._all_at = 0
         self._design = SobolStrategy()
 
     def propose(self, view: View) -> Proposal:
@@ -67,16 +70,32 @@ class GPStrategy:
         return LogImprovement(chosen, incumbent, self._feasibility(view))
 
     def fitted(self, view: View) -> list[Fitted]:
-        """All models of the successful trials, best first."""
+        """The models of the successful trials that are in the race, best first.
+
+        All compete at every fifth number of observations, the best few in between. Beyond a
+        hundred observations hyperparameters change slowly and are fitted at every tenth (later
+        twenty-fifth) only; trials that are asked for without news reuse the last fit.
+        """
         ok = view.ok
-        x = view.space.features(view.points[ok])
-        found = []
-        for power in POWERS if self.config.output_warping else POWERS[:1]:
-            y, jacobian = warp(view.values[ok], power)
-            for form in self.forms():
-                model, loss = self._fit(form, power, x, y)
-                found.append(Fitted(model, power, loss - jacobian))
-        return sorted(found, key=lambda one: one.loss)
+        x, y = view.space.features(view.points[ok]), view.values[ok]
+        n = len(y)
+        forms, powers = self.forms(), POWERS if self.config.output_warping else POWERS[:1]
+        kinds = {_key(form, power, x.shape[1]): (form, power) for form in forms for power in powers}
+        losses = self._losses if set(self._losses) <= set(kinds) else {}
+        wait = 1 if n <= _ALWAYS else 10 if n <= 2 * _ALWAYS else 25
+        if losses and 0 <= n - self._seen < wait and (n == self._seen or wait > 1):
+            best = min(losses, key=lambda name: losses[name])
+            form, power = kinds[best]
+            values, _ = warp(y, power)
+            model = condition(x, values, np.array(self._thetas[best]), form)
+            return [Fitted(model, power, losses[best])]
+        names = sorted(losses, key=lambda name: losses[name])[:_FEW]
+        if not losses or (n - self._all_at >= _ALL_EVERY and n <= 2 * _ALWAYS):
+            names, self._all_at = list(kinds), n
+        found = {name: self._fit(name, *kinds[name], x, y) for name in names}
+        self._losses = losses | {name: one.loss for name, one in found.items()}
+        self._seen = n
+        return sorted(found.values(), key=lambda one: one.loss)
 
     def forms(self) -> list[Form]:
         """The kinds of model that are compared."""
@@ -87,17 +106,17 @@ class GPStrategy:
             Form(shapes[0], ard=True, trend=trend),
         ]
 
-    def _fit(self, form: Form, power: float, x: F, y: F) -> tuple[GaussianProcess, float]:
+    def _fit(self, name: str, form: Form, power: float, x: F, y: F) -> Fitted:
         n, d = x.shape
-        key = f"{form.shape}{form.ard:d}{form.trend:d}/{power:g}/{d}"
-        known = self._thetas.get(key)
+        values, jacobian = warp(y, power)
+        known = self._thetas.get(name)
         starts = [] if known is None else [np.array(known)]
         if known is None or (n % _FRESH_START == 0 and n <= _ALWAYS):
             starts.append(start_theta(form, d))
-        iterations = 60 if n <= _ALWAYS or known is None else 5
-        model, loss = fit(x, y, form, starts, iterations)
-        self._thetas[key] = model.theta.tolist()
-        return model, loss
+        iterations = 60 if known is None else 20 if n <= _ALWAYS else 5
+        model, loss = fit(x, values, form, starts, iterations)
+        self._thetas[name] = model.theta.tolist()
+        return Fitted(model, power, loss - jacobian)
 
     def _feasibility(self, view: View) -> Feasibility | None:
         if view.ok.all():
@@ -105,11 +124,23 @@ class GPStrategy:
         return Feasibility.fit(view.space.features(view.points), view.ok)
 
     def state(self) -> dict[str, Any]:
-        """Hyperparameters that the next fit starts from."""
-        return {"thetas": {name: list(theta) for name, theta in self._thetas.items()}}
+        """Hyperparameters that the next fit starts from, and when the models last competed."""
+        if not self._thetas:
+            return {}
+        return {
+            "thetas": {name: list(theta) for name, theta in self._thetas.items()},
+            "losses": dict(self._losses),
+            "seen": [self._seen, self._all_at],
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._thetas = {name: list(theta) for name, theta in state["thetas"].items()}
+        self._losses = dict(state["losses"])
+        self._seen, self._all_at = state["seen"]
+
+
+def _key(form: Form, power: float, columns: int) -> str:
+    return f"{form.shape}{form.ard:d}{form.trend:d}/{power:g}/{columns}"
 
 
 def believed(model: GaussianProcess, x: F) -> GaussianProcess:

@@ -6,7 +6,8 @@ every NIC busy whichever GPUs hold the data. Bytes that lie on another GPU than 
 handed over by NVLink in the window before their round, bytes for another GPU than the one at the
 lane's end in the window after it. Rounds are cut into pieces of at most 1/64 of the whole and put
 in order small, large, small, so that the first and the last hand-over, which nothing hides, are
-short. Traffic inside domains fills what NVLink has left. After FAST (Lei et al., 2025).
+short. Traffic inside domains fills what NVLink has left, and where that is too little what the
+NICs have left. After FAST (Lei et al., 2025).
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import Infeasible
-from qcluster.q_nvlink._kernels import max_flow
-from qcluster.q_nvlink.alltoall._kernels import cut_lanes, fill_lanes
 from qcluster.q_nvlink.alltoall.birkhoff import matchings
-from qcluster.q_nvlink.cuts import integer
+from qcluster.q_nvlink.alltoall.domains import Domains, least_seconds
+from qcluster.q_nvlink.alltoall.lanes import Pieces, cut_pieces
 from qcluster.q_nvlink.fabric import Fabric
 
-__all__ = ["Domains", "Timed", "schedule_tiers"]
+__all__ = ["Timed", "schedule_tiers"]
 
 _PIECES = 64
+_NIC_NOTE = ("part of the traffic inside domains goes over NICs, as NVLink alone is the slowest",)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -38,7 +39,8 @@ class Timed:
     ``out`` and ``into`` are the GPUs whose NICs (or, in a mesh, which relays) a transfer uses, -1
     for none. Windows are the steps of the pipeline: ``windows`` (w,) seconds; ``step`` is the
     window in which a transfer crosses between domains, -1 for those inside one. ``local`` (w,
-    domains) is the share of the traffic inside each domain that runs in each window.
+    domains) is the share of the traffic inside each domain that runs over NVLink in each window,
+    ``over_nics`` what runs over NICs; such transfers have their own ends as ``out`` and ``into``.
     """
 
     start: Floats
@@ -54,65 +56,9 @@ class Timed:
     makespan_s: float
     lower_bound_s: float
     tiers: int
+    over_nics: Floats = field(default_factory=lambda: np.empty((0, 1)))
     baselines: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Domains:
-    """Groups of GPUs joined by NVLink: ``of`` (gpus,), and rates in bytes a second.
-
-    ``port`` is each GPU's NVLink rate and ``nic`` what it has besides, one direction; ``rate``
-    (domains,) is what a whole domain can exchange with the others.
-    """
-
-    of: Ints
-    port: Floats
-    nic: Floats
-    rate: Floats
-    switched: bool
-
-    @property
-    def count(self) -> int:
-        """Number of domains."""
-        return len(self.rate)
-
-    @classmethod
-    def of_fabric(cls, fabric: Fabric) -> Domains:
-        """From the fabric's fast links; a fabric without any is one domain over what it has."""
-        from scipy.sparse import csr_matrix
-        from scipy.sparse.csgraph import connected_components
-
-        cap, fast = fabric.nominal, fabric.fast
-        if not fast.any():
-            fast = cap > 0
-        _, label = connected_components(csr_matrix(fast), connection="strong")
-        _, of = np.unique(label[fabric.gpu_index], return_inverse=True)
-        gpus = fabric.gpu_index
-        quick, slow = np.where(fast, cap, 0.0), np.where(fast, 0.0, cap)
-        # A port works both ways; the slower direction counts.
-        port = 1e9 * np.minimum(quick.sum(axis=1), quick.sum(axis=0))[gpus]
-        nic = 1e9 * np.minimum(slow.sum(axis=1), slow.sum(axis=0))[gpus]
-        count = int(of.max()) + 1
-        rate = np.full(count, np.inf)
-        if count > 1:
-            rate = np.array([_uplink(slow, gpus, of, s) for s in range(count)])
-        return cls(of, port, nic, rate, switched=not quick[np.ix_(gpus, gpus)].any())
-
-
-def _uplink(slow: Floats, gpus: Ints, of: Ints, s: int) -> float:
-    """Bytes a second between domain s and all others: the smaller of both directions' cuts."""
-    n = len(slow)
-    graph = np.zeros((n + 2, n + 2), dtype=np.int64)
-    graph[:n, :n] = integer(slow)
-    inside, outside = gpus[of == s], gpus[of != s]
-    far = np.int64(2**40)
-    graph[n, inside], graph[outside, n + 1] = far, far
-    there = int(max_flow(graph, n, n + 1)[0])
-    graph[n, inside], graph[outside, n + 1] = 0, 0
-    graph[n, outside], graph[inside, n + 1] = far, far
-    back = int(max_flow(graph, n, n + 1)[0])
-    return min(there, back) * 1e6
 
 
 def schedule_tiers(traffic: Ints, fabric: Fabric) -> Timed:
@@ -121,19 +67,6 @@ def schedule_tiers(traffic: Ints, fabric: Fabric) -> Timed:
     if domains.count > 1:
         return _two_tiers(traffic, fabric, domains)
     return _one_switch(traffic, domains) if domains.switched else _mesh(traffic, fabric, domains)
-
-
-def _bound(traffic: Ints, domains: Domains) -> float:
-    """Seconds that no schedule beats: every GPU's ports and every domain's uplink, both ways."""
-    ports = domains.port + domains.nic
-    found = [0.0]
-    for volume in (traffic, traffic.T):
-        busy = volume.sum(axis=1)
-        found.append(float(np.divide(busy, ports, out=np.zeros(len(busy)), where=busy > 0).max()))
-        across = np.where(domains.of[:, None] != domains.of[None, :], volume, 0).sum(axis=1)
-        total = np.bincount(domains.of, weights=across, minlength=domains.count)
-        found.append(float(np.divide(total, domains.rate).max()))
-    return max(found)
 
 
 def _one_switch(traffic: Ints, domains: Domains) -> Timed:
@@ -157,7 +90,7 @@ def _one_switch(traffic: Ints, domains: Domains) -> Timed:
         windows=found.duration / rate,
         local=np.empty((0, 1)),
         makespan_s=makespan,
-        lower_bound_s=min(_bound(traffic, domains), makespan),
+        lower_bound_s=min(least_seconds(traffic, domains), makespan),
         tiers=1,
     )
 
@@ -199,7 +132,7 @@ def _mesh(traffic: Ints, fabric: Fabric, domains: Domains) -> Timed:
         windows=np.array([makespan]),
         local=np.empty((0, 1)),
         makespan_s=makespan,
-        lower_bound_s=min(_bound(traffic, domains), makespan),
+        lower_bound_s=min(least_seconds(traffic, domains), makespan),
         tiers=1,
         notes=("a mesh without switch: pairs without a link go over one relay, all at once",),
     )
@@ -212,41 +145,60 @@ def _two_tiers(traffic: Ints, fabric: Fabric, domains: Domains) -> Timed:
     np.fill_diagonal(across, 0)
     _check_joined(across, fabric, domains)
     target, size = _rounds(across)
-    pieces = _pieces(traffic, domains, target, size)
+    pieces = cut_pieces(traffic, domains, target, size)
     rate = float(domains.rate.min())
     steps = len(size)
     before, after = _hand_overs(pieces, len(of), steps)
-    network = _network_seconds(pieces, domains, size / rate, steps)
+    network, sent = _network_seconds(pieces, domains, size / rate, steps)
     windows = np.concatenate([[0.0], network, [0.0]])
     # Window w: rounds w - 1 on the network, hand-overs for round w and from round w - 2.
     busy = np.zeros((steps + 2, 2, len(of)))
     busy[:steps] += before
     busy[2:] += after
     windows = np.maximum(windows, (busy / domains.port).max(axis=(1, 2), initial=0.0))
-    local, extra = _inside(traffic, domains, windows, busy)
+    on_network = np.zeros((steps + 2, 2, len(of)))
+    on_network[1:-1] = sent
+    local, over, extra = _inside(traffic, domains, windows, busy, on_network)
     windows = np.concatenate([windows, extra])
     ends = np.cumsum(windows)
     starts = ends - windows
     early = np.where(pieces.source != pieces.out, pieces.step, pieces.step + 1)
     late = np.where(pieces.target != pieces.into, pieces.step + 2, pieces.step + 1)
-    inside = np.argwhere((of[:, None] == of[None, :]) & (traffic > 0))
-    none = np.full(len(inside), -1, dtype=np.int64)
+    pairs, volume, nics = _inside_pairs(traffic, domains, over)
     makespan = float(windows.sum())
     return Timed(
-        start=np.concatenate([starts[early], np.zeros(len(inside))]),
-        duration=np.concatenate([ends[late] - starts[early], np.full(len(inside), makespan)]),
-        source=np.concatenate([pieces.source, inside[:, 0]]),
-        target=np.concatenate([pieces.target, inside[:, 1]]),
-        out=np.concatenate([pieces.out, none]),
-        into=np.concatenate([pieces.into, none]),
-        volume=np.concatenate([pieces.volume, traffic[tuple(inside.T)]]),
-        step=np.concatenate([pieces.step, none]),
+        start=np.concatenate([starts[early], np.zeros(len(pairs))]),
+        duration=np.concatenate([ends[late] - starts[early], np.full(len(pairs), makespan)]),
+        source=np.concatenate([pieces.source, pairs[:, 0]]),
+        target=np.concatenate([pieces.target, pairs[:, 1]]),
+        out=np.concatenate([pieces.out, np.where(nics, pairs[:, 0], -1)]),
+        into=np.concatenate([pieces.into, np.where(nics, pairs[:, 1], -1)]),
+        volume=np.concatenate([pieces.volume, volume]),
+        step=np.concatenate([pieces.step, np.full(len(pairs), -1, dtype=np.int64)]),
         windows=windows,
         local=local,
+        over_nics=over,
         makespan_s=makespan,
-        lower_bound_s=min(_bound(traffic, domains), makespan),
+        lower_bound_s=min(least_seconds(traffic, domains), makespan),
         tiers=2,
         baselines={"direct": _direct(traffic, domains)},
+        notes=_NIC_NOTE if nics.any() else (),
+    )
+
+
+def _inside_pairs(
+    traffic: Ints, domains: Domains, over: Floats
+) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """Pairs inside domains (p, 2) with whole bytes (p,), and which of them go over NICs (p,)."""
+    of = domains.of
+    pairs = np.argwhere((of[:, None] == of[None, :]) & (traffic > 0))
+    volume = traffic[tuple(pairs.T)]
+    part = np.floor(volume * over.sum(axis=0)[of[pairs[:, 0]]]).astype(np.int64)
+    kept, moved = volume > part, part > 0
+    return (
+        np.concatenate([pairs[kept], pairs[moved]]),
+        np.concatenate([(volume - part)[kept], part[moved]]),
+        np.repeat([False, True], [int(kept.sum()), int(moved.sum())]),
     )
 
 
@@ -275,48 +227,7 @@ def _rounds(across: Ints) -> tuple[Ints, Ints]:
     return found.target[which][order].astype(np.int64), size[order]
 
 
-@dataclass(frozen=True)
-class _Pieces:
-    """What crosses between domains: GPUs, volume and the round, as arrays of one length."""
-
-    source: Ints
-    target: Ints
-    out: Ints
-    into: Ints
-    volume: Ints
-    step: Ints
-
-
-def _pieces(traffic: Ints, domains: Domains, target: Ints, size: Ints) -> _Pieces:
-    members = [np.flatnonzero(domains.of == s) for s in range(domains.count)]
-    weight = [domains.nic[m] / max(domains.nic[m].sum(), 1.0) for m in members]
-    found: list[NDArray[np.int64]] = []
-    for s in range(domains.count):
-        for t in range(domains.count):
-            block = traffic[np.ix_(members[s], members[t])]
-            steps = np.flatnonzero(target[:, s] == t)
-            if s == t or not block.any():
-                continue
-            out, into, share = _lanes(weight[s], weight[t])
-            rows = fill_lanes(block.copy(), out, into, share)
-            found.append(
-                cut_lanes(rows, share, steps, size[steps], members[s], members[t], out, into)
-            )
-    table = np.concatenate(found) if found else np.empty((0, 6), dtype=np.int64)
-    return _Pieces(*(np.ascontiguousarray(table[:, c]) for c in range(6)))
-
-
-def _lanes(a: Floats, b: Floats) -> tuple[Ints, Ints, Floats]:
-    """NICs of two domains side by side: cut both ranges of shares at all boundaries of either."""
-    edges = np.unique(np.round(np.concatenate([[0.0], np.cumsum(a), np.cumsum(b)]), 12))
-    edges = edges[edges <= 1.0]
-    middle, share = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
-    out = np.minimum(np.searchsorted(np.cumsum(a), middle), len(a) - 1)
-    into = np.minimum(np.searchsorted(np.cumsum(b), middle), len(b) - 1)
-    return out.astype(np.int64), into.astype(np.int64), share / share.sum()
-
-
-def _hand_overs(pieces: _Pieces, n: int, steps: int) -> tuple[Floats, Floats]:
+def _hand_overs(pieces: Pieces, n: int, steps: int) -> tuple[Floats, Floats]:
     """NVLink bytes before and after each round: (steps, 2, gpus), sent and received."""
 
     def count(step: Ints, gpu: Ints, volume: Ints) -> Floats:
@@ -336,45 +247,69 @@ def _hand_overs(pieces: _Pieces, n: int, steps: int) -> tuple[Floats, Floats]:
     return before, after
 
 
-def _network_seconds(pieces: _Pieces, domains: Domains, floor: Floats, steps: int) -> Floats:
-    """Seconds of each round: its NICs' bytes over their rates, and the domains' uplinks."""
+def _network_seconds(
+    pieces: Pieces, domains: Domains, floor: Floats, steps: int
+) -> tuple[Floats, Floats]:
+    """Seconds of each round: its NICs' bytes over their rates, and the domains' uplinks.
+
+    Also the bytes of every NIC, (steps, 2, gpus), sent and received.
+    """
     n = len(domains.of)
-    longest = floor.copy()
-    for gpu in (pieces.out, pieces.into):
+    longest, every = floor.copy(), np.zeros((steps, 2, n))
+    for way, gpu in enumerate((pieces.out, pieces.into)):
         flat = np.bincount(pieces.step * n + gpu, weights=pieces.volume, minlength=steps * n)
-        busy = flat.reshape(steps, n) / np.where(domains.nic > 0, domains.nic, np.inf)
+        every[:, way] = flat.reshape(steps, n)
+        busy = every[:, way] / np.where(domains.nic > 0, domains.nic, np.inf)
         # Whole bytes: a lane may get one byte more than its share.
         longest = np.maximum(longest, busy.max(axis=1, initial=0.0))
-    return longest
+    return longest, every
 
 
 def _inside(
-    traffic: Ints, domains: Domains, windows: Floats, busy: Floats
-) -> tuple[Floats, Floats]:
-    """Traffic inside domains spread over the windows' slack; and a window more where it lacks.
+    traffic: Ints, domains: Domains, windows: Floats, busy: Floats, nic_busy: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Traffic inside domains spread over the windows' slack, NVLink's and the NICs'.
 
     In each window every pair of a domain sends the same share of its volume: as much as fits
-    beside the hand-overs on every port that the domain's own traffic needs.
+    beside the hand-overs on every port that the domain's own traffic needs, and what NVLink does
+    not carry by the end as fits beside the rounds on NICs and uplink. What is left takes a window
+    more, over both at once. Returns the shares (w, domains) over NVLink and over NICs, and the
+    seconds of the additional window, none or one.
     """
     of = domains.of
     same = np.where(of[:, None] == of[None, :], traffic, 0)
-    need = np.stack([same.sum(axis=1), same.sum(axis=0)]) / domains.port
-    slack = np.maximum(windows[:, None, None] - busy / domains.port, 0.0)
-    share = np.zeros((len(windows) + 1, domains.count))
+    need = np.stack([same.sum(axis=1), same.sum(axis=0)]).astype(np.float64)
+    link = np.zeros((len(windows) + 1, domains.count))
+    nic = np.zeros_like(link)
     extra = 0.0
     for s in range(domains.count):
-        want = need[:, of == s]
-        if not want.any():
+        mine, rate = need[:, of == s], float(domains.rate[s])
+        if not mine.any():
             continue
-        wanted = want > 0
-        room = (slack[:, :, of == s][:, wanted] / want[wanted]).min(axis=1)
-        total = float(room.sum())
-        share[:-1, s] = room / max(total, 1.0)
-        share[-1, s] = max(0.0, 1.0 - total)
-        extra = max(extra, float(share[-1, s] * want.max()))
-    if extra == 0:
-        return share[:-1], np.empty(0)
-    return share, np.array([extra])
+        used, sent = mine > 0, nic_busy[:, :, of == s]
+        fast = (mine / domains.port[of == s])[used]
+        slack = windows[:, None, None] - busy[:, :, of == s] / domains.port[of == s]
+        room = (np.maximum(slack, 0.0)[:, used] / fast).min(axis=1)
+        link[:-1, s] = room / max(float(room.sum()), 1.0)
+        left = 1.0 - float(link[:-1, s].sum())
+        per_nic = np.where(domains.nic[of == s] > 0, domains.nic[of == s], np.nan)
+        slow = np.append((mine / per_nic)[used], mine.sum(axis=1).max() / max(rate, 1e-300))
+        if left <= 0 or not np.isfinite(slow).all() or rate <= 0:
+            extra = max(extra, left * float(fast.max()))
+            link[-1, s] = max(left, 0.0)
+            continue
+        free = (windows[:, None, None] - sent / per_nic)[:, used]
+        uplink = windows - sent.sum(axis=2).max(axis=1) / rate
+        room = np.maximum(np.column_stack([free, uplink]), 0.0) / slow
+        room = room.min(axis=1)
+        nic[:-1, s] = room * min(1.0, left / max(float(room.sum()), 1e-300))
+        left = max(0.0, left - float(nic[:-1, s].sum()))
+        both = left / (1.0 / float(fast.max()) + 1.0 / float(slow.max()))
+        link[-1, s], nic[-1, s] = both / float(fast.max()), both / float(slow.max())
+        extra = max(extra, both)
+    if extra <= 0:
+        return link[:-1], nic[:-1], np.empty(0)
+    return link, nic, np.array([extra])
 
 
 def _direct(traffic: Ints, domains: Domains) -> float:

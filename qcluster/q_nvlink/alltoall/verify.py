@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import SolverFailed
-from qcluster.q_nvlink.alltoall.tiers import Domains, Timed
+from qcluster.q_nvlink.alltoall.domains import Domains
+from qcluster.q_nvlink.alltoall.tiers import Timed
 from qcluster.q_nvlink.fabric import Fabric
 
 __all__ = ["verify_timed"]
@@ -62,17 +63,30 @@ def _verify_windows(traffic: NDArray[np.int64], domains: Domains, timed: Timed) 
             link[1, step + 2, j] += volume
     inside = np.where(of[:, None] == of[None, :], traffic, 0)
     used = inside.any(axis=1) | inside.any(axis=0)
-    total = timed.local.sum(axis=0)
+    total = timed.local.sum(axis=0) + timed.over_nics.sum(axis=0)
     if timed.local.size and not np.allclose(total[np.unique(of[used])], 1.0):
         raise SolverFailed("traffic inside a domain is not all sent")
     for w, share in enumerate(timed.local):
         link[0, w] += share[of] * inside.sum(axis=1)
         link[1, w] += share[of] * inside.sum(axis=0)
+    for w, share in enumerate(timed.over_nics):
+        nic[0, w] += share[of] * inside.sum(axis=1)
+        nic[1, w] += share[of] * inside.sum(axis=0)
+    _verify_uplinks(nic, domains, timed)
     room = timed.windows[None, :, None] * (1 + _ROUNDING) + _ROUNDING * timed.makespan_s
     if (nic > room * domains.nic).any():
         raise SolverFailed("a NIC sends more than it can in a window")
     if (link > room * domains.port).any():
         raise SolverFailed("an NVLink port sends more than it can in a window")
+
+
+def _verify_uplinks(nic: NDArray[np.float64], domains: Domains, timed: Timed) -> None:
+    """What all NICs of a domain do in a window, over what it can exchange with the others."""
+    total = np.zeros((2, len(timed.windows), domains.count))
+    np.add.at(total, (slice(None), slice(None), domains.of), nic)
+    room = timed.windows[None, :, None] * (1 + _ROUNDING) + _ROUNDING * timed.makespan_s
+    if (total > room * domains.rate).any():
+        raise SolverFailed("an uplink carries more than it can in a window")
 
 
 def _verify_one_switch(domains: Domains, timed: Timed) -> None:

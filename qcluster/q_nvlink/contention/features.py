@@ -13,14 +13,16 @@ from qcluster.q_nvlink.problem import Placement, PlacementProblem
 
 __all__ = ["FEATURES", "layout_features"]
 
-FEATURES = ("indirect", "hops", "port", "pair", "volume", "relayed", "fill", "skew")
+FEATURES = ("indirect", "hops", "port", "pair", "volume", "relayed", "forward", "skew")
 """Names of the features, in order: share of the bytes between GPUs without a link or common
 switch; mean hops beyond the first, by bytes; logarithms of three times over the bound: that of
 the busiest port, of the busiest pair over its widest way, and of the bytes times hops of the
-busiest job over its own links; share of the jobs that need other jobs' GPUs; share of the GPUs in
-use; spread of the ports' times (standard deviation over mean)."""
+busiest job over its own links; share of the jobs that need other jobs' GPUs; the logarithm of the
+time of the busiest port with what it passes on for others over the bound; spread of the ports'
+times (standard deviation over mean)."""
 
 _FLOOR = 1e-9
+_FAR = 1e9  # hops of pairs that a job's own GPUs do not join
 
 
 class _Distances:
@@ -72,16 +74,32 @@ def _widest_shortest(
     direct: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fewest hops between GPUs and the width of the widest such way; unreachable: n hops, 0."""
-    n = len(direct)
-    hops = np.where(direct > 0, 1.0, float(n))
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    hops, width = np.where(direct > 0, 1.0, float(len(direct))), direct.copy()
     np.fill_diagonal(hops, 0.0)
-    width = direct.copy()
-    level = width.copy()
+    # No way leaves what is joined at all, and where all there are neighbours none is longer: large
+    # clusters are many such islands, or one.
+    count, label = connected_components(csr_matrix(direct > 0), directed=False)
+    for island in range(count):
+        inside = np.ix_(*2 * (np.flatnonzero(label == island),))
+        if (hops[inside] > 1).any():
+            hops[inside], width[inside] = _longer_ways(direct[inside], hops[inside])
+    return hops, width
+
+
+def _longer_ways(
+    direct: NDArray[np.float64], hops: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same for one island, from the hops over direct links alone."""
+    n, far = len(direct), hops.max()
+    hops, width, level = hops.copy(), direct.copy(), direct.copy()
     for step in range(2, n):
         following = np.zeros_like(level)
         for w in range(n):
             following = np.maximum(following, np.minimum(level[:, w][:, None], direct[w][None, :]))
-        new = (following > 0) & (hops >= n)
+        new = (following > 0) & (hops >= far)
         if not new.any():
             break
         hops[new] = step
@@ -93,55 +111,65 @@ def _widest_shortest(
 def layout_features(problem: PlacementProblem, placement: Placement) -> NDArray[np.float64]:
     """(8,) the features of a layout, in the order of ``FEATURES``; finite for every layout."""
     known = _Distances.of(problem.fabric)
-    bound = max(problem.lower_bound(), _FLOOR)
-    n = len(known.place[known.place >= 0])
-    out, into, pair = np.zeros(n), np.zeros(n), 0.0
+    bound = max(problem.lower_bound(), _FLOOR) * 1e9
+    n = len(known.port_out)
+    out, into, passed, pair = np.zeros(n), np.zeros(n), np.zeros(n), 0.0
     total = indirect = travelled = volume = 0.0
-    relayed = used = 0
+    relayed = 0
     for job in problem.jobs:
         gpus = known.place[placement[job.id]]
         demand = problem.demand[job.id]
-        used += len(gpus)
         if not demand.any():
             continue
-        hops, width = known.hops[np.ix_(gpus, gpus)], known.width[np.ix_(gpus, gpus)]
         own = known.direct[np.ix_(gpus, gpus)]
+        hops, width, middle = _own_ways(own)
+        if (hops >= _FAR).any():
+            relayed += 1
+            hops, width = known.hops[np.ix_(gpus, gpus)], known.width[np.ix_(gpus, gpus)]
         out[gpus] += demand.sum(axis=1)
         into[gpus] += demand.sum(axis=0)
+        if middle is not None:
+            passed[gpus] += (middle * demand[:, :, None]).sum(axis=(0, 1))
         pair = max(pair, float((demand / np.maximum(width, _FLOOR)).max()))
         total += float(demand.sum())
         indirect += float(demand[hops > 1].sum())
         travelled += float((demand * hops).sum())
         volume = max(volume, float((demand * hops).sum()) / max(float(own.sum()), _FLOOR))
-        relayed += int(not _joined(own))
-    ports = np.maximum(
-        out / np.maximum(known.port_out, _FLOOR), into / np.maximum(known.port_in, _FLOOR)
-    )
+    lanes = np.maximum(known.port_out, _FLOOR), np.maximum(known.port_in, _FLOOR)
+    ports = np.maximum(out / lanes[0], into / lanes[1])
+    full = np.maximum((out + passed) / lanes[0], (into + passed) / lanes[1])
     busy = ports[ports > 0]
     return np.array(
         [
             indirect / max(total, _FLOOR),
             travelled / max(total, _FLOOR) - 1.0 if total else 0.0,
-            _log(ports.max(initial=0.0) / 1e9 / bound),
-            _log(pair / 1e9 / bound),
-            _log(volume / 1e9 / bound),
+            _log(ports.max(initial=0.0) / bound),
+            _log(pair / bound),
+            _log(volume / bound),
             relayed / max(len(problem.jobs), 1),
-            used / n,
+            _log(full.max(initial=0.0) / bound),
             float(busy.std() / busy.mean()) if len(busy) else 0.0,
         ]
     )
 
 
+def _own_ways(
+    own: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
+    """Hops and widths over a job's own links ``own`` (k, k); hops of ``_FAR``: no way.
+
+    Also, where some pairs are two hops apart, (k, k, k) what share of a pair's bytes each GPU
+    passes on, by the widths of the ways.
+    """
+    k = len(own)
+    joined = (own > 0) | np.eye(k, dtype=np.bool_)
+    if joined.all():
+        return 1.0 - np.eye(k), own, None
+    hops, width = _widest_shortest(own)
+    ways = np.minimum(own[:, None, :], own.T[None, :, :]) * (hops == 2)[:, :, None]
+    middle = ways / np.maximum(ways.sum(axis=2, keepdims=True), _FLOOR)
+    return np.where(hops >= k, _FAR, hops), width, middle
+
+
 def _log(ratio: float) -> float:
     return float(np.log(np.clip(ratio, 1e-3, 1e3)))
-
-
-def _joined(own: NDArray[np.float64]) -> bool:
-    """Whether a job's own GPUs reach each other without anyone else's."""
-    reached = np.zeros(len(own), dtype=bool)
-    reached[0] = True
-    while True:
-        more = reached | (own[reached] > 0).any(axis=0)
-        if (more == reached).all():
-            return bool(reached.all())
-        reached = more

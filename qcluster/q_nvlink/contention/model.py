@@ -23,7 +23,7 @@ __all__ = ["KERNELS", "ContentionModel", "default_model", "fit_contention"]
 
 KERNELS = ("rbf", "quantum")
 _WIDTH = {"rbf": 0.1, "quantum": 0.3}  # gamma; radians a standard deviation
-_PENALTY = 10.0
+_PENALTY = 3.0
 _SHIPPED = Path(__file__).parent / "weights"
 
 

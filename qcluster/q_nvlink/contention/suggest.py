@@ -16,9 +16,10 @@ from qcluster.q_nvlink.problem import Placement, PlacementProblem
 
 __all__ = ["Suggestion", "run_classified", "suggest_layout"]
 
-_SCORED = 96
-_ROUTED = 12
-_MOST_SWAPS = 12
+_SCORED = 128
+_ROUTED = 24
+_ROUNDS = 3
+_MOST_SWAPS = 16
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,16 @@ def suggest_layout(
     best, seconds = placement, problem.cost(placement)
     started = seconds
     score = float(model.decision(layout_features(problem, placement)[None])[0])
-    layouts = []
-    for layout in _neighbours(problem, placement, rng):
-        if deadline is not None and deadline.share(0.5).expired:
-            break
-        layouts.append(layout)
-    if layouts:
-        scores = model.decision(np.array([layout_features(problem, x) for x in layouts]))
-        for i in np.argsort(scores, kind="stable")[:_ROUTED].tolist():
+    for _ in range(_ROUNDS):
+        layouts = []
+        for layout in _neighbours(problem, best, rng):
             if deadline is not None and deadline.expired:
                 break
+            layouts.append(layout)
+        if not layouts:
+            break
+        scores = model.decision(np.array([layout_features(problem, x) for x in layouts]))
+        for i in np.argsort(scores, kind="stable")[:_ROUTED].tolist():
             found = problem.cost(layouts[i])
             if found < seconds * (1 - 1e-12):
                 best, seconds = layouts[i], found
