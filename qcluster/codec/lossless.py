@@ -60,7 +60,8 @@ def _encode_floats(bits: Bits, dtype: DType, columns: int, dense: bool) -> bytes
     lowest = top - 62
     layout = Layout(kind=FLOAT, flags=0, mantissa=dtype.mantissa - shift, exponent=dtype.exponent,
                     shift=shift, lowest=lowest, columns=columns)  # fmt: skip
-    magnitude = np.where(exponents < special, np.exp2(np.minimum(exponents.astype(np.float64) - top, 0)), 0.0)
+    above = np.minimum(exponents.astype(np.float64) - top, 0)
+    magnitude = np.where(exponents < special, np.exp2(above), 0.0)
     magnitude *= 1 + (words & ((1 << dtype.mantissa) - 1)) / (1 << dtype.mantissa)
     return best_plane(words >> shift, layout, magnitude, 60.0, dense)
 
