@@ -143,7 +143,7 @@ class CodecPool:
         return blob
 
     def decompress(self, blob: bytes, options: Mapping[str, Any]) -> tuple[bytes, str]:
-        """A blob to a file's bytes and its format; ``options``: max_output_bytes, format, config."""
+        """A blob to a file and its format; ``options``: max_output_bytes, format, config."""
         found: tuple[bytes, str] = self._run("actors.codec_pool:unpack", blob, dict(options))
         self._count(len(blob), len(found[0]))
         return found

@@ -1,6 +1,6 @@
 """Compression against the rate-distortion function and the peers, in real bytes with all headers.
 
-    python benchmarks/compression.py [--quick] [--only gaussian|tensors|max_error|lossless|delta|vqc]
+    python benchmarks/compression.py [--quick] [--only PART]
 
 The peers live in an environment of their own: QCLUSTER_OPPONENTS_COMPRESSION names its interpreter
 (benchmarks/opponents/compression.txt); their results are cached. Times are CPU seconds.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from compression_parts import exact, lossy
+from compression_parts import exact, hostile, lossy
 from harness import save
 
 PARTS = {
@@ -24,6 +24,7 @@ PARTS = {
     "lossless": exact.lossless,
     "delta": exact.delta,
     "vqc": lossy.vqc,
+    "hostile": hostile.hostile,
 }
 
 

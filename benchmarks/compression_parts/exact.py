@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,8 @@ def lossless(*, quick: bool) -> Rows:
                 row[codec] = 8 * peer["bytes"] / x.size
                 row[f"{codec}_s"] = (peer["encode_s"], peer["decode_s"])
         for effort in ("fast", "dense"):
-            blob, encode_s = timed(lambda e=effort: compress(x, config={"effort": e}))
-            back, decode_s = timed(lambda b=blob: decompress(b, max_output_bytes=LIMIT))
+            blob, encode_s = timed(partial(compress, x, config={"effort": effort}))
+            back, decode_s = timed(partial(decompress, blob, max_output_bytes=LIMIT))
             assert np.array_equal(back.view(np.uint16), bits)
             row[effort] = 8 * len(blob) / x.size
             row[f"{effort}_mb_s"] = (bits.nbytes / encode_s / 1e6, bits.nbytes / decode_s / 1e6)
@@ -76,9 +77,9 @@ def _show_lossless(rows: Rows) -> None:
            ["below the best single peer, %", 100 * (1 - ours / min(alone.values()))],
            ["below the best peer of each tensor, %", 100 * (1 - ours / best)],
            ["most bytes above the best peer on a tensor", worse],
-           ["MB/s encode, decode: fast", "%.0f, %.0f" % tuple(speeds["fast"])],
-           ["MB/s encode, decode: dense", "%.0f, %.0f" % tuple(speeds["dense"])],
-           ["MB/s encode, decode: ZipNN", "%.0f, %.0f" % tuple(zip_speed)]])  # fmt: skip
+           ["MB/s encode, decode: fast", "{:.0f}, {:.0f}".format(*speeds["fast"])],
+           ["MB/s encode, decode: dense", "{:.0f}, {:.0f}".format(*speeds["dense"])],
+           ["MB/s encode, decode: ZipNN", "{:.0f}, {:.0f}".format(*zip_speed)]])  # fmt: skip
 
 
 def rl_step(w: np.ndarray, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -137,6 +138,8 @@ def _replay(state: dict[str, np.ndarray]) -> Rows:
             blob = compress(new, parent=old, **more)
             y = decompress(blob, max_output_bytes=LIMIT, parent=old, **more)
             assert np.array_equal(y, new)
-            rows.append({"what": f"AdamW step {name}, {label}", "changed": float(np.mean(old != new)),
-                         "ratio": new.nbytes / len(blob), "bits": 8 * len(blob) / new.size})  # fmt: skip
+            changed = float(np.mean(old != new))
+            rows.append({"what": f"AdamW step {name}, {label}", "changed": changed,
+                         "ratio": new.nbytes / len(blob),
+                         "bits": 8 * len(blob) / new.size})  # fmt: skip
     return rows

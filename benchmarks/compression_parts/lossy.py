@@ -47,7 +47,8 @@ def gaussian(*, quick: bool) -> Rows:
         row: dict[str, Any] = {"bits": bits}
         for states in (8, 64):
             ours = run(x, mode="bits", value=float(bits),
-                       config={"states": states, "transform": "none", "effort": "fast"})  # fmt: skip
+                       config={"states": states, "transform": "none",
+                               "effort": "fast"})  # fmt: skip
             row[f"gap_{states}"] = gap(ours["bits"], x, ours["noise"])
         rows.append(row)
     table(f"white Gaussian, {x.size} elements: bits above the rate-distortion function",
@@ -147,7 +148,8 @@ def max_error(*, quick: bool) -> Rows:
                              "lead": peers[best] - ours["bits"]})  # fmt: skip
     table("largest error: bits an element, the best of SZ3's modes beside",
           ["tensor", "eps / deviation", "ours", "SZ3", "its mode", "lead"],
-          [[r["name"], r["share"], r["ours"], r["sz3"], r["mode"], r["lead"]] for r in rows])  # fmt: skip
+          [[r[k] for k in ("name", "share", "ours", "sz3", "mode", "lead")]
+           for r in rows])  # fmt: skip
     return rows
 
 
@@ -166,8 +168,9 @@ def vqc(*, quick: bool) -> Rows:
         sizes = {kind: len(compress(some, mode="rel_l2", value=0.1, config=config)) for kind, config
                  in (("none", {"transform": "none"}), ("klt", {"transform": "klt"}),
                      ("vqc", {"vqc": True, "transform": "none"}))}  # fmt: skip
-        rows.append({"name": name, "vqc": ours, "pca": pca, "share": ours / pca, **sizes})
-    table("energy of blocks of 16 in 4 latents (closed-form twin: PCA), bytes of a 16k slice at 20 dB",
+        rows.append({"name": name, "energy": ours, "pca": pca, "share": ours / pca, **sizes})
+    table("energy of blocks of 16 in 4 latents (closed-form twin: PCA), bytes at 20 dB of 16k",
           ["tensor", "vqc", "PCA", "share", "bytes none", "bytes KLT", "bytes vqc offered"],
-          [[r[k] for k in ("name", "vqc", "pca", "share", "none", "klt", "vqc")] for r in rows])  # fmt: skip
+          [[r[k] for k in ("name", "energy", "pca", "share", "none", "klt", "vqc")]
+           for r in rows])  # fmt: skip
     return rows

@@ -29,7 +29,7 @@ def ask(kind: str, codec: str, x: np.ndarray, parameter: float = 0.0) -> dict | 
             np.save(path, x)
             done = subprocess.run(
                 [python, str(SCRIPT), kind, codec, str(path), repr(parameter)],
-                capture_output=True, text=True, timeout=300,
+                capture_output=True, text=True, timeout=300, check=False,
                 env={**os.environ, "PYTHONPATH": ""},
             )  # fmt: skip
         lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]

@@ -1,3 +1,4 @@
+# ruff: noqa: ANN001, ANN002, ANN201, ANN202, ANN204, ARG001, ARG002, RUF012
 """Runs in the peers' environment: one codec on one tensor, sizes and CPU seconds as JSON.
 
 python compression_peers.py KIND CODEC TENSOR.npy PARAMETER

@@ -15,7 +15,7 @@ from qcluster.errors import InputError
 
 __all__ = ["register"]
 
-MODULES = ("routing", "energy", "nvlink", "attention", "hpo")
+MODULES = ("routing", "energy", "compressor", "decompressor", "hpo", "nvlink", "attention")
 
 
 def register(app: typer.Typer) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qcluster.codec.container import DIGEST, Entry, digest, read_chunks
 from qcluster.codec.delta import decode_delta, parent_bits
+from qcluster.codec.denoise import Denoiser
 from qcluster.codec.errors import (
     QctCorruptError,
     QctFormatError,
@@ -74,7 +75,7 @@ def decode_entry(
     return out
 
 
-def _transform(entry: Entry) -> Transform | None:
+def _transform(entry: Entry) -> Transform | Denoiser | None:
     name = entry.ops[0][0]
     known = {"lossless", "delta", "replay", *LATTICES}
     if name not in known or len(entry.ops) > 2:
@@ -83,6 +84,8 @@ def _transform(entry: Entry) -> Transform | None:
         return None
     if name not in LATTICES:
         raise _unknown(entry)
+    if entry.ops[1][0] == "denoise":
+        return Denoiser.read(entry.ops[1][1])
     return read_transform(*entry.ops[1])
 
 

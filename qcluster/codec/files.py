@@ -115,7 +115,7 @@ def _read_torch(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FormatError(f"is refused by torch's weights-only load: {first}", file=path) from None
     if isinstance(loaded, torch.Tensor):
         loaded = {"": loaded}

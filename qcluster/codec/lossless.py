@@ -6,6 +6,7 @@ together and zstd, 4 a plane of floating-point words.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,8 @@ def _encode_floats(bits: Bits, dtype: DType, columns: int, dense: bool) -> bytes
     lowest = top - 62
     layout = Layout(kind=FLOAT, flags=0, mantissa=dtype.mantissa - shift, exponent=dtype.exponent,
                     shift=shift, lowest=lowest, columns=columns)  # fmt: skip
-    magnitude = np.where(exponents < special, np.exp2(exponents.astype(np.float64) - top), 0.0)
+    above = np.minimum(exponents.astype(np.float64) - top, 0)
+    magnitude = np.where(exponents < special, np.exp2(above), 0.0)
     magnitude *= 1 + (words & ((1 << dtype.mantissa) - 1)) / (1 << dtype.mantissa)
     return best_plane(words >> shift, layout, magnitude, 60.0, dense)
 
@@ -74,8 +76,8 @@ def best_plane(
     first = (words.size // columns - rows) // 2 * columns
     some = slice(first, first + rows * columns)
 
-    def encoded(flags: int, part: slice) -> bytes:
-        chosen = Layout(**{**vars(layout), "flags": flags | (DENSE if dense else 0)})
+    def encoded(flags: int, part: slice, mixed: int = DENSE if dense else 0) -> bytes:
+        chosen = replace(layout, flags=flags | mixed)
         return encode_plane(words[part], chosen, magnitude[part], offset)
 
     options = [0, ROWS, COLUMNS, ROWS | COLUMNS] if words.size // columns > 1 else [0]
@@ -87,7 +89,12 @@ def best_plane(
             share = 1 - some_share(rows, words.size // columns)
             sizes[flags] -= int(share * len(encoded(COLUMNS, slice(first, first + columns))) * 0.02)
     best = min(sizes, key=lambda flags: sizes[flags])
-    return encoded(best, slice(0, words.size))
+    whole = slice(0, words.size)
+    found = encoded(best, whole)
+    if dense and words.size <= 4 * SAMPLE:
+        # Where there is little to learn from, fewer contexts may be shorter.
+        found = min(found, encoded(best, whole, 0), key=len)
+    return found
 
 
 def some_share(part: int, whole: int) -> float:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.codec.denoise import Denoiser
 from qcluster.codec.dtypes import DType
 from qcluster.codec.floats import to_values
 from qcluster.codec.transforms import ONE, Transform, fixed_basis
 from qcluster.q_compressor.autoencoder import fit_autoencoder, kept_energy
 from qcluster.q_compressor.config import CompressorConfig
+from qcluster.q_compressor.denoiser import fit_denoiser
 from qcluster.q_compressor.dropout import measure_channels
 from qcluster.q_compressor.lattices import Coded
 from qcluster.q_compressor.trellis import Target, encode_trellis
@@ -35,7 +37,7 @@ def encode_lossy(
     target = Target(mode, value, overhead)
 
     def tried(
-        transform: Transform | None = None, basis: F64 | None = None, source: Bits = bits
+        transform: Transform | Denoiser | None = None, basis: F64 | None = None, source: Bits = bits
     ) -> Coded | None:
         return encode_trellis(
             source, dtype, columns, chunk, target, states=config.states,
@@ -56,14 +58,17 @@ def encode_lossy(
         pruned, report["dropout"] = _pruned(bits, dtype, columns, mode, value, config)
         if pruned is not None:
             found["dropout"] = tried(source=pruned)
+    plain = found.get("none")
+    if config.denoiser and plain is not None and bits.size >= 64:
+        found["denoiser"] = tried(_denoiser(bits, plain, dtype, config))
     usable = {name: coded for name, coded in found.items() if coded is not None}
     if not usable:
         return None
-    if report:
+    if report or config.denoiser:
         # What every path took, so that a toggle that lost is seen to have lost.
         report["bytes"] = {name: _cost(coded) for name, coded in usable.items()}
     best = min(usable, key=lambda name: _cost(usable[name]))
-    return usable[best], report | ({"taken": best} if report else {})
+    return usable[best], report | ({"taken": best} if "bytes" in report else {})
 
 
 def _cost(coded: Coded) -> int:
@@ -98,6 +103,13 @@ def _autoencoder(
         "principal components": round(best, 6),
         "retained": "".join("1" if k else "0" for k in kept),
     }
+
+
+def _denoiser(bits: Bits, plain: Coded, dtype: DType, config: CompressorConfig) -> Denoiser:
+    """Fitted on what the plain path made of the first values."""
+    step = float(plain.ops[0][1]["step"])
+    x, y = (_values(b[: 4 * 4096], dtype) / step for b in (bits, plain.decoded))
+    return fit_denoiser(y, x, seed=config.seed)
 
 
 def _pruned(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.codec._trellis_kernels import LEVELS, search
+from qcluster.codec.denoise import Denoiser
 from qcluster.codec.dtypes import DType
 from qcluster.codec.floats import to_float_bits, to_values
 from qcluster.codec.lossless import best_plane
@@ -64,7 +65,7 @@ class _Source:
 
 def encode_trellis(
     bits: Bits, dtype: DType, columns: int, chunk: int, target: Target, *, states: int,
-    dense: bool, transform: Transform | None = None, basis: F64 | None = None,
+    dense: bool, transform: Transform | Denoiser | None = None, basis: F64 | None = None,
     original: Bits | None = None,
 ) -> Coded | None:  # fmt: skip
     """The coarsest step that meets the target; None when none does.
@@ -108,7 +109,7 @@ def encode_trellis(
 
 def _within_bits(
     source: _Source, step: float, target: Target, states: int, dense: bool,
-    transform: Transform | None, basis: F64 | None,
+    transform: Transform | Denoiser | None, basis: F64 | None,
 ) -> Coded | None:  # fmt: skip
     best: Coded | None = None
     low, high, reached = 0.0, np.inf, 0.0
@@ -130,7 +131,7 @@ def _within_bits(
 
 def _start(
     source: _Source, step: float, target: Target, states: int, dense: bool,
-    transform: Transform | None, basis: F64 | None,
+    transform: Transform | Denoiser | None, basis: F64 | None,
 ) -> float:  # fmt: skip
     """The step that meets the target on a part, where the whole is much longer."""
     rows = SAMPLE // source.columns
@@ -192,7 +193,7 @@ class _Quantised:
 
 
 def _encode(
-    source: _Source, step: float, states: int, dense: bool, transform: Transform | None,
+    source: _Source, step: float, states: int, dense: bool, transform: Transform | Denoiser | None,
     basis: F64 | None,
 ) -> Coded:  # fmt: skip
     quantised = _quantised(source, step, states, transform, basis)
@@ -200,7 +201,11 @@ def _encode(
 
 
 def _quantised(
-    source: _Source, step: float, states: int, transform: Transform | None, basis: F64 | None
+    source: _Source,
+    step: float,
+    states: int,
+    transform: Transform | Denoiser | None,
+    basis: F64 | None,
 ) -> _Quantised:
     forward = None
     if transform is not None:
@@ -219,7 +224,9 @@ def _quantised(
     decoded = np.empty_like(source.bits)
     for number, k in enumerate(words):
         part = slice(number * source.chunk, number * source.chunk + k.size)
-        if transform is None or forward is None:
+        if isinstance(transform, Denoiser):
+            back = transform.inverse(k, lattice)
+        elif transform is None or forward is None:
             back = lattice.values(k)
         else:
             back = transform.inverse(k, lattice, forward)
@@ -231,7 +238,7 @@ def _quantised(
 
 
 def _coded(
-    source: _Source, quantised: _Quantised, dense: bool, transform: Transform | None,
+    source: _Source, quantised: _Quantised, dense: bool, transform: Transform | Denoiser | None,
     basis: F64 | None,
 ) -> Coded:  # fmt: skip
     lattice = quantised.lattice
@@ -245,7 +252,8 @@ def _coded(
         chunks.append(data if basis is None else pack_basis(basis) + data)
     ops: list[tuple[str, dict[str, Any]]] = [("trellis", lattice.parameters())]
     if transform is not None:
-        ops.append(("rotate", transform.parameters()))
+        kind = "denoise" if isinstance(transform, Denoiser) else "rotate"
+        ops.append((kind, transform.parameters()))
     return Coded(tuple(ops), chunks, quantised.decoded)
 
 

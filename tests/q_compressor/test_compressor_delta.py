@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import ml_dtypes
@@ -103,7 +104,7 @@ def test_a_chain_of_deltas_ends_where_it_should() -> None:
     for number in range(5):
         step = 1e-5 * np.random.default_rng(number).normal(size=versions[0].shape)
         versions.append((versions[-1].astype(np.float32) + step).astype(BF16))
-    links = [compress(b, parent=a) for a, b in zip(versions, versions[1:], strict=False)]
+    links = [compress(b, parent=a) for a, b in itertools.pairwise(versions)]
     here = versions[0]
     for link, expected in zip(links, versions[1:], strict=True):
         here = decompress(link, max_output_bytes=LIMIT, parent=here)
@@ -175,7 +176,7 @@ def test_states_that_make_no_sense_are_named(change: dict[str, Any]) -> None:
     w = weights()
     with pytest.raises(InputError, match="optimizer_state"):
         compress(w, parent=w, optimizer_state={**state(w.shape), **change})
+    incomplete = state(w.shape)
+    del incomplete["weight_decay"]
     with pytest.raises(InputError, match="weight_decay"):
-        incomplete = state(w.shape)
-        del incomplete["weight_decay"]
         compress(w, parent=w, optimizer_state=incomplete)
