@@ -12,6 +12,7 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "AttentionWorker": "actors.attention_worker",
     "CodecPool": "actors.codec_pool",
     "TelemetryHub": "actors.hub",
     "PlanStore": "actors.store",
@@ -23,6 +24,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AttentionWorker",
     "CodecPool",
     "EnergyPlanner",
     "NVLinkPlanner",

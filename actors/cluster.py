@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.agents import AgentKeeper
+from actors.attention_worker import AttentionWorker
 from actors.codec_pool import CodecPool
 from actors.environment import NAMESPACE, STATE_LABEL
 from actors.gateway import QuantumGateway
@@ -35,6 +36,7 @@ __all__ = ["Agents", "Remote", "connect", "start_cluster", "stop_cluster"]
 HUB, STORE, JOBS, KEEPER = "telemetry-hub", "plan-store", "job-desk", "agent-keeper"
 STUDIES = "study-host"
 GATEWAY, CODEC = "quantum-gateway", "codec-pool"
+ATTENTION = "attention-worker"
 # Long polls hold a thread each: planners, event streams and the health checks of every replica.
 _THREADS = 64
 
@@ -202,6 +204,7 @@ def start_cluster(
     _actor(PlanStore, STORE, **here).remote(str(state_dir), hosts)
     _actor(JobDesk, JOBS, **here).remote(str(state_dir))
     _actor(StudyHost, STUDIES, **here).remote(str(state_dir))
+    _actor(AttentionWorker, ATTENTION).remote()
     _actor(CodecPool, CODEC).remote()
     _actor(QuantumGateway, GATEWAY).remote(tuple(backends))
     for name in hosts:
@@ -229,7 +232,8 @@ def stop_agents() -> None:
 def stop_cluster(planners: Sequence[str] = tuple(HOSTS)) -> None:
     """End the actors. Stored plans stay on disk."""
     stop_agents()
-    for name in [*map(planner_name, planners), HUB, STORE, JOBS, STUDIES, GATEWAY, CODEC]:
+    others = [HUB, STORE, JOBS, STUDIES, ATTENTION, GATEWAY, CODEC]
+    for name in [*map(planner_name, planners), *others]:
         try:
             ray.kill(ray.get_actor(name, namespace=NAMESPACE))
         except (ValueError, RayError):

@@ -29,6 +29,18 @@ __all__ = ["front_environment", "haproxy_binary"]
 
 _SCRIPT = r"""#!/bin/sh
 # Written by qcluster for this run: puts Ray's configuration right, then becomes HAProxy.
+if [ "$1" = --watch ]; then
+  while kill -0 {server} && kill -0 "$2"; do sleep 0.2; done
+  while kill -0 {server} && [ "$(cat {directory}/current.pid)" = "$2" ]; do
+    sed -e '/^ *stats socket /d' -e '/server-state/d' "$3" > "$3.stand-in"
+    {binary} -db -f "$3.stand-in" &
+    echo $! > {directory}/stand-in.pid
+    while kill -0 {server} && kill -0 $!; do sleep 0.2; done
+    kill -0 {server} || kill -9 $!
+  done
+  kill -0 {server} || kill -9 "$2"
+  exit
+fi
 for argument; do
   [ "$argument" = -c ] && only_checked=1
   [ "$before" = -f ] && config=$argument
@@ -39,23 +51,13 @@ sed -i -e 's/^\( *bind \)\**:\([0-9]*\)$/\1127.0.0.1:\2/' -e '/^ *errorfile 50[2
   -e '/^ *log /d' -e '/^ *option httplog$/d' \
   -e '/ lf-string "Path /s/status 404 .*/status 503 hdr Retry-After 1/' "$config"
 [ "$only_checked" ] && exec {binary} "$@"
-current={directory}/current.pid stand_in={directory}/stand-in.pid
-echo $$ > "$current"
+echo $$ > {directory}/current.pid
 # A stand-in finishes what it has and gives up its ports.
-[ -s "$stand_in" ] && kill -USR1 "$(cat "$stand_in")" 2>/dev/null && sleep 0.1
-: > "$stand_in"
-(
-  exec </dev/null >/dev/null 2>&1
-  while kill -0 {server} && kill -0 $$; do sleep 0.2; done
-  while kill -0 {server} && [ "$(cat "$current")" = $$ ]; do
-    sed -e '/^ *stats socket /d' -e '/server-state/d' "$config" > "$config.stand-in"
-    {binary} -db -f "$config.stand-in" &
-    echo $! > "$stand_in"
-    while kill -0 {server} && kill -0 $!; do sleep 0.2; done
-    kill -0 {server} || kill -9 $!
-  done
-  kill -0 {server} || kill -9 $$
-) &
+[ -s {directory}/stand-in.pid ] && kill -USR1 "$(cat {directory}/stand-in.pid)" 2>/dev/null &&
+  sleep 0.1
+: > {directory}/stand-in.pid
+# Ray ends the process group of an actor that has died: the watcher has one of its own.
+$(command -v setsid) "$0" --watch $$ "$config" </dev/null >/dev/null 2>&1 &
 exec {binary} "$@"
 """
 

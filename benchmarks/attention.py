@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import harness
 
-PARTS = ("certificate", "frontier", "variance", "decode")
+PARTS = ("certificate", "frontier", "variance", "decode", "torch_cases", "toggles", "pruner")
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.staticfiles import StaticFiles
 
 from deployments import problems, security
+from deployments.attention import attention_routes
 from deployments.bodies import check_depth, read_object
 from deployments.carry_out import apply_report, restore_report
 from deployments.codec import codec_routes
@@ -56,6 +57,8 @@ class Services:
     """Answers like a JobDesk; without one there is no ``/v1/jobs``."""
     studies: Any = None
     """Answers like a StudyHost; without one there is no ``/v1/hpo/studies``."""
+    attention: Any = None
+    """Answers like an AttentionWorker; without one there is no ``/v1/attention``."""
     codec: Any = None
     """Answers like a CodecPool; without one nothing is compressed."""
     limits: BodyLimits = field(default_factory=BodyLimits)
@@ -97,6 +100,8 @@ def create_api(services: Services) -> FastAPI:
     if services.studies is not None:
         routes = study_routes(services.studies, services.limits.max_depth)
         app.include_router(routes, prefix="/v1/hpo/studies", tags=["hpo"])
+    if services.attention is not None:
+        app.include_router(attention_routes(services.attention), prefix="/v1", tags=["attention"])
     if services.codec is not None:
         app.include_router(codec_routes(services.codec), prefix="/v1", tags=["codec"])
     if UI.is_dir():

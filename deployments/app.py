@@ -21,7 +21,7 @@ __all__ = ["ApiOptions", "EventOptions", "build", "build_events", "deploy", "wit
 
 API, EVENTS = "qcluster-api", "qcluster-events"
 STREAM = "/v1/telemetry/stream"
-REPLACED_S = 20.0
+REPLACED_S = 5.0
 """A replica that takes a dead one's place waits so long for its solver processes."""
 
 
@@ -67,7 +67,16 @@ class Api:
     """Plans on demand, stored plans, telemetry, the page."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        from actors.cluster import CODEC, HUB, JOBS, STORE, STUDIES, Agents, connect
+        from actors.cluster import (
+            ATTENTION,
+            CODEC,
+            HUB,
+            JOBS,
+            STORE,
+            STUDIES,
+            Agents,
+            connect,
+        )
         from deployments.api import Services
         from deployments.limits import BodyLimits
         from deployments.questions import SolverPool
@@ -78,6 +87,7 @@ class Api:
             store=connect(STORE),
             jobs=connect(JOBS),
             studies=connect(STUDIES),
+            attention=connect(ATTENTION, 150.0),
             codec=connect(CODEC, 150.0),
             pool=SolverPool(chosen.solver_processes, chosen.queue_limit),
             limits=BodyLimits(max_bytes=chosen.max_body_bytes, timeout_s=chosen.body_timeout_s),

@@ -23,7 +23,10 @@ _BODY = {"required": True, "content": {
 }}  # fmt: skip
 _RAW: dict[int | str, dict[str, Any]] = {200: {"description": "the bytes", "content": {
     "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}  # fmt: skip
-_ERRORS = problems.responses(408, 413, 422, 503)
+_ERRORS = {
+    **problems.responses(408, 413, 503),
+    **problems.senseless("bytes that are no archive, no file of numbers, or not of that shape"),
+}
 
 
 def codec_routes(pool: Any) -> APIRouter:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Self
 
+import psutil
 from servers import Server
 
 from qcluster.client import Client
@@ -77,16 +79,35 @@ def plan_ids(client: Client) -> set[str]:
     return {p["plan_id"] for name in PLANNERS for p in client.history(name, 1000)}
 
 
+def up(server: Server, role: str) -> int:
+    """How many processes of a part are up; replicas count once they listen."""
+    pids = server.pids(role)
+    if role != ROLES["replica"]:
+        return len(pids)
+    ready = 0
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            open_ports = psutil.Process(pid).net_connections("tcp")
+            # The range that replicas take their ports from; the others of the process are Ray's.
+            ready += any(
+                one.status == psutil.CONN_LISTEN and 20000 <= one.laddr.port < 32200
+                for one in open_ports
+            )
+    return ready
+
+
 def kill_twice(server: Server, role: str) -> tuple[Load, set[str]]:
-    """``kill -9`` a part twice under load; gives the load and the stored plans that were lost."""
+    """``kill -9`` a part under load, and again once it is back.
+
+    Gives the load and the stored plans that were lost.
+    """
     with Client(server.url) as client:
-        stored = plan_ids(client)
+        stored, whole = plan_ids(client), up(server, role)
         with Load(server.url) as load:
             for _ in range(2):
-                server.until(lambda: server.pids(role), 60.0)
                 load.more(100)
                 server.kill(role)
                 load.more(20)
-            server.until(lambda: server.pids(role), 60.0)
+                server.until(lambda: up(server, role) >= whole, 120.0)
             load.more(100)
         return load, stored - plan_ids(client)

@@ -16,7 +16,7 @@ DELTAS = (0.1, 0.01)
 def _measure(name: str, qkv: tuple[torch.Tensor, ...], share: float, seeds: int) -> dict[str, Any]:
     """q, k, v (layers, heads, n, 32); coverage by layer over heads, rows and draws."""
     q, k, v = qkv
-    q = q[:, :, :: max(1, q.shape[2] // 128)]
+    q = q[:, :, :: max(1, q.shape[2] // 64)]
     exact = attention(q, k, v, budget=1.0, scale=inputs.SCALE).out
     length = exact.norm(dim=-1)
     row: dict[str, Any] = {"input": name, "share": share}
@@ -45,15 +45,15 @@ def run(quick: bool, fresh: bool) -> Any:
     del fresh  # nothing here takes long enough to be kept
     sets = {"512 tokens, 2 heads a layer": inputs.shared()}
     if not quick:
-        for n, start in ((512, 200_000), (2048, 60_000), (2048, 400_000)):
+        for n, start in ((512, 200_000), (2048, 60_000)):
             found = inputs.captured(n, start)
             if found is not None:
-                heads = [0, 3, 7, 11]
+                heads = [0, 3, 7, 11] if n == 512 else [0, 7]
                 sets[f"{n} tokens from {start}, heads {heads}"] = tuple(x[:, heads] for x in found)
     rows = [
-        _measure(name, qkv, share, 2 if quick else 5)
+        _measure(name, qkv, share, 2 if quick else 3)
         for name, qkv in sets.items()
-        for share in (0.28, 0.3)
+        for share in (0.28,)
     ]
     columns = list(rows[0])
     harness.table("Bounds on real inputs", columns, [[row[c] for c in columns] for row in rows])

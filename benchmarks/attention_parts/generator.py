@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+
 from attention_parts import inputs
 
 KINDS = ("wide", "local", "sink", "retrieval")

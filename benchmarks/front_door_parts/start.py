@@ -14,7 +14,7 @@ from typing import Any
 
 from front_door_parts.servers_beside import ROOT
 
-QUESTION = {"h": [0.5, -0.5], "J": [[0, 1, 1.0]], "deadline_s": 0.1}
+QUESTION = {"h": [0.5, -0.5], "J": [[0, 1, 1.0]]}
 
 
 def timed(*command: str, repeats: int) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from qcluster.errors import InputError
 
 __all__ = ["register"]
 
-MODULES = ("routing", "energy", "nvlink", "hpo")
+MODULES = ("routing", "energy", "nvlink", "attention", "hpo")
 
 
 def register(app: typer.Typer) -> None:

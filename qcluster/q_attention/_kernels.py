@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Codes = NDArray[np.int8]
 
 _BINS, _SHIFT = 2048, 20
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _dot8(q, codes, row):
+def _dot8(q: Floats, codes: Codes, row: int) -> np.float32:
     total = np.float32(0)
     for c in range(q.shape[0]):
         total += q[c] * np.float32(codes[row, c])
@@ -17,7 +21,7 @@ def _dot8(q, codes, row):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _scores8(q, codes, first, last, out):
+def _scores8(q: Floats, codes: Codes, first: int, last: int, out: Floats) -> None:
     for row in range(first, last):
         total = np.float32(0)
         for c in range(q.shape[0]):
@@ -26,7 +30,7 @@ def _scores8(q, codes, first, last, out):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _add8(weight, codes, first, last, total):
+def _add8(weight: Floats, codes: Codes, first: int, last: int, total: Floats) -> None:
     for row in range(first, last):
         w = weight[row]
         for c in range(total.shape[0]):
@@ -34,7 +38,7 @@ def _add8(weight, codes, first, last, total):
 
 
 @njit(cache=True, nogil=True)
-def _cut(gain, places, allowed):
+def _cut(gain: Floats, places: NDArray[np.int32], allowed: float) -> int:
     """The bin from which clusters are opened, so that gains below add up to ``allowed`` at most.
 
     A bin is an eighth of an octave: the exponent and three bits of a float32, which order as the
@@ -53,12 +57,32 @@ def _cut(gain, places, allowed):
 
 @njit(cache=True, nogil=True, fastmath=True)
 def decode_head(
-    q, scale, tolerance,
-    mean_k, mean_k_step, mean_k_mid, mean_v, mean_v_step, mean_v_mid, log_size, spread,
-    spread_v, within, along, start,
-    row_k, row_k_step, row_k_mid, row_v, row_v_step, row_v_mid,
-    tail_k, tail_v, tail, out,
-):  # fmt: skip
+    q: Floats,
+    scale: np.float32,
+    tolerance: np.float32,
+    mean_k: Codes,
+    mean_k_step: Floats,
+    mean_k_mid: Floats,
+    mean_v: Codes,
+    mean_v_step: Floats,
+    mean_v_mid: Floats,
+    log_size: Floats,
+    spread: Floats,
+    spread_v: Floats,
+    within: Floats,
+    along: Floats,
+    start: NDArray[np.int64],
+    row_k: Codes,
+    row_k_step: Floats,
+    row_k_mid: Floats,
+    row_v: Codes,
+    row_v_step: Floats,
+    row_v_mid: Floats,
+    tail_k: Floats,
+    tail_v: Floats,
+    tail: int,
+    out: Floats,
+) -> int:
     """Writes one head's output (dv,) into ``out``; returns the rows that were read in 8 bits.
 
     ``mean_*`` are clusters' means (m, d) in int8 with step and middle of every channel; ``within``

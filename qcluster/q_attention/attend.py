@@ -75,13 +75,15 @@ def attend_with_report(
     if chosen.contrastive:
         q, k = _trained(q, k, chosen, report)
     out, bound = _all_heads(q, k, v, chosen, report)
-    out = _joined(out, q, k, held, chosen, report)
-    if numpy:
-        out = out.detach().numpy().astype(np.asarray(embeddings).dtype, copy=False)
-        bound = None if bound is None else bound.detach().numpy()
-    else:
-        out = out.to(embeddings.dtype)
-    return Attended(out=out, bound=bound, report=report)
+    out = _joined(out, held, chosen, report)
+    if not numpy:
+        return Attended(out=out.to(embeddings.dtype), bound=bound, report=report)
+    kind = np.asarray(embeddings).dtype
+    return Attended(
+        out=out.detach().numpy().astype(kind, copy=False),
+        bound=None if bound is None else bound.detach().numpy(),
+        report=report,
+    )
 
 
 def _embeddings(embeddings: Any) -> tuple[torch.Tensor, bool]:
@@ -143,7 +145,11 @@ def _trained(
 
 
 def _all_heads(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: AttentionConfig, report: dict[str, Any]
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    config: AttentionConfig,
+    report: dict[str, Any],
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     mask = None
     if config.qaoa:
@@ -207,8 +213,6 @@ def _measured(
 
 def _joined(
     out: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
     held: Mapping[str, torch.Tensor],
     config: AttentionConfig,
     report: dict[str, Any],
@@ -218,7 +222,7 @@ def _joined(
     wide = out.transpose(-2, -3)
     dim = wide.shape[-1] * heads
     if config.pruner:
-        kept = _pruned(wide, q, k, held, config)
+        kept = _pruned(wide, held, config)
         report["pruner"] = {"kept": kept.kept[0].tolist()}
         held = {
             **held,
@@ -230,8 +234,6 @@ def _joined(
 
 def _pruned(
     wide: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
     held: Mapping[str, torch.Tensor],
     config: AttentionConfig,
 ) -> Any:

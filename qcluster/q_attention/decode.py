@@ -116,9 +116,7 @@ class DecodeCache:
         """Add keys and values (batch, heads, new, dim) at the end."""
         _check(k, v)
         if k.shape[:2] != self._k.shape[:2] or k.shape[3] != self._k.shape[3]:
-            raise InputError(
-                f"{tuple(k.shape)} does not go on {tuple(self._k.shape)}", field="k"
-            )
+            raise InputError(f"{tuple(k.shape)} does not go on {tuple(self._k.shape)}", field="k")
         end = self._n + k.shape[2]
         if end > self._k.shape[2]:
             # Room for half as much again, so that adding one key does not copy all.
@@ -134,9 +132,10 @@ class DecodeCache:
         if not self._two_level_pays():
             self.rows_read = None
             k, v = self._k[:, :, : self._n], self._v[:, :, : self._n]
-            return functional.scaled_dot_product_attention(
+            out: torch.Tensor = functional.scaled_dot_product_attention(
                 q, k, v, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
             )
+            return out
         return self._two_levels(q, scale)
 
     def _two_level_pays(self) -> bool:
@@ -209,7 +208,8 @@ def _metric(queries: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     # Directions that these queries never take may matter to the next one.
     level = square.diagonal(dim1=1, dim2=2).mean(-1)[:, None, None]
     values, vectors = torch.linalg.eigh(square + RIDGE * level * torch.eye(d))
-    return vectors * values.clamp(min=0).sqrt().unsqueeze(1)
+    found: torch.Tensor = vectors * values.clamp(min=0).sqrt().unsqueeze(1)
+    return found
 
 
 def _clustered(k: torch.Tensor, v: torch.Tensor, metric: torch.Tensor | None) -> _Head:
@@ -231,9 +231,7 @@ def _clustered(k: torch.Tensor, v: torch.Tensor, metric: torch.Tensor | None) ->
     rest_k, rest_v = (
         x - np.repeat(mean, size, 0) for x, mean in ((keys, mean_k), (values, mean_v))
     )
-    spread_k, spread_v = (
-        np.add.reduceat((x**2).sum(1), first) / size for x in (rest_k, rest_v)
-    )
+    spread_k, spread_v = (np.add.reduceat((x**2).sum(1), first) / size for x in (rest_k, rest_v))
     usual = max(float(spread_k @ size) / len(keys), 1e-30)
     return _Head(
         low_k,

@@ -29,9 +29,7 @@ class QPEPositionEncoder:
     one keeps positions the same when sequences grow. Raises InputError naming the argument.
     """
 
-    def __init__(
-        self, qubits: int = 6, *, length: int | None = None, mode: str = "phases"
-    ) -> None:
+    def __init__(self, qubits: int = 6, *, length: int | None = None, mode: str = "phases") -> None:
         if isinstance(qubits, bool) or not 1 <= qubits <= 16:
             raise InputError(f"wants 1 to 16, got {qubits}", field="qubits")
         if mode not in ("phases", "outcomes"):

@@ -25,7 +25,7 @@ __all__ = ["Pruned", "QSVDHeadPruner", "leading_values"]
 
 Floats = NDArray[np.float64]
 
-RIDGE = 1e-4
+RIDGE = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,9 @@ def leading_values(w_q: Any, w_k: Any) -> Floats:
     q, k = np.asarray(w_q, np.float64), np.asarray(w_k, np.float64)
     if q.ndim != 3 or q.shape != k.shape:
         raise InputError(f"wants two of (heads, model, dim), got {q.shape}, {k.shape}", field="w_q")
-    return np.array([np.linalg.svd(a @ b.T, compute_uv=False)[0] for a, b in zip(q, k, strict=True)])
+    return np.array(
+        [np.linalg.svd(a @ b.T, compute_uv=False)[0] for a, b in zip(q, k, strict=True)]
+    )
 
 
 class _Layer:
@@ -117,8 +119,6 @@ class _Layer:
         self.mean = flat.mean(0)
         self.cov = np.cov(flat.T).reshape(self.heads * self.dim, -1)
         self.kept = np.ones(self.heads, bool)
-        # Layers are compared by what they add, in units of their own output.
-        self.unit = np.sqrt(max(np.trace(self.w @ self.cov @ self.w.T), 1e-30))
 
     def columns(self, heads: NDArray[np.bool_]) -> NDArray[np.int64]:
         return np.flatnonzero(np.repeat(heads, self.dim))
@@ -133,7 +133,7 @@ class _Layer:
             own = np.concatenate([self.columns(self.kept & ~without), gone])
             left = self._left(own, self.columns(without))
             out = self.w[:, own] @ left @ self.w[:, own].T
-            found[head] = np.sqrt(max(np.linalg.eigvalsh(out)[-1], 0)) / self.unit
+            found[head] = np.sqrt(max(np.linalg.eigvalsh(out)[-1], 0))
         return found
 
     def drop(self, head: int) -> None:
@@ -158,5 +158,6 @@ class _Layer:
     def _left(self, own: NDArray[np.int64], others: NDArray[np.int64]) -> Floats:
         """Covariance of ``own`` contexts that the others do not explain."""
         return np.asarray(
-            self.cov[np.ix_(own, own)] - self._explained(own, others) @ self.cov[np.ix_(others, own)]
+            self.cov[np.ix_(own, own)]
+            - self._explained(own, others) @ self.cov[np.ix_(others, own)]
         )

@@ -11,33 +11,40 @@ __all__ = ["recommend"]
 
 _COLUMNS = ("Situation", "Recommended Toggles", "Purpose")
 
+_MEASURED = {
+    "memory": "4 of 16 pages read a quarter of the keys after all page means; a budget of .28 of "
+    "the bytes has a far smaller error (benchmarks/attention.py --only toggles)",
+    "quantum": "no throughput is gained: choosing pages by greedy exchange takes microseconds, by "
+    "QAOA a tenth of a second; QPE takes no memory off (benchmarks/attention.py --only toggles)",
+    "cpu": "recall of a query's own key rises on its training pairs; what the pruner keeps is in "
+    "benchmarks/attention.py --only pruner",
+    "long": "positions are sinusoids of halving wavelengths; attention is exact and costs n^2 "
+    "unless a budget is given as well",
+}
+
 _ROWS: tuple[tuple[tuple[str, str, str], dict[str, Any], str], ...] = (
     (
         ("Limited GPU memory", "QAOA sparse + Q-SVD pruner", "Cuts attention complexity"),
         {"qaoa": True, "pruner": True},
-        "4 of 16 pages read a quarter of the keys after all page means; a budget of .28 of the "
-        "bytes has a far smaller error (benchmarks/attention.py --only toggles)",
+        _MEASURED["memory"],
     ),
     (
         ("Quantum accelerator available", "QAOA sparse + QPE",
          "High throughput with position encoding"),
         {"qaoa": True, "qpe": True},
-        "no throughput is gained: choosing pages by sorting takes microseconds, by QAOA "
-        "milliseconds; QPE takes no memory off (benchmarks/attention.py --only toggles)",
+        _MEASURED["quantum"],
     ),
     (
         ("CPU-only", "Contrastive trainer + Q-SVD",
          "Improves quality without quantum hardware"),
         {"contrastive": True, "pruner": True},
-        "recall of a query's own key rises on its training pairs; the pruner keeps cosine .95 at a "
-        "quarter of the heads (benchmarks/attention.py --only toggles,pruner)",
+        _MEASURED["cpu"],
     ),
     (
         ("Training with massive sequences", "QPE + Classical trainer",
          "Handles long contexts efficiently"),
         {"qpe": True, "contrastive": True},
-        "positions are sinusoids of halving wavelengths; attention is exact and costs n^2 unless a "
-        "budget is given as well",
+        _MEASURED["long"],
     ),
 )  # fmt: skip
 

@@ -62,7 +62,7 @@ class QuantumMultiheadAttention(nn.MultiheadAttention):
             embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim,
             batch_first, device, dtype,
         )  # fmt: skip
-        self.quantum_config = QuantumConfig.read(quantum_config)
+        self.quantum_config = quantum_config
         self.last_report: dict[str, Any] = {}
         self._calls = 0
         self.register_forward_hook(_stay_visible)
@@ -72,10 +72,21 @@ class QuantumMultiheadAttention(nn.MultiheadAttention):
         self._calls = calls
 
     @property
+    def quantum_config(self) -> QuantumConfig:
+        """How evaluation attends; may be set anew."""
+        return self._config
+
+    @quantum_config.setter
+    def quantum_config(self, config: QuantumConfig | Mapping[str, Any] | None) -> None:
+        self._config = QuantumConfig.read(config)
+        # Plain attributes, which torch.compile can follow.
+        self._classical = self._config.backend == "classical"
+        self._sample_in_training = self._config.sample_in_training
+
+    @property
     def exact_now(self) -> bool:
         """Whether a forward now is exact: a classical backend, or training without sampling."""
-        config = self.quantum_config
-        return config.backend == "classical" or (self.training and not config.sample_in_training)
+        return self._classical or (self.training and not self._sample_in_training)
 
     def forward(
         self,
@@ -100,6 +111,14 @@ class QuantumMultiheadAttention(nn.MultiheadAttention):
                 query, key, value, key_padding_mask, need_weights, attn_mask,
                 average_attn_weights, is_causal,
             )  # fmt: skip
+        by_head = attn_mask is not None and attn_mask.dim() == 3
+        if self.exact_now and not torch.is_grad_enabled() and not by_head:
+            # Torch's fused path, with the rows that it leaves as NaN filled in afterwards.
+            out, weights = super().forward(
+                query, key, value, key_padding_mask, need_weights, attn_mask,
+                average_attn_weights, is_causal,
+            )  # fmt: skip
+            return self._without_dead_rows(out, weights, key_padding_mask, attn_mask)
         self._check(query, key, value, key_padding_mask, attn_mask)
         batched = query.dim() == 3
         if not batched:
@@ -116,6 +135,33 @@ class QuantumMultiheadAttention(nn.MultiheadAttention):
         if not batched:
             return out.squeeze(1), None if weights is None else weights.squeeze(0)
         return (out.transpose(0, 1) if self.batch_first else out), weights
+
+    def _without_dead_rows(
+        self, out: Tensor, weights: Tensor | None, padding: Tensor | None, attention: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same with rows that see nothing as the bias alone, their weights as zeros."""
+        if self.bias_k is not None or self.add_zero_attn:
+            return out, weights
+        forbidden = None if attention is None else _additive(attention, out.dtype).isinf()
+        if padding is not None:
+            rows = _additive(padding, out.dtype).isinf().unsqueeze(-2)
+            forbidden = rows if forbidden is None else forbidden | rows
+        assert forbidden is not None
+        dead = forbidden.all(-1)  # (L,), (batch, L) or (batch, 1)
+        if dead.dim() == 2 and not self.batch_first:
+            dead = dead.T
+        filled = self.out_proj.bias
+        empty = out.new_zeros(()) if filled is None else filled.to(out.dtype)
+        if dead.dim() == 1 and out.dim() == 3:
+            dead = dead[None, :] if self.batch_first else dead[:, None]
+        if out.numel():
+            out = torch.where(dead.unsqueeze(-1), empty, out)
+        if weights is not None and weights.numel():
+            # (batch, L, S) or (batch, heads, L, S), or without a batch; the mask of rows alone.
+            gone = forbidden.all(-1, keepdim=True)
+            gone = gone.unsqueeze(1) if weights.dim() == 4 and gone.dim() == 3 else gone
+            weights = torch.where(gone, weights.new_zeros(()), weights)
+        return out, weights
 
     def _attend(
         self,

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from qcluster.q_attention.exact import safe_softmax, scores_of
 from qcluster.q_attention.functional import attention_on
+from qcluster.q_attention.measured import measured_rows
 from qcluster.q_attention.module_config import QuantumConfig
 from qcluster.q_attention.problem import AttentionProblem
-from qcluster.q_attention.measured import measured_rows
 from qcluster.qtransformers.noisy import QuantumAttentionSimulator
 
 __all__ = ["attend_heads"]

@@ -67,6 +67,8 @@ def test_every_openapi_example_works_when_pasted(server: Server) -> None:
     for path, operations in document["paths"].items():
         content = operations.get("post", {}).get("requestBody", {}).get("content", {})
         for kind, form in content.items():
+            if kind != "application/json":
+                continue  # bytes have no example that could be pasted
             answer = server.http.post(path, json=form["example"], headers={"Content-Type": kind})
             assert answer.status_code in (200, 202), f"{path}: {answer.text}"
             tried += 1

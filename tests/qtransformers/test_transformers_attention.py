@@ -198,3 +198,89 @@ def test_second_derivatives_in_exact_mode() -> None:
     x = torch.randn(3, 1, 4, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True, True, True], [False, True, True], [False, False, True]])
     assert torch.autograd.gradgradcheck(lambda y: module(y, y, y, attn_mask=mask)[0], (x,))
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("which", ["padding", "attention", "both"])
+def test_masked_rows_without_gradients(batch_first, need_weights, averaged, which) -> None:
+    """Torch's fused path leaves NaN in rows that see nothing; ours fills them, and only them."""
+    theirs, ours = pair(batch_first=batch_first)
+    theirs.eval()
+    ours.eval()
+    x = torch.randn(3, 5, 16) if batch_first else torch.randn(5, 3, 16)
+    padding = torch.zeros(3, 5, dtype=torch.bool)
+    padding[1] = True
+    attention = torch.zeros(5, 5, dtype=torch.bool)
+    attention[2] = True
+    masks = {"key_padding_mask": padding, "attn_mask": attention}
+    wanted = {"padding": "key_padding_mask", "attention": "attn_mask"}.get(which)
+    options = {name: mask for name, mask in masks.items() if wanted in (None, name)}
+    options |= {"need_weights": need_weights, "average_attn_weights": averaged}
+    expected = pair(batch_first=batch_first)[1]
+    expected.load_state_dict(ours.state_dict())
+    with torch.no_grad():
+        out, weights = ours(x, x, x, **options)
+        reference, _ = theirs(x, x, x, **options)
+    slow, slow_weights = expected.eval()(x, x, x, **options)
+    torch.testing.assert_close(out, slow.detach(), atol=1e-6, rtol=1e-5)
+    seen = torch.isfinite(reference)
+    torch.testing.assert_close(out[seen], reference[seen], atol=1e-6, rtol=1e-5)
+    if need_weights:
+        torch.testing.assert_close(weights, slow_weights.detach(), atol=1e-6, rtol=1e-5)
+
+
+def test_the_fused_operator_is_called_with_both_masks(monkeypatch) -> None:
+    called = []
+    real = torch._native_multi_head_attention
+    monkeypatch.setattr(
+        torch, "_native_multi_head_attention", lambda *a, **k: (called.append(1), real(*a, **k))[1]
+    )
+    _, ours = pair(batch_first=True)
+    x = torch.randn(3, 5, 16)
+    with torch.no_grad():
+        ours.eval()(x, x, x, attn_mask=torch.ones(5, 5, dtype=torch.bool).triu(1),
+                    key_padding_mask=torch.zeros(3, 5, dtype=torch.bool))  # fmt: skip
+    assert called
+
+
+def test_masks_in_a_compiled_graph() -> None:
+    _, ours = pair(batch_first=True)
+    x = torch.randn(2, 5, 16)
+    padding = torch.tensor([[False] * 5, [False, True, True, True, True]])
+    compiled = torch.compile(ours.eval(), fullgraph=True, backend="eager")
+    out = compiled(x, x, x, key_padding_mask=padding, need_weights=False)[0]
+    expected = ours(x, x, x, key_padding_mask=padding, need_weights=False)[0]
+    torch.testing.assert_close(out, expected)
+
+
+def test_nested_inputs_go_to_torch() -> None:
+    """Whatever torch makes of them, by its release."""
+    theirs, ours = pair(batch_first=True)
+    nested = torch.nested.nested_tensor(
+        [torch.randn(4, 16), torch.randn(6, 16)], layout=torch.jagged
+    )
+
+    def outcome(module):
+        try:
+            return module.eval()(nested, nested, nested, need_weights=False)[0].is_nested
+        except AssertionError as error:
+            return str(error)
+
+    assert outcome(ours) == outcome(theirs)
+
+
+@pytest.mark.parametrize(
+    ("query", "key", "options", "message"),
+    [
+        ((4, 4, 16), (4, 16), {}, "to be 3-D but found 2-D"),
+        ((4, 16), (4, 4, 16), {}, "to be 2-D but found 3-D"),
+        ((4, 4, 16), (4, 4, 16), {"key_padding_mask": torch.zeros(4).bool()}, "2-D but found 1-D"),
+        ((4, 4, 16), (4, 4, 16), {"attn_mask": torch.zeros(4).bool()}, "3-D but found 1-D"),
+    ],
+)
+def test_messages_are_torchs(query, key, options, message) -> None:
+    _, ours = pair()
+    with pytest.raises(AssertionError, match=message):
+        ours(torch.randn(query), torch.randn(key), torch.randn(4, 4, 16)[: query[0]], **options)

@@ -9,12 +9,12 @@ import torch
 from qcluster.deadline import Deadline
 from qcluster.errors import InputError
 from qcluster.q_attention import attention
+from qcluster.q_attention.measured import measured_rows, state_preparation
 from qcluster.qtransformers import (
     MatrixProductStateSimulator,
     QuantumAttentionSimulator,
     QuantumMultiheadAttention,
 )
-from qcluster.q_attention.measured import measured_rows, state_preparation
 from qcluster.qtransformers.noisy import richardson
 from qcluster.quantum.backends.circuit import final_state
 from qcluster.quantum.noise import apply_channel, channel, thermal

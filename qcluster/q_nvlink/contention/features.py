@@ -66,7 +66,8 @@ def _over_switches(
     for c in range(count):
         members = switches[label == c]
         up, down = cap[np.ix_(gpus, members)].sum(axis=1), cap[np.ix_(members, gpus)].sum(axis=0)
-        found += np.minimum(up[:, None], down[None, :])
+        reach = np.ix_(np.flatnonzero(up > 0), np.flatnonzero(down > 0))
+        found[reach] += np.minimum(up[reach[0]], down[reach[1]])
     return found
 
 
