@@ -24,6 +24,7 @@ from ray.tune.search import Searcher
 
 from qcluster.errors import FormatError, InputError, SolverFailed
 from qcluster.q_hpo.define_by_run import DefinedByRun
+from qcluster.q_hpo.param_space import domains_of, only_known
 from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.space import Space
 from qcluster.q_hpo.stored import SEARCHER_VERSION, stored_trials
@@ -130,7 +131,7 @@ class StudySearch(Searcher):
             self._metric = metric
         if mode:
             self._mode = mode
-        domains = _domains_of(config or {})
+        domains = domains_of(config or {})
         if self._space is not None:
             return not domains
         self._space = domains
@@ -173,7 +174,7 @@ class StudySearch(Searcher):
         if not isinstance(config, Mapping):
             log.warning("trial %s is not known to the searcher and brings no config", trial_id)
             return
-        self._take(study, _only(config, study.space), value, status, step)
+        self._take(study, only_known(config, study.space), value, status, step)
 
     def _outcome(
         self, trial_id: str, result: dict[str, Any] | None, error: bool
@@ -238,14 +239,14 @@ class StudySearch(Searcher):
         fits = []
         for i, point in enumerate(self._points):
             try:
-                study.space.point(_only(point, study.space))
+                study.space.point(only_known(point, study.space))
             except InputError as error:
                 log.warning("points_to_evaluate[%d] is skipped: %s", i, error)
                 continue
             if self._rewards is None:
-                fits.append(_only(point, study.space))
+                fits.append(only_known(point, study.space))
             else:
-                self._take(study, _only(point, study.space), self._rewards[i], "ok", None)
+                self._take(study, only_known(point, study.space), self._rewards[i], "ok", None)
         study.enqueue(fits)
         if self._warm_start is not None:
             for trial in stored_trials(Path(self._warm_start)):
@@ -394,26 +395,3 @@ def local_ray(workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _domains_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of ``param_space`` that is searched: Ray's domains, nested as they were."""
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            if "grid_search" in value:
-                raise InputError("is a grid_search, which a searcher cannot search", field=name)
-            inner = _domains_of(value)
-            if inner:
-                found[name] = inner
-        elif type(value).__module__.startswith("ray.tune"):
-            found[name] = value
-    return found
-
-
-def _only(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
-    """``config`` without what the space does not know (constants of the trainable)."""
-    from qcluster.q_hpo.space import flatten, unflatten
-
-    names = set(space.names)
-    return unflatten({k: v for k, v in flatten(config, names).items() if k in names})
