@@ -37,7 +37,7 @@ def racks(count, each, *, planes=2, link=50.0, nic=25.0, thin=None, kind="leaf")
             {
                 "source": f"leaf{r}",
                 "target": "spine",
-                "bandwidth": uplink or nic * each,
+                "bandwidth": thin or nic * each,
                 "type": "ib",
             }
             for r in range(count)
