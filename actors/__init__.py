@@ -12,6 +12,7 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "CodecPool": "actors.codec_pool",
     "TelemetryHub": "actors.hub",
     "PlanStore": "actors.store",
     "NodeAgent": "actors.node_agent",
@@ -21,6 +22,7 @@ _HOME = {
 }
 
 __all__ = [
+    "CodecPool",
     "EnergyPlanner",
     "NVLinkPlanner",
     "NodeAgent",

@@ -102,7 +102,8 @@ class AgentKeeper:
         if state != "ready":
             self._without[node] = (time.monotonic() + _PROBE_AGAIN_S, state)
             return
-        taken = name in self._agents.values()
-        self._cluster.start(node, f"{name}-{node[:8]}" if taken else name)
+        if name in self._agents.values():
+            name = f"{name}-{node[:8]}"
+        self._cluster.start(node, name)
         self._agents[node] = name
         self._without.pop(node, None)

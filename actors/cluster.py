@@ -17,19 +17,22 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.agents import AgentKeeper
-from actors.environment import NAMESPACE
+from actors.codec_pool import CodecPool
+from actors.environment import NAMESPACE, STATE_LABEL
+from actors.gateway import QuantumGateway
 from actors.hub import TelemetryHub
 from actors.jobs import JobDesk
 from actors.node_agent import NodeAgent
 from actors.planner_host import PlannerHost
 from actors.planners import HOSTS
 from actors.store import PlanStore
-from qcluster.errors import NotReady, QClusterError
+from qcluster.errors import NotFound, NotReady, QClusterError
 from qcluster.telemetry.sources.nvml import driver_state
 
 __all__ = ["Agents", "Remote", "connect", "start_cluster", "stop_cluster"]
 
 HUB, STORE, JOBS, KEEPER = "telemetry-hub", "plan-store", "job-desk", "agent-keeper"
+GATEWAY, CODEC = "quantum-gateway", "codec-pool"
 # Long polls hold a thread each: planners, event streams and the health checks of every replica.
 _THREADS = 64
 
@@ -62,10 +65,10 @@ class Remote:
                 self._handle = ray.get_actor(self._name, namespace=NAMESPACE)
             reference = getattr(self._handle, method).remote(*args, **kwargs)
             return ray.get(reference, timeout=self._timeout_s)
-        except QClusterError:
-            raise
-        except (RayError, ValueError, TimeoutError) as error:
-            cause = getattr(error, "cause", None)
+        except (QClusterError, RayError, ValueError, TimeoutError) as error:
+            # An error that comes from an actor is Ray's, whatever class it claims to be, and its
+            # text is a traceback; what was raised over there is its cause.
+            cause = getattr(error, "cause", error)
             if isinstance(cause, QClusterError):
                 raise cause from None
             self._handle = None
@@ -119,6 +122,26 @@ class Agents:
             return {}
         return {name: self._one(node_id) for node_id, name in nodes.items()}
 
+    def undo(self, plan_id: str, *, dry_run: bool) -> dict[str, Any]:
+        """Have every node that carried a plan out put back what stood before it.
+
+        Gives by node what its agent did, or ``{error}``; see ``NodeAgent.undo``.
+        """
+        done: dict[str, Any] = {}
+        for node_id, name in connect(KEEPER, 5.0).health()["agents"].items():
+            try:
+                done[name] = connect(agent_name(node_id), 15.0).undo(plan_id, dry_run=dry_run)
+            except NotFound:
+                continue
+            except QClusterError as error:
+                done[name] = {"error": str(error)}
+        return done
+
+    def resume(self) -> None:
+        """Have agents carry plans out again after an ``undo``. Raises NotReady."""
+        for node_id in connect(KEEPER, 5.0).health()["agents"]:
+            connect(agent_name(node_id), 5.0).resume()
+
     def _one(self, node_id: str) -> dict[str, Any]:
         try:
             found: dict[str, Any] = connect(agent_name(node_id), 5.0).health()
@@ -130,6 +153,16 @@ class Agents:
 def agent_name(node_id: str) -> str:
     """Actor name of a node's agent."""
     return f"node-agent-{node_id}"
+
+
+def _here() -> dict[str, Any]:
+    """Options that let an actor run on this node and on no other."""
+    node_id = ray.get_runtime_context().get_node_id()
+    labels = {node["NodeID"]: node["Labels"] for node in ray.nodes()}
+    label = labels[node_id].get(STATE_LABEL)
+    if label is None:
+        return {"scheduling_strategy": _on(node_id)}
+    return {"label_selector": {STATE_LABEL: label}}
 
 
 def _on(node_id: str) -> NodeAffinitySchedulingStrategy:
@@ -151,18 +184,23 @@ def start_cluster(
     agents: bool = False,
     stand_in: str | None = None,
     apply: bool = False,
+    backends: Sequence[str] = (),
 ) -> None:
-    """Start hub, store and planners; those that are up already stay as they are.
+    """Start hub, store, planners and the gateway to quantum ``backends`` (the built-in simulator
+    alone without); those that are up already stay as they are.
 
-    The store is tied to this node, because the state directory is on its disk. With ``agents``
+    The store is tied to this node, because the state directory is on its disk: by the node's
+    label, which a node that comes back has again, or by its id where it has none. With ``agents``
     every node that has GPUs gets a ``NodeAgent``, which sets power limits only if ``apply``;
     ``stand_in`` is the source that runs until one of them delivers.
     """
-    here = _on(ray.get_runtime_context().get_node_id())
+    here = _here()
     hosts = tuple(planners)
     _actor(TelemetryHub, HUB).remote(tuple(telemetry), stand_in=stand_in)
-    _actor(PlanStore, STORE, scheduling_strategy=here).remote(str(state_dir), hosts)
-    _actor(JobDesk, JOBS, scheduling_strategy=here).remote(str(state_dir))
+    _actor(PlanStore, STORE, **here).remote(str(state_dir), hosts)
+    _actor(JobDesk, JOBS, **here).remote(str(state_dir))
+    _actor(CodecPool, CODEC).remote()
+    _actor(QuantumGateway, GATEWAY).remote(tuple(backends))
     for name in hosts:
         host: type[PlannerHost] = HOSTS[name]
         config = dict((configs or {}).get(name, {}))
@@ -188,7 +226,7 @@ def stop_agents() -> None:
 def stop_cluster(planners: Sequence[str] = tuple(HOSTS)) -> None:
     """End the actors. Stored plans stay on disk."""
     stop_agents()
-    for name in [*map(planner_name, planners), HUB, STORE, JOBS]:
+    for name in [*map(planner_name, planners), HUB, STORE, JOBS, GATEWAY, CODEC]:
         try:
             ray.kill(ray.get_actor(name, namespace=NAMESPACE))
         except (ValueError, RayError):

@@ -11,10 +11,13 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["NAMESPACE", "SETTINGS", "cluster_environment", "own_token"]
+__all__ = ["NAMESPACE", "SETTINGS", "STATE_LABEL", "cluster_environment", "own_token"]
 
 NAMESPACE = "qcluster"
 """Ray namespace of all named actors."""
+
+STATE_LABEL = "qcluster.io/state"
+"""Ray label of the node that has the state directory; it stays when the node's id changes."""
 
 SETTINGS: Mapping[str, str] = {
     # A lost node is noticed after 3 misses at 0.5 s: 1.4 s instead of 15 s.

@@ -7,9 +7,12 @@ is given a small script in HAProxy's place that puts them right and then becomes
 - its statistics and metrics listen on every interface: they are moved to loopback;
 - it says 500 when no replica is up, and 404 until it has heard of any: clients should see 503,
   which means "later";
-- it waits for slow request headers for ever: they get 20 s, like slow bodies.
+- it waits for slow request headers for ever: they get 20 s, like slow bodies;
+- it sends a line for every request to a syslog that is not there.
 
-The script also sees to it that HAProxy ends when the server does, however that ends.
+The script also sees to it that HAProxy ends when the server does, however that ends; and when it
+dies by itself, which Ray notices and repairs within seconds, it lets another one with the same
+configuration stand in at once.
 """
 
 from __future__ import annotations
@@ -27,16 +30,31 @@ __all__ = ["front_environment", "haproxy_binary"]
 _SCRIPT = r"""#!/bin/sh
 # Written by qcluster for this run: puts Ray's configuration right, then becomes HAProxy.
 for argument; do
+  [ "$argument" = -c ] && only_checked=1
   [ "$before" = -f ] && config=$argument
   before=$argument
 done
 sed -i -e 's/^\( *bind \)\**:\([0-9]*\)$/\1127.0.0.1:\2/' -e '/^ *errorfile 50[234] /d' \
   -e 's/^ *option log-health-checks$/    timeout http-request 20s/' \
+  -e '/^ *log /d' -e '/^ *option httplog$/d' \
   -e '/ lf-string "Path /s/status 404 .*/status 503 hdr Retry-After 1/' "$config"
+[ "$only_checked" ] && exec {binary} "$@"
+current={directory}/current.pid stand_in={directory}/stand-in.pid
+echo $$ > "$current"
+# A stand-in finishes what it has and gives up its ports.
+[ -s "$stand_in" ] && kill -USR1 "$(cat "$stand_in")" 2>/dev/null && sleep 0.1
+: > "$stand_in"
 (
   exec </dev/null >/dev/null 2>&1
-  while kill -0 {server} && kill -0 $$; do sleep 1; done
-  kill -9 $$
+  while kill -0 {server} && kill -0 $$; do sleep 0.2; done
+  while kill -0 {server} && [ "$(cat "$current")" = $$ ]; do
+    sed -e '/^ *stats socket /d' -e '/server-state/d' "$config" > "$config.stand-in"
+    {binary} -db -f "$config.stand-in" &
+    echo $! > "$stand_in"
+    while kill -0 {server} && kill -0 $!; do sleep 0.2; done
+    kill -0 {server} || kill -9 $!
+  done
+  kill -0 {server} || kill -9 $$
 ) &
 exec {binary} "$@"
 """
@@ -67,7 +85,11 @@ def front_environment(directory: Path) -> dict[str, str]:
         return {}
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     script = directory / "haproxy"
-    script.write_text(_SCRIPT.format(server=os.getpid(), binary=shlex.quote(binary)))
+    script.write_text(
+        _SCRIPT.format(
+            server=os.getpid(), binary=shlex.quote(binary), directory=shlex.quote(str(directory))
+        )
+    )
     script.chmod(0o700)
     metrics, stats, fallback = _free_ports(3)
     # Replicas share ports with others' on one machine (SO_REUSEPORT), so the kernel would deal one
@@ -77,6 +99,8 @@ def front_environment(directory: Path) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         # Replicas answer on the loop that reads the request, without a thread in between.
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # And stored plans before Serve has a look at it.
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.plan_reads:before_serve",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),

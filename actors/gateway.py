@@ -75,7 +75,6 @@ class QuantumGateway:
             raise InputError(f"got {window_s}, {max_batch} and {concurrency}", field="window_s")
         opened = [LazyBackend(b) if isinstance(b, str) else b for b in backends]
         self._gateway = Gateway(opened, max_pending=max_pending, concurrency=concurrency)
-        self._gateway.ask()
         self._window_s, self._max_batch = window_s, max_batch
         self._turns = threading.BoundedSemaphore(concurrency)
         self._lock = threading.Lock()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from qcluster.errors import InputError
@@ -149,25 +149,30 @@ class TelemetryHub:
             self._tasks[spec] = self._loop.create_task(self._keep_reading(spec))
         self._loop.run_forever()
 
-    async def _keep_reading(self, spec: str) -> None:
-        pause = _FIRST_PAUSE_S
-        while True:
-            try:
-                async for batch in open_source(spec).batches():
-                    if spec != self._retired:
-                        self._states[spec], pause = "live", _FIRST_PAUSE_S
-                    self._take(batch, spec)
-            except InputError as error:
-                # What it reads is wrong, and reading it again will not make it right.
-                self._fail(spec, f"stopped: {error}")
-                return
-            except Exception as error:
-                self._fail(spec, f"retrying: {error}")
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
-            else:
-                self._states[spec] = "ended"
-                return
+    def _keep_reading(self, spec: str) -> Coroutine[Any, Any, None]:
+        # No coroutine function: one of them makes Ray run all of an actor's methods on one event
+        # loop, where somebody who waits for a snapshot holds up everybody who brings one.
+        async def reading() -> None:
+            pause = _FIRST_PAUSE_S
+            while True:
+                try:
+                    async for batch in open_source(spec).batches():
+                        if spec != self._retired:
+                            self._states[spec], pause = "live", _FIRST_PAUSE_S
+                        self._take(batch, spec)
+                except InputError as error:
+                    # What it reads is wrong, and reading it again will not make it right.
+                    self._fail(spec, f"stopped: {error}")
+                    return
+                except Exception as error:
+                    self._fail(spec, f"retrying: {error}")
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE_S)
+                else:
+                    self._states[spec] = "ended"
+                    return
+
+        return reading()
 
     def _fail(self, spec: str, state: str) -> None:
         if self._states[spec] == state:

@@ -29,8 +29,9 @@ ANSWER = "deployments.questions:answer"
 WARM_UP = ("deployments.questions:warm_up", ())
 _WARM_UP_S = 120.0
 _IDLE_S = 1.0
-# Kept for a while under their ids, so that a job sent again does not begin again.
-_GONE = ("cancelled", "forgotten")
+# Kept for a while under their ids, so that a job sent again does not begin again, and one that is
+# cancelled again is no error. Behind the word stands the state in which it was forgotten.
+_FORGOTTEN = "forgotten "
 MAX_STARTS = 3
 """A job whose desk died this often is taken to be the reason."""
 
@@ -119,7 +120,7 @@ class JobDesk:
         """State, progress and, once done, answers. Raises NotFound."""
         with self._lock:
             view = self._view(job_id)
-            if view["state"] in _GONE:
+            if self._gone(job_id):
                 raise NotFound(f"no job '{job_id}'")
             if view["state"] == "done":
                 rows = self._db.execute(
@@ -132,20 +133,20 @@ class JobDesk:
         """All jobs that are remembered, newest first, without answers."""
         with self._lock:
             rows = self._db.execute("SELECT id FROM jobs ORDER BY number DESC").fetchall()
-            views = [self._view(row["id"]) for row in rows]
-        return [view for view in views if view["state"] not in _GONE]
+            return [self._view(row["id"]) for row in rows if not self._gone(row["id"])]
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """End a job, killing its process if it runs, and forget it; its last state.
 
-        A job that was ended before it was done is ``cancelled``. Raises NotFound.
+        A job that was ended before it was done is ``cancelled``. One that was cancelled lately
+        gives the same again. Raises NotFound for one that never was, or is long forgotten.
         """
         with self._lock:
             view = self._view(job_id)
-            if view["state"] in _GONE:
-                raise NotFound(f"no job '{job_id}'")
+            if self._gone(job_id):
+                return view
             if view["state"] not in ("queued", "running"):
-                self._end(job_id, "forgotten")
+                self._end(job_id, _FORGOTTEN + view["state"])
                 return view
             self._end(job_id, "cancelled")
             if self._current == job_id and self._process is not None:
@@ -247,26 +248,31 @@ class JobDesk:
             )
             self._db.execute(
                 "DELETE FROM answers WHERE id NOT IN"
-                " (SELECT id FROM jobs WHERE state NOT IN ('cancelled', 'forgotten'))"
+                " (SELECT id FROM jobs WHERE state != 'cancelled' AND state NOT LIKE 'forgotten%')"
             )
+
+    def _gone(self, job_id: str) -> bool:
+        query = "SELECT state FROM jobs WHERE id = ?"
+        state = str(self._db.execute(query, (job_id,)).fetchone()["state"])
+        return state == "cancelled" or state.startswith(_FORGOTTEN)
 
     def _view(self, job_id: str) -> dict[str, Any]:
         row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         if row is None:
             raise NotFound(f"no job '{job_id}'")
         done = self._db.execute("SELECT count(*) FROM answers WHERE id = ?", (job_id,)).fetchone()
-        ended = row["ended_at"] or time.time()
+        ended, state = row["ended_at"] or time.time(), row["state"].removeprefix(_FORGOTTEN)
         progress = {
-            "done": int(done[0]),
+            "done": int(row["total"] if state == "done" else done[0]),
             "total": int(row["total"]),
             "running_s": ended - row["started_at"] if row["started_at"] else 0.0,
         }
         view = {
             "id": job_id,
-            "state": row["state"],
+            "state": state,
             "progress": progress,
             **{name: row[name] for name in ("created_at", "started_at", "ended_at")},
         }
-        if row["state"] == "failed":
+        if state == "failed":
             view["reason"] = f"the desk died {row['starts']} times while working on it"
         return view

@@ -21,7 +21,7 @@ from typing import Any
 
 from qcluster.errors import InputError, NotReady, Refused
 
-__all__ = ["PowerLimits"]
+__all__ = ["PowerLimits", "write_synced"]
 
 FILE, LOCK = "limits.json", "limits.lock"
 # Drivers round a limit to what the board can do.
@@ -45,6 +45,22 @@ class PowerLimits:
     def held(self) -> bool:
         """Whether there are limits to put back."""
         return self._path.exists()
+
+    def old_mw(self) -> dict[str, int]:
+        """What ``restore`` would put back, in milliwatts by UUID."""
+        return {uuid: int(entry["old_mw"]) for uuid, entry in self._load().items()}
+
+    def in_force(self) -> dict[int, float]:
+        """The limits of the GPUs that we have changed, in watts by GPU index."""
+        kept, found = self._load(), {}
+        with self._open():
+            for index in range(self._nv.nvmlDeviceGetCount()):
+                with contextlib.suppress(self._nv.NVMLError):
+                    handle = self._nv.nvmlDeviceGetHandleByIndex(index)
+                    if _text(self._nv.nvmlDeviceGetUUID(handle)) in kept:
+                        limit_mw = self._nv.nvmlDeviceGetPowerManagementLimit(handle)
+                        found[index] = limit_mw / 1e3
+        return found
 
     def check(self, caps_w: Mapping[int, float]) -> dict[int, tuple[str, int, int]]:
         """What setting ``caps_w`` (watts by GPU index) would change.
@@ -99,6 +115,40 @@ class PowerLimits:
             except NotReady as error:
                 return dict.fromkeys(kept, f"not restored: {error}")
 
+    def revert(self, before_mw: Mapping[str, int], *, dry_run: bool = False) -> dict[str, str]:
+        """Set the limits back to what they were before one of our plans, in milliwatts by UUID.
+
+        Says for every GPU what was done, or with ``dry_run`` what would be. A limit that somebody
+        else has set since stays; so does one that is no longer ours because it is back already.
+        What was in force before the first plan is still remembered, and ``restore`` still does it.
+        """
+        with self._locked(), self._open():
+            kept, handles = self._load(), self._handles()
+            done = {}
+            for uuid, target in before_mw.items():
+                try:
+                    if uuid not in handles:
+                        raise NotReady("the GPU does not answer")
+                    done[uuid] = self._revert(handles[uuid], uuid, target, kept, dry_run)
+                except (self._nv.NVMLError, NotReady) as error:
+                    done[uuid] = f"not restored: {error}"
+        return done
+
+    def _revert(
+        self, handle: Any, uuid: str, target: int, kept: dict[str, dict[str, Any]], dry_run: bool
+    ) -> str:
+        now, entry = self._nv.nvmlDeviceGetPowerManagementLimit(handle), kept.get(uuid)
+        if entry is None or now == target:
+            return "as it was"
+        if _foreign(now, entry):
+            return f"left at {now / 1e3:g} W, which somebody else has set"
+        if dry_run:
+            return f"would be restored from {now / 1e3:g} to {target / 1e3:g} W"
+        entry["ours_mw"] = [*entry["ours_mw"][-1:], target]
+        self._save(kept)
+        self._nv.nvmlDeviceSetPowerManagementLimit(handle, target)
+        return f"restored to {target / 1e3:g} W"
+
     def _restore(self, kept: dict[str, dict[str, Any]]) -> dict[str, str]:
         done: dict[str, str] = {}
         handles = self._handles()
@@ -117,7 +167,7 @@ class PowerLimits:
         now, old = self._nv.nvmlDeviceGetPowerManagementLimit(handle), int(entry["old_mw"])
         if now == old:
             return "as it was"
-        if not any(abs(now - ours) <= _ROUNDING_MW for ours in entry["ours_mw"]):
+        if _foreign(now, entry):
             return f"left at {now / 1e3:g} W, which somebody else has set"
         self._nv.nvmlDeviceSetPowerManagementLimit(handle, old)
         return f"restored to {old / 1e3:g} W"
@@ -190,18 +240,27 @@ class PowerLimits:
         if not kept:
             self._path.unlink(missing_ok=True)
             return
-        # Written beside and moved over, so that a crash leaves the old file or the new one.
-        fresh = self._path.with_suffix(".new")
-        with fresh.open("w") as handle:
-            json.dump(kept, handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        fresh.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_synced(self._path, json.dumps(kept))
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a small file so that a crash leaves the old one or the new one, and it is on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_suffix(".new")
+    with fresh.open("w") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _foreign(now: int, entry: Mapping[str, Any]) -> bool:
+    return not any(abs(now - ours) <= _ROUNDING_MW for ours in entry["ours_mw"])
 
 
 def _text(value: str | bytes) -> str:

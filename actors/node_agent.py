@@ -3,6 +3,8 @@
 It sets power limits only when the server was started with ``--apply``, only from plans that were
 made from measured telemetry, and only within the range of each board. Old limits are put back on
 stop, on expiry of the plan, after a crash, and by a watchdog process when the agent is gone.
+A plan can be undone (``undo``): what stood before it is put back, and nothing newer is carried out
+until ``resume``.
 Without permission to set limits it says what it would do. A sick driver or an absent hub or store
 is a state that ``health`` names.
 """
@@ -17,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from actors.applied import Applied, AppliedPlans
 from actors.limits import PowerLimits
 from actors.store import Seen
 from actors.watchdog import Watchdog
@@ -86,6 +89,7 @@ class NodeAgent:
         self._apply, self._period_s = apply, period_s
         directory = Path(state_dir) / "nodes" / self.node
         self._limits, self._watchdog = PowerLimits(nv, directory), Watchdog(directory)
+        self._applied = AppliedPlans(directory)
         self._turn = threading.Lock()
         self._plan_id: str | None = None
         self._seen: Seen | None = None
@@ -114,12 +118,44 @@ class NodeAgent:
             "caps_w": dict(self._caps),
             "restored": dict(self._restored),
             "watchdog_pid": self._watchdog.pid,
+            "hold": self._applied.hold,
         }
 
     def restore(self) -> dict[str, str]:
         """Put the old limits back now; says what was done for each GPU, by UUID."""
         with self._turn:
             return self._put_back()
+
+    def undo(self, plan_id: str, *, dry_run: bool = False) -> dict[str, Any]:
+        """Put back what stood before a plan was carried out, and carry nothing out until told.
+
+        That is what the plan before it had set, for as long as that one lasts, or else the boards'
+        own limits. Gives ``{node, plan_id, dry_run, previous, done}`` with what was done for each
+        GPU by UUID. Raises NotFound when the plan was not carried out here.
+        """
+        with self._turn:
+            found, now = self._applied.find(plan_id), time.time()
+            lasts = found.previous is not None and now < found.previous_ends
+            dry_run = dry_run or self._mode != "apply"
+            told = {"node": self.node, "plan_id": plan_id, "dry_run": dry_run,
+                    "previous": found.previous if lasts else None}  # fmt: skip
+            if dry_run:
+                # Without a plan to go back to, what is on disk as old is what comes back.
+                before = found.before_mw if lasts else self._limits.old_mw()
+                return {**told, "done": self._limits.revert(before, dry_run=True)}
+            self._applied.set_hold(plan_id)
+            if not lasts:
+                return {**told, "done": self._put_back()}
+            self._watchdog.guard(found.previous_ends)
+            done = self._limits.revert(found.before_mw)
+            self._plan_id, self._expires_at = found.previous, found.previous_ends
+            self._caps = self._limits.in_force()
+            return {**told, "done": done}
+
+    def resume(self) -> None:
+        """Carry plans out again after an ``undo``."""
+        with self._turn:
+            self._applied.set_hold(None)
 
     def stop(self) -> None:
         """End: limits are as they were before when this returns."""
@@ -187,21 +223,34 @@ class NodeAgent:
         plan = view["plan"]
         if plan is None or plan["stale"]:
             return said + str(view["alarm"])
+        if self._applied.hold is not None:
+            return f"{said}held: {self._applied.hold} was undone; apply a plan to go on"
         if plan["plan_id"] == self._plan_id and self._caps:
             return self._carrying
         try:
             caps = node_caps(plan, self.node, now)
             if self._mode == "advice":
                 return said + self._advise(plan, caps)
+            self._remember(plan["plan_id"], caps)
             self._watchdog.guard(plan["expires_at"])
             self._caps = self._limits.apply(caps)
         except Refused as error:
+            self._applied.forget(plan["plan_id"])
             return said + self._refuse(error)
         except QClusterError as error:
+            self._applied.forget(plan["plan_id"])
             self._forget()
             return f"{said}{plan['plan_id']} is not carried out: {error}"
         self._plan_id, self._expires_at = plan["plan_id"], plan["expires_at"]
         return f"{plan['plan_id']} is in force on {len(caps)} GPUs"
+
+    def _remember(self, plan_id: str, caps: Mapping[int, float]) -> None:
+        before = {uuid: now for uuid, now, _ in self._limits.check(caps).values()}
+        previous = self._plan_id if self._caps else None
+        ends = self._expires_at if previous else 0.0
+        self._applied.record(
+            Applied(plan_id=plan_id, before_mw=before, previous=previous, previous_ends=ends)
+        )
 
     def _advise(self, plan: Mapping[str, Any], caps: Mapping[int, float]) -> str:
         changes = self._limits.check(caps)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from actors.environment import NAMESPACE, cluster_environment, own_token
+from actors.environment import NAMESPACE, STATE_LABEL, cluster_environment, own_token
 from actors.front import front_environment
 from qcluster.errors import InputError, NotReady
 
@@ -45,6 +45,7 @@ def running_ray(address: str, state_dir: Path, temp: str) -> Iterator[None]:
         try:
             ray.init(
                 namespace=NAMESPACE,
+                labels={STATE_LABEL: "here"},
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

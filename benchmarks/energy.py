@@ -18,7 +18,17 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import harness
-from energy_parts import budget, forecast, frontier, learned, limits, psplib, qaoa, shaping
+from energy_parts import (
+    budget,
+    closed_loop,
+    forecast,
+    frontier,
+    learned,
+    limits,
+    psplib,
+    qaoa,
+    shaping,
+)
 
 PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "psplib": psplib.run,
@@ -29,6 +39,7 @@ PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "shaping": shaping.run,
     "limits": limits.run,
     "learned": learned.run,
+    "closed-loop": closed_loop.run,
 }
 
 

@@ -21,16 +21,18 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", NUMBA_NUM_THREA
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import harness
-from quantum_parts import accuracy, engine, large, noise, tensor
+from quantum_parts import accuracy, circuits, engine, gateway, large, noise, tensor
 
 PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "gradient": engine.gradient,
     "floor": engine.floor,
     "onehot": engine.one_hot,
     "kernel": engine.kernel,
+    "vqc": circuits.gradient,
     "accuracy": accuracy.run,
     "noise": noise.run,
     "mps": tensor.run,
+    "gateway": gateway.run,
     "gset": large.gset,
     "sparse": large.sparse,
 }

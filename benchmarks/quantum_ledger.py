@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,49 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import harness
 import numpy as np
-
-
-@dataclass(frozen=True)
-class Row:
-    """A quantum path: its name, the module that holds it, an instance, and how to run it.
-
-    ``run(seed)`` returns anything with ``baselines``, ``quantum_gain``, ``reasons``, ``wall_s`` and
-    an objective under the name ``objective``.
-    """
-
-    name: str
-    module: str
-    instance: str
-    run: Callable[[int], Any]
-    objective: str = "objective"
-
-
-def ising(kind: str, n: int, seed: int, groups: int = 0) -> Any:
-    """A random problem: ``dense`` couplings, or ``sparse`` ones, with one-hot groups of four."""
-    from qcluster.quantum import IsingProblem
-
-    generator = np.random.default_rng(seed)
-    members = [[4 * g + k for k in range(4)] for g in range(groups)]
-    if kind == "dense":
-        couplings = np.triu(generator.normal(size=(n, n)), 1) / np.sqrt(n)
-        return IsingProblem(generator.normal(size=n) / 2, couplings, groups=members)
-    edges = generator.integers(0, n, size=(2 * n, 2))
-    return IsingProblem(
-        np.zeros(n), edges=edges, weights=generator.normal(size=2 * n), groups=members
-    )
-
-
-def solver(name: str, kind: str, n: int, groups: int = 0, deadline_s: float = 1.0) -> Row:
-    """A path through ``qcluster.quantum.solve``."""
-
-    def run(seed: int) -> Any:
-        from qcluster.quantum import solve
-
-        problem = ising(kind, n, seed, groups)
-        return solve(problem, solver=name, deadline_s=deadline_s, seed=seed)
-
-    instance = f"{kind} Ising, n = {n}" + (f", {groups} one-hot groups" if groups else "")
-    return Row(name, "qcluster.quantum", instance, run)
+from quantum_parts.core_rows import ROWS
+from quantum_parts.row import Row, seconds, solver
 
 
 def routing(layers: int, hqc: bool) -> Row:
@@ -121,16 +77,6 @@ def colouring(nodes: int) -> Row:
     return Row("colouring qaoa", "qcluster.q_nvlink", f"G({nodes}, 0.3)", run, "num_colors")
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Wall time of the fastest of three calls."""
-    times = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - begun)
-    return min(times)
-
-
 def local_attention(n: int) -> Row:
     """Local attention as a matrix-product operator: seconds of a product with 16 columns."""
 
@@ -168,6 +114,7 @@ PATHS: tuple[Row, ...] = (
     *(levelling(tasks) for tasks in (12, 24)),
     *(colouring(nodes) for nodes in (20, 60)),
     *(local_attention(n) for n in (1024, 65536)),
+    *ROWS,
 )
 
 

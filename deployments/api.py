@@ -18,14 +18,16 @@ from starlette.staticfiles import StaticFiles
 
 from deployments import problems, security
 from deployments.bodies import check_depth, read_object
-from deployments.carry_out import apply_report
+from deployments.carry_out import apply_report, restore_report
+from deployments.codec import codec_routes
 from deployments.jobs import job_routes
 from deployments.limits import BodyLimits, BodyMiddleware
 from deployments.page import UI
 from deployments.plan_cache import PlanCache
+from deployments.plan_reads import CONDITION, HEADERS, UNCHANGED, PlanReads
 from deployments.problems import Overloaded
 from deployments.questions import PATIENCE_S, REQUESTS, WARM_UP_S, SolverPool
-from deployments.replay import PARAMETER, Replay
+from deployments.replay import PARAMETER, USED, Replay
 from deployments.security import BearerGuard, SecurityHeaders
 from deployments.views import metrics_text, power_history, snapshot_view
 from qcluster import __version__
@@ -51,6 +53,8 @@ class Services:
     pool: SolverPool
     jobs: Any = None
     """Answers like a JobDesk; without one there is no ``/v1/jobs``."""
+    codec: Any = None
+    """Answers like a CodecPool; without one nothing is compressed."""
     limits: BodyLimits = field(default_factory=BodyLimits)
     agents: Any = None
     """Has ``health`` of the nodes' agents."""
@@ -76,6 +80,8 @@ def create_api(services: Services) -> FastAPI:
     app.add_middleware(BodyMiddleware, limits=services.limits)
     app.add_middleware(BearerGuard, digest=services.token_sha256)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(PlanReads, cache=plans, digest=services.token_sha256)
+    app.state.plans = plans
     app.include_router(_page_routes(services, plans))
     app.include_router(_plan_routes(services, plans), prefix="/v1/plans", tags=["plans"])
     app.include_router(_telemetry_routes(services), prefix="/v1/telemetry", tags=["telemetry"])
@@ -85,6 +91,8 @@ def create_api(services: Services) -> FastAPI:
     if services.jobs is not None:
         routes = job_routes(services.jobs, services.limits.max_depth)
         app.include_router(routes, prefix="/v1/jobs", tags=["jobs"])
+    if services.codec is not None:
+        app.include_router(codec_routes(services.codec), prefix="/v1", tags=["codec"])
     if UI.is_dir():
         app.mount("/ui", StaticFiles(directory=UI), name="ui")
     security.declare(app, guarded=bool(services.token_sha256))
@@ -126,63 +134,110 @@ def _page_routes(services: Services, plans: PlanCache) -> APIRouter:
 
 
 def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
-    router = APIRouter(responses=problems.responses(404, 422, 503))
+    router = APIRouter(responses=problems.responses(503))
     store = services.store
-
-    def known(planner: str) -> str:
-        if planner not in PLANNERS:
-            raise NotFound(f"no planner '{planner}'; there are: {', '.join(PLANNERS)}")
-        return planner
 
     async def read(text: Callable[..., bytes | None], *arguments: str) -> bytes | None:
         # Once filled the cache answers from memory; only before that is there anything to wait for.
         return text(*arguments) if cache.filled else await run_in_threadpool(text, *arguments)
 
-    @router.get("", response_model=dict[str, Any])
+    conditional: dict[str, Any] = {
+        "response_model": dict[str, Any],
+        "openapi_extra": {"parameters": [CONDITION]},
+    }
+    known = {200: {"headers": HEADERS}, **UNCHANGED}
+    one = {**known, **problems.responses(404)}
+
+    @router.get("", responses=known, **conditional)
     async def plans() -> Response:
         """The latest plan of every planner, null where there is none yet."""
         return Response(await read(cache.all_json), media_type="application/json")
 
-    @router.get("/{planner}/latest", response_model=dict[str, Any])
+    @router.get("/{planner}/latest", responses=one, **conditional)
     async def latest(planner: str) -> Response:
         """The plan that is safe to carry out now, marked when it is stale, and why."""
-        text = await read(cache.latest_json, known(planner))
+        text = await read(cache.latest_json, _known(planner))
         if text is None:
             raise NotReady(f"{planner}: {cache.latest(planner)['alarm']}")
         return Response(text, media_type="application/json")
 
-    @router.get("/{planner}/history")
+    @router.get("/{planner}/history", responses=problems.responses(404, 422))
     def history(planner: str, limit: int = Query(100, ge=1, le=1000)) -> dict[str, Any]:
         """Summaries of the stored plans, newest first."""
-        return {"plans": store.history(known(planner), limit)}
+        return {"plans": store.history(_known(planner), limit)}
 
-    @router.get("/{plan_id}/explain")
+    @router.get("/{plan_id}/explain", responses=problems.responses(404))
     def explained(plan_id: str) -> dict[str, Any]:
         """Why the plan is as it is: solver, bound, gap, baselines, telemetry."""
         return explain(store.get(plan_id))
 
-    @router.get("/{plan_id}/diff", response_model=dict[str, Any])
+    @router.get(
+        "/{plan_id}/diff",
+        response_model=dict[str, Any],
+        responses={**problems.responses(404), **problems.senseless("plans of two planners")},
+    )
     def diff(plan_id: str, against: str | None = Query(None, max_length=100)) -> JSONResponse:
         """What the plan changes against its planner's plan before it, or against another."""
         new = store.get(plan_id)
         return JSONResponse(diff_plans(store.get(against or store.before(plan_id)), new))
 
-    @router.post(
-        "/{plan_id}/apply", response_model=dict[str, Any], responses=problems.responses(409)
-    )
-    def apply(plan_id: str) -> JSONResponse:
+    def stored(planner: str, plan_id: str) -> Response:
+        """One stored plan, as it was made."""
+        headers = {"ETag": f'"{plan_id}"'}
+        return JSONResponse(_found(store, planner, plan_id), headers=headers)
+
+    router.get("/{planner}/{plan_id}", responses=one, **conditional)(stored)
+    _add_carrying_out(router, services, cache)
+    return router
+
+
+def _add_carrying_out(router: APIRouter, services: Services, cache: PlanCache) -> None:
+    def apply(planner: str, plan_id: str, dry_run: bool = Query(False)) -> JSONResponse:
         """What carrying the plan out sets: a dry run unless the server was started to apply."""
         current = cache.latest("energy")["plan"]
-        plan = store.get(plan_id)
-        return JSONResponse(apply_report(plan, current, services.agents, apply=services.apply))
+        wanted = services.apply and not dry_run
+        plan = _found(services.store, planner, plan_id)
+        return JSONResponse(apply_report(plan, current, services.agents, apply=wanted))
 
-    return router
+    def restore(planner: str, plan_id: str, dry_run: bool = Query(False)) -> JSONResponse:
+        """Undo a plan that was carried out: a dry run unless the server was started to apply.
+
+        Puts back what stood before it. Newer plans are not carried out until one is applied.
+        """
+        wanted = services.apply and not dry_run
+        plan = _found(services.store, planner, plan_id)
+        return JSONResponse(restore_report(plan, services.agents, apply=wanted))
+
+    def apply_by_id(plan_id: str, dry_run: bool = Query(False)) -> JSONResponse:
+        """The same without the planner's name."""
+        return apply(services.store.get(plan_id)["planner"], plan_id, dry_run)
+
+    conflict: dict[str, Any] = {
+        "response_model": dict[str, Any],
+        "responses": problems.responses(404, 409, 422),
+    }
+    router.post("/{plan_id}/apply", **conflict)(apply_by_id)
+    router.post("/{planner}/{plan_id}/apply", **conflict)(apply)
+    router.post("/{planner}/{plan_id}/restore", **conflict)(restore)
+
+
+def _known(planner: str) -> str:
+    if planner not in PLANNERS:
+        raise NotFound(f"no planner '{planner}'; there are: {', '.join(PLANNERS)}")
+    return planner
+
+
+def _found(store: Any, planner: str, plan_id: str) -> dict[str, Any]:
+    plan: dict[str, Any] = store.get(plan_id)
+    if plan["planner"] != _known(planner):
+        raise NotFound(f"no plan '{plan_id}' of {planner}")
+    return plan
 
 
 def _telemetry_routes(services: Services) -> APIRouter:
     from qcluster.telemetry.sources.push import parse_samples
 
-    router = APIRouter(responses=problems.responses(422, 503))
+    router = APIRouter(responses=problems.responses(503))
 
     @router.get("/latest")
     def latest() -> dict[str, Any]:
@@ -196,7 +251,14 @@ def _telemetry_routes(services: Services) -> APIRouter:
             "health": services.hub.health(),
         }
 
-    @router.post("", responses=problems.responses(408, 413), openapi_extra=_samples_body())
+    @router.post(
+        "",
+        responses={
+            **problems.responses(408, 413),
+            **problems.senseless("a document of no kind that is known, an unknown metric or unit"),
+        },
+        openapi_extra=_samples_body(),
+    )
     async def push(request: Request) -> dict[str, int]:
         """Take in samples: a JSON object, a list, or JSON lines."""
         body = await request.body()
@@ -240,7 +302,11 @@ def _add_question(app: FastAPI, services: Services, question: type[Question]) ->
         },
         responses={
             200: {"content": {"application/json": {"schema": result}}},
-            **problems.responses(408, 413, 422, 429, 501, 503),
+            **problems.responses(408, 413, 429, 501, 503),
+            **problems.senseless(
+                "numbers that describe no problem, such as lengths that differ, indices of what "
+                f"is not there, cycles, or more of something than there is room for; {USED}"
+            ),
         },
     )
 
@@ -288,7 +354,10 @@ def _add_batch(app: FastAPI, services: Services) -> None:
                 "content": {"application/json": {"schema": _batch_schema(), "example": example}},
             },
         },
-        responses=problems.responses(408, 413, 422, 429, 503),
+        responses={
+            **problems.responses(408, 413, 429, 503),
+            **problems.senseless(USED),
+        },
     )
 
 

@@ -14,13 +14,15 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve import Application
 
-from qcluster.errors import NotReady
+from qcluster.errors import NotReady, QClusterError
 from qcluster.request import Request  # noqa: F401 - resolves forward references in workers
 
 __all__ = ["ApiOptions", "EventOptions", "build", "build_events", "deploy", "withdraw"]
 
 API, EVENTS = "qcluster-api", "qcluster-events"
 STREAM = "/v1/telemetry/stream"
+REPLACED_S = 20.0
+"""A replica that takes a dead one's place waits so long for its solver processes."""
 
 
 class ApiOptions(BaseModel):
@@ -65,7 +67,7 @@ class Api:
     """Plans on demand, stored plans, telemetry, the page."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        from actors.cluster import HUB, JOBS, STORE, Agents, connect
+        from actors.cluster import CODEC, HUB, JOBS, STORE, Agents, connect
         from deployments.api import Services
         from deployments.limits import BodyLimits
         from deployments.questions import SolverPool
@@ -75,17 +77,31 @@ class Api:
             hub=connect(HUB),
             store=connect(STORE),
             jobs=connect(JOBS),
+            codec=connect(CODEC, 150.0),
             pool=SolverPool(chosen.solver_processes, chosen.queue_limit),
             limits=BodyLimits(max_bytes=chosen.max_body_bytes, timeout_s=chosen.body_timeout_s),
             agents=Agents(),
             apply=chosen.apply,
             token_sha256=chosen.token_sha256,
         )
+        self._await_warm()
+
+    def _await_warm(self) -> None:
+        """Come in place of a dead replica only once questions need not wait here."""
+        try:
+            alarms = self.services.store.health()["alarms"]
+        except QClusterError:
+            return
+        if not any(alarms.values()):  # the cluster is up, so there are others that answer
+            self.services.pool.wait_warm(REPLACED_S)
 
     def __serve_build_asgi_app__(self) -> Any:
         from deployments.api import create_api
+        from deployments.plan_reads import read_early
 
-        return create_api(self.services)
+        app = create_api(self.services)
+        read_early(app.state.plans, self.services.token_sha256)
+        return app
 
     def __del__(self) -> None:
         if hasattr(self, "services"):

@@ -1,4 +1,4 @@
-"""What carrying a plan out would set, and whether the agents are doing it.
+"""What carrying a plan out would set, whether the agents are doing it, and how it is undone.
 
 Agents on the nodes follow the newest safe energy plan by themselves when the server was started
 with ``--apply``; nothing here sets a limit. A plan that may not be carried out is refused for the
@@ -14,7 +14,7 @@ from typing import Any
 from actors.node_agent import node_caps
 from qcluster.errors import QClusterError, Refused
 
-__all__ = ["apply_report"]
+__all__ = ["apply_report", "restore_report"]
 
 
 def apply_report(
@@ -23,11 +23,11 @@ def apply_report(
     """``{plan_id, dry_run, expires_at, caps_w: {node: {gpu index: watts}}, agents}``.
 
     ``current`` is the energy plan in force, ``agents`` has ``health`` as ``actors.cluster.Agents``.
-    ``dry_run`` is false only where agents carry this plan out. Raises Refused for a plan of
+    ``dry_run`` is false only where agents carry this plan out; those that a restored plan holds
+    back go on with it. Raises Refused for a plan of
     another planner, from simulated telemetry, expired, or not the one that agents follow.
     """
-    if plan["planner"] != "energy":
-        raise Refused(f"only energy plans are carried out, this one is of {plan['planner']}")
+    _check_planner(plan)
     now = time.time()
     caps = {one["id"]: node_caps(plan, one["id"], now) for one in plan["nodes"] if one["caps_w"]}
     if not caps:
@@ -35,6 +35,8 @@ def apply_report(
     if apply and (current is None or current["plan_id"] != plan["plan_id"] or current["stale"]):
         newest = "none" if current is None else current["plan_id"]
         raise Refused(f"agents carry out the newest safe plan, which is {newest}")
+    if apply and agents is not None:
+        agents.resume()
     return {
         "plan_id": plan["plan_id"],
         "dry_run": not apply,
@@ -42,6 +44,25 @@ def apply_report(
         "caps_w": {node: {str(i): w for i, w in found.items()} for node, found in caps.items()},
         "agents": _health(agents),
     }
+
+
+def restore_report(plan: Mapping[str, Any], agents: Any, *, apply: bool) -> dict[str, Any]:
+    """``{plan_id, dry_run, nodes: {node: what its agent did}}``: a carried-out plan is undone.
+
+    Agents put back what stood before the plan, and carry no plan out until one is applied.
+    Raises Refused for a plan that no agent carried out, NotReady when the agents are away.
+    """
+    _check_planner(plan)
+    nodes = agents.undo(plan["plan_id"], dry_run=not apply) if agents is not None else {}
+    if not nodes:
+        raise Refused(f"no agent has carried {plan['plan_id']} out, so nothing is to be put back")
+    dry_run = all(done.get("dry_run", not apply) for done in nodes.values())
+    return {"plan_id": plan["plan_id"], "dry_run": dry_run, "nodes": nodes}
+
+
+def _check_planner(plan: Mapping[str, Any]) -> None:
+    if plan["planner"] != "energy":
+        raise Refused(f"only energy plans are carried out, this one is of {plan['planner']}")
 
 
 def _health(agents: Any) -> dict[str, Any]:

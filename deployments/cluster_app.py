@@ -31,6 +31,8 @@ class ClusterOptions(BaseModel):
     period_s: float = Field(2.0, ge=0.2, le=3600.0)
     apply: bool = False
     """Whether agents set power limits."""
+    backends: list[str] = []
+    """Quantum backends of the gateway by preference, such as ``ibm:auto``; the last is built in."""
 
 
 @serve.deployment(
@@ -55,6 +57,7 @@ class Cluster:
             agents=True,
             stand_in=chosen.stand_in,
             apply=chosen.apply,
+            backends=chosen.backends,
         )
         self._parts = (connect(HUB), connect(STORE))
 

@@ -15,7 +15,7 @@ from deployments import problems
 from deployments.bodies import check_depth, read_object
 from deployments.problems import Overloaded
 from deployments.questions import REQUESTS, budget_s
-from deployments.replay import PARAMETER
+from deployments.replay import PARAMETER, USED
 from qcluster.errors import InputError
 from qcluster.request import parse_request
 
@@ -26,7 +26,7 @@ MAX_QUESTIONS = 4096
 
 def job_routes(desk: Any, max_depth: int) -> APIRouter:
     """The routes; ``desk`` answers like ``actors.jobs.JobDesk``."""
-    router = APIRouter(responses=problems.responses(422, 503))
+    router = APIRouter(responses=problems.responses(503))
 
     @router.post(
         "",
@@ -35,6 +35,7 @@ def job_routes(desk: Any, max_depth: int) -> APIRouter:
         responses={
             202: {"content": {"application/json": {"schema": JOB}}},
             **problems.responses(408, 413, 429),
+            **problems.senseless(f"what the question's own route refuses; {USED}"),
         },
     )
     async def submit(request: Request) -> JSONResponse:

@@ -18,10 +18,12 @@ from typing import Any
 from actors.freshness import Report, plan_alarm, planner_alarm
 from qcluster.errors import NotReady, QClusterError
 
-__all__ = ["PlanCache"]
+__all__ = ["PlanCache", "Text"]
 
 _POLL_S, _PAUSE_S = 10.0, 0.25
 _FIRST_S = 20.0
+KEPT = 16
+"""Plans of each planner whose text is kept for reading by id."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,22 @@ class _Held:
     same_gpus: bool
 
 
+@dataclass(frozen=True)
+class Text:
+    """An answer as JSON, its ETag, and whether it can never be another."""
+
+    body: bytes
+    tag: bytes
+    fixed: bool = False
+
+
 class PlanCache:
     """Follows a store. Thread-safe. ``store`` has ``follow`` as in ``actors.store.PlanStore``."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
         self._held: dict[str, _Held | None] = {}
+        self._texts: dict[str, dict[str, bytes]] = {}
         self._reports: dict[str, Report | None] = {}
         self._started = 0.0
         self._ahead_s = 0.0  # the store's clock minus our monotonic one
@@ -74,25 +86,41 @@ class PlanCache:
 
     def latest_json(self, planner: str) -> bytes | None:
         """``latest`` as JSON text; None where there is no plan."""
+        found = self.latest_text(planner)
+        return None if found is None else found.body
+
+    def latest_text(self, planner: str) -> Text | None:
+        """``latest`` as JSON text with its ETag; None where there is no plan."""
         held, alarm, age_s = self._judged(planner)
         if held is None:
             return None
         told = json.dumps(alarm).encode()
         start = b'{"planner": "%b", "plan": ' % planner.encode()
-        return b"".join((start, _closed(held, told, age_s), b', "alarm": ', told, b"}"))
+        body = b"".join((start, _closed(held, told, age_s), b', "alarm": ', told, b"}"))
+        return Text(body, _tag(held.plan_id, told))
+
+    def plan_text(self, planner: str, plan_id: str) -> Text | None:
+        """One of the planner's newest plans as it was stored; None for those not held here."""
+        text = self._texts.get(planner, {}).get(plan_id)
+        return None if text is None else Text(text, b'"%b"' % plan_id.encode(), fixed=True)
 
     def all_json(self) -> bytes:
         """``{plans, alarms}`` of every planner as JSON text."""
+        return self.all_text().body
+
+    def all_text(self) -> Text:
+        """The same with its ETag."""
         self._await()
-        plans, alarms = [], []
+        plans, alarms, state = [], [], []
         for planner in list(self._held):
             held, alarm, age_s = self._judged(planner)
             name, told = json.dumps(planner).encode(), json.dumps(alarm).encode()
             plan = b"null" if held is None else _closed(held, told, age_s)
             plans.append(name + b": " + plan)
             alarms.append(name + b": " + told)
+            state.append((held.plan_id if held else "").encode() + told)
         parts = (b'{"plans": {', b", ".join(plans), b'}, "alarms": {', b", ".join(alarms), b"}}")
-        return b"".join(parts)
+        return Text(b"".join(parts), _tag("all", b"".join(state)))
 
     def _judged(self, planner: str) -> tuple[_Held | None, str | None, float]:
         """The plan held, the alarm and the plan's age, as of now."""
@@ -128,6 +156,7 @@ class PlanCache:
             if state["plan"] is not None:
                 text = zlib.decompress(state["plan"])
                 held = _Held(state["plan_id"], text[:-1], json.loads(text), state["same_gpus"])
+                self._keep(planner, state["plan_id"], text)
             elif state["plan_id"] is None:
                 held = None
             elif held is not None and held.same_gpus != state["same_gpus"]:
@@ -138,6 +167,16 @@ class PlanCache:
         self._started = found["started"]
         self._ahead_s = found["now"] - time.monotonic()
         self._filled.set()
+
+    def _keep(self, planner: str, plan_id: str, text: bytes) -> None:
+        # Replaced, not changed, because readers are not locked out.
+        kept = {**self._texts.get(planner, {}), plan_id: text}
+        self._texts[planner] = dict(list(kept.items())[-KEPT:])
+
+
+def _tag(name: str, state: bytes) -> bytes:
+    """A weak ETag: ages differ between two answers that have the same."""
+    return b'W/"%b.%08x"' % (name.encode(), zlib.crc32(state))
 
 
 def _closed(held: _Held, alarm: bytes, age_s: float) -> bytes:

@@ -22,7 +22,16 @@ from qcluster.errors import (
     SolverFailed,
 )
 
-__all__ = ["MEDIA_TYPE", "Overloaded", "TooLarge", "install", "problem", "responses"]
+__all__ = [
+    "MEDIA_TYPE",
+    "SEMANTIC",
+    "Overloaded",
+    "TooLarge",
+    "install",
+    "problem",
+    "responses",
+    "senseless",
+]
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -101,6 +110,20 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {"description": _TITLES[status], "content": {MEDIA_TYPE: {"schema": SCHEMA}}}
         for status in statuses
     }
+
+
+SEMANTIC = "x-semantic"
+"""Marks a 422 that content of the right schema may get, in the OpenAPI document."""
+
+
+def senseless(meaning: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI declaration of a 422 that has reasons no schema can state, which ``meaning`` names.
+
+    A 422 without this is for content that breaks the schema, and for no other.
+    """
+    found = responses(422)
+    found[422] |= {"description": f"{_TITLES[422]}: {meaning}", SEMANTIC: True}
+    return found
 
 
 def install(app: FastAPI) -> None:

@@ -6,6 +6,7 @@ whose solver is stuck costs a process, never a replica.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from typing import Any
 
@@ -104,6 +105,13 @@ class SolverPool:
         finally:
             self._idle.put(process)
         return result
+
+    def wait_warm(self, timeout_s: float) -> None:
+        """Return once every process can answer at once, or the time is over."""
+        deadline = Deadline.after(timeout_s)
+        for process in self._all:
+            with contextlib.suppress(DeadlineExceeded):
+                process.wait_ready(deadline)
 
     def close(self) -> None:
         """End the worker processes."""

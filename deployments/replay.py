@@ -20,7 +20,7 @@ from actors.answers import Answer
 from deployments.problems import problem
 from qcluster.errors import QClusterError, Refused
 
-__all__ = ["PARAMETER", "Replay"]
+__all__ = ["PARAMETER", "USED", "Replay"]
 
 MAX_KEY = 255
 MAX_KEPT = 16 * 2**20
@@ -34,6 +34,9 @@ PARAMETER: dict[str, Any] = {
     "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
 }
 """The header in the OpenAPI document."""
+
+USED = "an Idempotency-Key that another request has used"
+"""Why content of the right schema may be refused."""
 
 
 class Replay:

@@ -27,6 +27,7 @@ __all__ = [
     "SecurityHeaders",
     "declare",
     "read_token",
+    "refusal",
     "token_digest",
 ]
 
@@ -85,22 +86,24 @@ class BearerGuard:
         if not self.digest or not guarded:
             await self.app(scope, receive, send)
             return
-        detail, challenge = self._refusal(scope)
+        detail, challenge = refusal(scope, self.digest)
         if not detail:
             await self.app(scope, receive, send)
             return
         await problem(401, detail, headers={"WWW-Authenticate": challenge})(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> tuple[str, str]:
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) != 1:
-            return "send the header 'Authorization: Bearer TOKEN'", 'Bearer realm="qcluster"'
-        kind, _, token = given[0].partition(b" ")
-        digest = hashlib.sha256(token.strip()).hexdigest()
-        if kind.lower() == b"bearer" and hmac.compare_digest(digest, self.digest):
-            return "", ""
-        challenge = 'Bearer realm="qcluster", error="invalid_token"'
-        return "this is not the token of this server", challenge
+
+def refusal(scope: Scope, digest: str) -> tuple[str, str]:
+    """Why a request does not carry the token, and the challenge to it; both empty if it does."""
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(given) != 1:
+        return "send the header 'Authorization: Bearer TOKEN'", 'Bearer realm="qcluster"'
+    kind, _, token = given[0].partition(b" ")
+    found = hashlib.sha256(token.strip()).hexdigest()
+    if kind.lower() == b"bearer" and hmac.compare_digest(found, digest):
+        return "", ""
+    challenge = 'Bearer realm="qcluster", error="invalid_token"'
+    return "this is not the token of this server", challenge
 
 
 class SecurityHeaders:
@@ -135,10 +138,21 @@ def declare(app: FastAPI, *, guarded: bool) -> None:
             document = made()
             models = document.setdefault("components", {}).setdefault("schemas", {})
             models.update(getattr(app.state, "models", {}))
+            _drop_defaults(document)
             _add_scheme(document, required=guarded)
         return made()
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _drop_defaults(document: dict[str, Any]) -> None:
+    """Leave out the 422 of a form of its own that FastAPI puts at every route with a parameter."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
 
 
 def _add_scheme(document: dict[str, Any], *, required: bool) -> None:

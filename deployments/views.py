@@ -89,6 +89,9 @@ def metrics_text(
         "gap": gauge("plan_gap", "Proven relative gap to the bound"),
         "wall_s": gauge("plan_solve_seconds", "Time that solving took"),
         "balancedness_after": gauge("plan_balancedness", "Mean over max GPU load"),
+        "balancedness_before": gauge(
+            "plan_balancedness_before", "The same of the plan before, on the load planned for"
+        ),
         "moved_slots": gauge("plan_moved_slots", "Expert slots changed by the plan"),
     }
     stale = gauge("plan_stale", "1 while the plan is not the newest that there should be")

@@ -14,6 +14,7 @@ import numpy as np
 from qcluster.q_routing import place_experts
 from qcluster.q_routing.problem import Placement
 from qcluster.q_routing.split import split
+from qcluster.q_routing.windows import blend
 from routing_parts import loads, opponents
 
 SHAPES = ((80, 8), (96, 16))
@@ -76,25 +77,12 @@ def _keep(seen: np.ndarray, last: Placement) -> Placement:
 
 def _ours(slots: int, gpus: int, share: float | None) -> Any:
     def plan(seen: np.ndarray, last: Placement) -> Placement:
-        load = blend(seen)
+        load, _ = blend(np.asarray(seen[-4:], dtype=float), 0.5, 0.25)
         if share is None:
             return place_experts(load, num_slots=slots, num_gpus=gpus)
         return place_experts(load, num_slots=slots, num_gpus=gpus, previous=last, max_moved=share)
 
     return plan
-
-
-def blend(seen: np.ndarray) -> np.ndarray:
-    """What the live planner plans on: newest first in weight, nothing from before a switch."""
-    from qcluster.q_routing.planner import switched
-
-    load, weight = seen[-1].astype(float).copy(), 1.0
-    for age in range(2, min(len(seen), 4) + 1):
-        if switched(seen[-age], seen[-age + 1], 0.25):
-            break
-        weight *= 0.5
-        load += weight * seen[-age]
-    return load
 
 
 def _theirs(eplb: Any, slots: int, gpus: int) -> Any:

@@ -22,8 +22,8 @@ from qcluster.errors import InputError, QClusterError
 
 __all__ = ["app", "main"]
 
-VERBS = ("place", "route", "energy", "nvlink", "solve", "recommend", "serve", "status", "doctor",
-         "plans")  # fmt: skip
+VERBS = ("place", "route", "energy", "nvlink", "solve", "compress", "hpo", "train", "evaluate",
+         "recommend", "serve", "status", "doctor", "plans")  # fmt: skip
 
 # Typer brings its own copy of click, so click's exceptions are found through Typer's.
 USAGE_ERROR: Any = typer.BadParameter.__base__

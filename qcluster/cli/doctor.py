@@ -25,6 +25,7 @@ _OPTIONAL = {
     "dimod": "D-Wave problem formats",
     "qiskit_aer": "circuits on Aer (extra: aer)",
     "qiskit_ibm_runtime": "circuits on IBM machines (extra: ibm)",
+    "braket": "circuits on Amazon Braket (extra: braket)",
 }
 
 

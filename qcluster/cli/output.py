@@ -11,7 +11,16 @@ from typing import Any
 from qcluster.errors import FormatError, InputError
 from qcluster.record import encode
 
-__all__ = ["emit_json", "emit_table", "fail", "note", "read_json", "read_text", "write_atomic"]
+__all__ = [
+    "emit_json",
+    "emit_table",
+    "fail",
+    "note",
+    "progress",
+    "read_json",
+    "read_text",
+    "write_atomic",
+]
 
 
 def fail(message: str, *, status: int) -> int:
@@ -25,6 +34,13 @@ def fail(message: str, *, status: int) -> int:
 def note(message: str) -> None:
     """Progress or a remark, on stderr."""
     print(message, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def progress(done: int, total: int, name: str) -> None:
+    """How far work has come, on one line of stderr that is written over."""
+    if sys.stderr.isatty():
+        of = f"/{total}" if total else ""
+        print(f"\r\x1b[K{done}{of} {name[:60]}", end="", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def emit_json(result: Any) -> None:

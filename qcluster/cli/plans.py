@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from qcluster.cli.output import emit_json, emit_table
-from qcluster.cli.state import default_state_dir
+from qcluster.cli.state import default_state_dir, server_address
 from qcluster.errors import NotFound
 from qcluster.explain import explain
 from qcluster.plan_diff import diff_plans, tell_diff
 
 if TYPE_CHECKING:
     from actors.journal import Journal
+    from qcluster.client import Client
 
 __all__ = ["register"]
 
@@ -85,6 +86,90 @@ def diff(
     typer.echo(f"{found['planner']} plan {found['plan_id']} against {found['against']}")
     for line in tell_diff(found):
         typer.echo(line)
+
+
+Url = typer.Option("", help="The server; by default the one that owns the state dir.")
+TokenFile = typer.Option(None, help="Its token; by default the file that it was given.")
+Really = typer.Option(False, "--apply/--dry-run", help="Do it, or only say what would be done.")
+
+
+@plans.command("apply", epilog="Example: qcluster plans apply latest:energy --apply")
+def apply_(
+    plan_id: str = typer.Argument("latest:energy", help="An energy plan's id."),
+    really: bool = Really,
+    url: str = Url,
+    token_file: Path | None = TokenFile,
+    state_dir: Path = StateDir,
+    as_json: bool = Json,
+) -> None:
+    """Say which power limits a plan sets; with --apply, have agents go on after a restore.
+
+    A server that was started with --apply carries the newest safe plan out by itself.
+    """
+    with _client(url, token_file, state_dir) as client:
+        told = client.apply(_energy_id(client, plan_id), dry_run=not really)
+    if as_json:
+        emit_json(told)
+        return
+    _say_mode(told, really)
+    rows = [(node, i, w) for node, caps in told["caps_w"].items() for i, w in caps.items()]
+    emit_table(("node", "gpu", "limit W"), rows)
+    for node, agent in told["agents"].items():
+        typer.echo(f"{node or 'agents'}: {agent['carrying']}")
+
+
+@plans.command("restore", epilog="Example: qcluster plans restore latest:energy --apply")
+def restore(
+    plan_id: str = typer.Argument("latest:energy", help="An energy plan that was carried out."),
+    really: bool = Really,
+    url: str = Url,
+    token_file: Path | None = TokenFile,
+    state_dir: Path = StateDir,
+    as_json: bool = Json,
+) -> None:
+    """Put back the power limits that stood before a plan was carried out.
+
+    With --apply it is done, and no newer plan is carried out until `plans apply --apply`.
+    latest:energy is the plan that the nodes carry out now.
+    """
+    with _client(url, token_file, state_dir) as client:
+        told = client.restore(_energy_id(client, plan_id, carried=True), dry_run=not really)
+    if as_json:
+        emit_json(told)
+        return
+    _say_mode(told, really)
+    for node, done in told["nodes"].items():
+        before = done.get("previous") or "the boards' own limits"
+        typer.echo(f"{node}: {done.get('error') or f'back to {before}'}")
+    rows = [(n, u, w) for n, d in told["nodes"].items() for u, w in d.get("done", {}).items()]
+    emit_table(("node", "gpu", "what"), rows)
+
+
+def _client(url: str, token_file: Path | None, state_dir: Path) -> Client:
+    from qcluster.client import Client
+
+    address, token = server_address(url, token_file, state_dir)
+    return Client(address, token, patience_s=10.0)
+
+
+def _energy_id(client: Client, plan_id: str, *, carried: bool = False) -> str:
+    """The id itself, or of the newest energy plan, or of the one that is carried out."""
+    if plan_id != "latest:energy":
+        return plan_id
+    plan = client.plans()["plans"]["energy"]
+    if plan is None:
+        raise NotFound("there is no energy plan yet")
+    newest = str(plan["plan_id"])
+    if not carried or plan["telemetry"]["simulated"]:
+        return newest
+    agents = client.apply(newest, dry_run=True)["agents"].values()
+    return next((str(one["plan_id"]) for one in agents if one.get("plan_id")), newest)
+
+
+def _say_mode(told: dict[str, Any], really: bool) -> None:
+    mode = "dry run" if told["dry_run"] else "done"
+    why = ": the server was started without --apply" if told["dry_run"] and really else ""
+    typer.echo(f"energy plan {told['plan_id']} ({mode}{why})")
 
 
 def _journal(state_dir: Path) -> Journal:

@@ -15,7 +15,7 @@ from qcluster.errors import InputError
 
 __all__ = ["register"]
 
-MODULES = ("routing", "energy", "nvlink")
+MODULES = ("routing", "energy", "nvlink", "hpo")
 
 
 def register(app: typer.Typer) -> None:

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from qcluster.errors import InputError, Refused
+from qcluster.errors import InputError, NotReady, Refused
 
-__all__ = ["default_state_dir", "lock_state", "running_server"]
+__all__ = ["default_state_dir", "lock_state", "running_server", "server_address"]
 
 
 def default_state_dir() -> Path:
@@ -68,3 +68,23 @@ def running_server(state_dir: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return None
+
+
+def server_address(url: str, token_file: Path | None, state_dir: Path) -> tuple[str, str | None]:
+    """Where a server is, and its token: as given, or of the one that owns the directory.
+
+    Raises NotReady when none runs there, InputError when the token cannot be read.
+    """
+    if not url:
+        server = running_server(state_dir)
+        if server is None:
+            raise NotReady(f"no server runs with the state directory {state_dir}")
+        url = server["url"]
+        known = server.get("token_file")
+        token_file = token_file or (Path(known) if known else None)
+    if token_file is None:
+        return url, None
+    try:
+        return url, token_file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InputError(error.strerror or "cannot be read", file=token_file) from None

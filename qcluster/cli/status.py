@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from qcluster.cli.output import emit_json, emit_table
-from qcluster.cli.state import default_state_dir, running_server
+from qcluster.cli.state import default_state_dir, server_address
 from qcluster.errors import NotReady
 
 __all__ = ["register"]
@@ -28,13 +28,7 @@ def status(
     as_json: bool = typer.Option(False, "--json", help="Machine output on stdout."),
 ) -> None:
     """Show what a running server does. Exit status 1 when none runs."""
-    if not url:
-        server = running_server(state_dir)
-        if server is None:
-            raise NotReady(f"no server runs with the state directory {state_dir}")
-        url = server["url"]
-        token_file = token_file or server.get("token_file")
-    token = Path(token_file).read_text(encoding="utf-8").strip() if token_file else None
+    url, token = server_address(url, token_file, state_dir)
     found = {"url": url, **_ask(url, token)}
     if as_json:
         emit_json(found)

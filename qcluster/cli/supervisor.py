@@ -35,6 +35,7 @@ HEAD_DIED = 75
 
 _STOP_S, _LEFT_S = 30.0, 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _GOOD_S = 0.2, 10.0, 60.0
+_EARLY_DEATHS = 3
 # A cluster that we have joined and that does not come back is not ours to wait for.
 _GONE_S = 30.0
 # Puts power limits back when its agent is gone, and then ends by itself.
@@ -65,17 +66,21 @@ def supervise(
     """Keep a server (``python -m MODULE``) running until ``stopped``; returns the exit status.
 
     A server that never came up ends this with its own status: its first start is where mistakes
-    in the settings show. One that was up is started again, with growing pauses while it fails;
-    on a cluster that is not ours only while that is there.
+    in the settings show; the death of its Ray while it starts is none, and gets two more tries.
+    One that was up is started again, with growing pauses while it fails; on a cluster that is not
+    ours only while that is there.
     """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     pause, was_up, last_up = _FIRST_PAUSE_S, False, time.monotonic()
+    tries = _EARLY_DEATHS
     while True:
         started = time.monotonic()
         status, up = _one_life(settings, stopped, module)
         if up:
             was_up, last_up = True, time.monotonic()
-        if stopped.is_set() or not was_up:
+        elif status == HEAD_DIED:
+            tries -= 1
+        if stopped.is_set() or not (was_up or (status == HEAD_DIED and tries > 0)):
             return status
         if settings.address != "local" and time.monotonic() - last_up > _GONE_S:
             note("the cluster is gone")

@@ -99,13 +99,29 @@ class Client:
         params = {} if against is None else {"against": against}
         return self._get(f"/v1/plans/{plan_id}/diff", params=params)
 
-    def apply(self, plan_id: str) -> dict[str, Any]:
+    def plan(self, planner: str, plan_id: str) -> dict[str, Any]:
+        """One stored plan as it was made, as JSON types."""
+        return self._get(f"/v1/plans/{planner}/{plan_id}")
+
+    def apply(self, plan_id: str, *, dry_run: bool = False) -> dict[str, Any]:
         """The limits that an energy plan sets, and what the nodes' agents say of it.
 
-        ``dry_run`` is true unless the server was started with ``--apply``. Raises Refused for
-        plans that are never carried out, such as those from simulated telemetry.
+        ``dry_run`` of the answer is true unless the server was started with ``--apply``. After a
+        ``restore`` agents go on with this plan and those that follow. Raises Refused for plans
+        that are never carried out, such as those from simulated telemetry.
         """
-        return self._post(f"/v1/plans/{plan_id}/apply", None, None)
+        return self._post(_carry("energy", plan_id, "apply", dry_run), None, None)
+
+    def restore(
+        self, plan_id: str, *, planner: str = "energy", dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Undo an energy plan: every node puts back what stood before it was carried out.
+
+        ``{plan_id, dry_run, nodes: {node: {previous, done: {gpu uuid: what}}}}``; ``dry_run`` as in
+        ``apply``. No newer plan is carried out until one is applied. Raises Refused when no node
+        carried it out.
+        """
+        return self._post(_carry(planner, plan_id, "restore", dry_run), None, None)
 
     # -- questions --------------------------------------------------------------------------
 
@@ -213,7 +229,7 @@ class Client:
         return found
 
     def cancel(self, job_id: str) -> dict[str, Any]:
-        """End a job and forget it; its last state. Raises NotFound when it is not there."""
+        """End a job and forget it; its last state, also when asked again. Raises NotFound."""
         found: dict[str, Any] = self._transport.request("DELETE", f"/v1/jobs/{job_id}").json()
         return found
 
@@ -235,6 +251,10 @@ class Client:
     def _post(self, path: str, body: Any, key: str | None) -> dict[str, Any]:
         found: dict[str, Any] = self._transport.request("POST", path, body=body, key=key).json()
         return found
+
+
+def _carry(planner: str, plan_id: str, verb: str, dry_run: bool) -> str:
+    return f"/v1/plans/{planner}/{plan_id}/{verb}{'?dry_run=true' if dry_run else ''}"
 
 
 def _one_of_batch(kind: str, found: Mapping[str, Any]) -> Any:

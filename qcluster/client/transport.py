@@ -60,6 +60,7 @@ class Transport:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.url = url.rstrip("/")
         self._patience_s, self._timeout_s, self._sleep = patience_s, timeout_s, sleep
+        self._answered = False
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
         self._http = httpx.Client(base_url=self.url, headers=headers, limits=limits)
 
@@ -107,7 +108,8 @@ class Transport:
             except httpx.TransportError as error:
                 wait, failure = 0.0, self._lost(error)
             else:
-                if not _is_later(answer):
+                if not (_is_later(answer) or (self._answered and _is_strange(answer))):
+                    self._answered = self._answered or answer.status_code < 400
                     return _checked(answer)
                 wait, failure = _retry_after(answer), _failure(answer)
             wait = max(wait, pause) * random.uniform(0.75, 1.25)
@@ -150,6 +152,12 @@ def _is_later(answer: httpx.Response) -> bool:
         return False
     # Its 404 names its own list of routes: it has just started and knows no replica yet.
     return answer.status_code == 500 or (answer.status_code == 404 and "/-/routes" in answer.text)
+
+
+def _is_strange(answer: httpx.Response) -> bool:
+    """A 404 that is not the server's own: whatever stands in front while it restarts."""
+    kind = answer.headers.get("content-type", "")
+    return answer.status_code == 404 and not kind.startswith("application/problem+json")
 
 
 def _retry_after(answer: httpx.Response) -> float:

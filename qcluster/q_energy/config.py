@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,9 @@ class EnergyConfig(Config):
     """Choose among pipelines window by window, from what each would have cost: any when no other
     toggle is on, else those that are on and the safe one. All three off, every node keeps to its
     own share by nameplate and is planned alone."""
+    hold: Literal["caps", "draw"] = "caps"
+    """What stays within the budget: the sum of caps, whatever GPUs do; or the draw that is
+    predicted under them, with a reserve for jumps, which lets more work run."""
     power_modes: bool = False
     """Let dependent jobs run slower at lower power where that lowers the peak in time."""
     budget_w: Watts | None = None
@@ -50,4 +53,6 @@ class EnergyConfig(Config):
         shared = self.qaoa or self.gnn or self.meta
         if not shared and (self.max_ramp_w is not None or self.max_moved is not None):
             raise ValueError("max_ramp_w and max_moved need qaoa, gnn or meta")
+        if self.hold == "draw" and (self.max_ramp_w is not None or self.max_moved is not None):
+            raise ValueError("max_ramp_w and max_moved need hold caps")
         return self

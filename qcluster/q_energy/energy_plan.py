@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.deadline import Deadline
-from qcluster.errors import InputError, SolverFailed
+from qcluster.errors import SolverFailed
 from qcluster.fallback import Certified
 from qcluster.plan import Plan, TelemetryRef, merge_warnings
 from qcluster.q_energy.capping import CapProblem, solve_caps, spread_spare
 from qcluster.q_energy.config import EnergyConfig
-from qcluster.q_energy.curves import clock_share
+from qcluster.q_energy.demand import Demand, reserve_w
 from qcluster.q_energy.jobs import read_jobs, schedule_jobs
 from qcluster.q_energy.meta import Choice, MetaState
+from qcluster.q_energy.node_power import NodePower, Savings, active_counts, node_powers, savings
 from qcluster.q_energy.pipelines import (
     Picked,
     Proposal,
@@ -29,40 +30,16 @@ from qcluster.q_energy.pipelines import (
     unlearned,
 )
 from qcluster.q_energy.problem import Schedule, Task, check_watts
-from qcluster.q_energy.trace import PowerTrace
-from qcluster.q_energy.units import Units, units_from_snapshot, units_from_trace
-from qcluster.record import Record
+from qcluster.q_energy.traces import as_trace
+from qcluster.q_energy.units import MARGIN, Units, units_from_snapshot, units_from_trace
 from qcluster.telemetry import Job, Snapshot, Topology
 
 __all__ = ["EnergyPlan", "NodePower", "Savings", "plan_energy", "plan_units"]
 
 # A plan is for its window; readers may hold on to it for a second one before it is stale.
 _LIFETIME_WINDOWS = 2.0
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class NodePower(Record):
-    """What one node is to do. Watts, MHz.
-
-    ``caps_w`` maps GPU ids (or the node's own id where its GPUs are not known) to power limits;
-    ``freq_cap_mhz`` to the clock that the cap amounts to, where the topology lists clocks.
-    ``predicted_power_w`` holds p50 and p95 under the caps, hosts included.
-    """
-
-    id: str
-    active: bool
-    caps_w: dict[str, float]
-    predicted_power_w: dict[str, float]
-    freq_cap_mhz: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Savings(Record):
-    """Energy saved in the window against a named baseline, joules and share; may be negative."""
-
-    baseline: str
-    energy_j: float
-    share: float
+# Time between two plans where there is none yet, seconds.
+_PERIOD_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +54,9 @@ class EnergyPlan(Plan):
 
     ``pipeline`` made it (see ``pipelines``). With the meta toggle, ``choice`` says who chose that
     and why, ``costs`` what each pipeline would have cost in the last window, ``meta`` what is
-    remembered of all windows, and ``proposals`` what the pipelines would set now.
+    remembered of all windows, and ``proposals`` what the pipelines would set now. ``demand`` is
+    what each GPU is taken to draw uncapped; ``reserve_w`` what is kept back for jumps where the
+    predicted draw counts against the budget.
     """
 
     window_s: float
@@ -99,6 +78,8 @@ class EnergyPlan(Plan):
     meta: MetaState | None = None
     costs: dict[str, float] = field(default_factory=dict)
     proposals: dict[str, Proposal] = field(default_factory=dict)
+    demand: Demand | None = None
+    reserve_w: float = 0.0
 
 
 def plan_energy(
@@ -156,6 +137,7 @@ def plan_units(
     topology: Topology | None = None,
     previous: EnergyPlan | None = None,
     schedule: Schedule | None = None,
+    demand: Demand | None = None,
     seed: int = 0,
 ) -> EnergyPlan:
     """The plan for units already joined; ``previous`` is the plan in force."""
@@ -171,13 +153,18 @@ def plan_units(
             f"no budget given: {config.budget_share:.0%} of nameplate, {budget_w:.0f} W"
         )
     shared = picked.pipeline != "independent"
-    problem, answer = _solve(units, budget_w, config, shared, previous, deadline, warnings)
+    reserve = _reserve(units, budget_w, config, demand, previous)
+    given = budget_w - reserve
+    if config.hold == "draw" and demand is not None:
+        fixed = float(units.overhead_w.sum())
+        given = fixed + (given - fixed) / demand.drawn_share
+    problem, answer = _solve(units, given, config, shared, previous, deadline, warnings)
     proof, caps = answer.certificate, answer.value
     if schedule is not None and schedule.peak_w > budget_w:
         warnings.append(f"the jobs' lowest peak found, {schedule.peak_w:.0f} W, is over the budget")
     allocated = float(np.minimum(caps, units.demand_w).sum())
     overhead = float(units.overhead_w.sum())
-    final = caps if problem.held_w is not None else spread_spare(problem, caps)
+    final = _final(problem, caps)
     return EnergyPlan(
         planner="energy",
         config=config.model_dump(mode="json"),
@@ -197,7 +184,7 @@ def plan_units(
         budget_w=budget_w,
         gpus=units.ids,
         caps_w=final,
-        nodes=_nodes(units, caps, final, topology),
+        nodes=node_powers(units, caps, final, topology),
         throughput=-proof.objective,
         upper_bound=None if proof.lower_bound is None else -proof.lower_bound,
         slowdown=1.0 + proof.objective / units.n,
@@ -207,15 +194,45 @@ def plan_units(
             "p50": overhead + float(np.minimum(caps, units.p50_w).sum()),
             "p95": overhead + allocated,
         },
-        predicted_savings=_savings(units, caps, config.window_s),
-        active_accelerators=_active(units, topology),
+        predicted_savings=savings(units, caps, config.window_s),
+        active_accelerators=active_counts(units, topology),
         schedule=schedule,
         pipeline=picked.pipeline,
         choice=picked.choice,
         meta=picked.state,
         costs=picked.costs,
         proposals=propose(problem, final, pipelines(config)) if config.meta else {},
+        demand=demand,
+        reserve_w=reserve,
     )
+
+
+def _reserve(
+    units: Units,
+    budget_w: float,
+    config: EnergyConfig,
+    demand: Demand | None,
+    previous: EnergyPlan | None,
+) -> float:
+    """Watts kept back for GPUs whose draw jumps up to their floor before the next plan."""
+    if config.hold == "caps":
+        return 0.0
+    room = np.maximum(units.min_w - units.demand_w, 0.0) + (MARGIN - 1.0) * units.demand_w
+    if demand is None:
+        return 0.0
+    before = None if previous is None else previous.demand
+    period = _PERIOD_S if before is None else min(max(demand.ts_s - before.ts_s, 1.0), 60.0)
+    spare = budget_w - float(units.overhead_w.sum() + np.minimum(units.min_w, units.demand_w).sum())
+    return min(reserve_w(demand, room, period), max(spare, 0.0))
+
+
+def _final(problem: CapProblem, caps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The caps to set: spare watts spread, or where draw counts a margin above full demand."""
+    units = problem.units
+    if not problem.by_draw:
+        return caps if problem.held_w is not None else spread_spare(problem, caps)
+    full = np.maximum(units.min_w, np.minimum(MARGIN * units.demand_w, units.max_w))
+    return np.where(caps >= units.demand_w, full, caps)
 
 
 def _solve(
@@ -238,67 +255,8 @@ def _solve(
             return problem, solve_caps(problem, shared=shared, deadline=deadline)
         except SolverFailed as error:
             warnings.append(f"ramp and move limits lifted, the caps in force do not fit: {error}")
-    problem = CapProblem.of(units, budget_w)
+    problem = CapProblem.of(units, budget_w, by_draw=config.hold == "draw")
     return problem, solve_caps(problem, shared=shared, deadline=deadline)
-
-
-def _nodes(
-    units: Units,
-    caps: NDArray[np.float64],
-    final: NDArray[np.float64],
-    topology: Topology | None,
-) -> tuple[NodePower, ...]:
-    low = np.minimum(caps, units.p50_w)
-    high = np.minimum(caps, units.demand_w)
-    members = np.argsort(units.node, kind="stable")
-    ends = np.searchsorted(units.node[members], np.arange(len(units.nodes) + 1))
-    clocks = {} if topology is None else {n.id: n.clocks_mhz for n in topology.nodes}
-    share = clock_share(caps, units.demand_w, units.idle_w)
-    out = []
-    for index, name in enumerate(units.nodes):
-        mine = members[ends[index] : ends[index + 1]]
-        own = float(units.overhead_w[index]) if units.kind == "gpu" else 0.0
-        out.append(
-            NodePower(
-                id=name,
-                active=bool(len(mine)) and bool((units.p50_w[mine] > 0).any()),
-                caps_w={units.ids[i]: float(final[i]) for i in mine},
-                predicted_power_w={
-                    "p50": own + float(low[mine].sum()),
-                    "p95": own + float(high[mine].sum()),
-                },
-                freq_cap_mhz=_clocks(clocks.get(name, ()), units, mine, share),
-            )
-        )
-    return tuple(out)
-
-
-def _clocks(
-    clocks: Sequence[int], units: Units, mine: NDArray[np.int64], share: NDArray[np.float64]
-) -> dict[str, int]:
-    """The highest listed clock that draws no more than the cap."""
-    if not clocks:
-        return {}
-    steps = np.sort(np.asarray(clocks))
-    at = np.searchsorted(steps, share[mine] * steps[-1] + 1e-9, side="right") - 1
-    return {units.ids[i]: int(steps[max(k, 0)]) for i, k in zip(mine, at, strict=True)}
-
-
-def _savings(units: Units, caps: NDArray[np.float64], window_s: float) -> Savings:
-    """Energy of the window under the caps against the same window uncapped."""
-    before = float(units.p50_w.sum() + units.overhead_w.sum())
-    after = float(np.minimum(caps, units.p50_w).sum() + units.overhead_w.sum())
-    saved = (before - after) * window_s
-    share = (before - after) / before if before > 0 else 0.0
-    return Savings(baseline="uncapped draw", energy_j=saved, share=share)
-
-
-def _active(units: Units, topology: Topology | None) -> dict[str, int]:
-    counts = {units.kind: int((units.p50_w > 0).sum())}
-    for item in () if topology is None else topology.accelerators:
-        # Nothing is sent to one unless that is predicted to save energy; no model here says so.
-        counts.setdefault(item.kind, 0)
-    return counts
 
 
 def _units(
@@ -311,31 +269,6 @@ def _units(
         return units_from_snapshot(telemetry, config), ref
     trace = as_trace(telemetry)
     return units_from_trace(trace, topology, config), TelemetryRef()
-
-
-def as_trace(telemetry: Any) -> PowerTrace:
-    """A PowerTrace from what users have: one already, a path, or a pandas DataFrame."""
-    if isinstance(telemetry, PowerTrace):
-        return telemetry
-    if isinstance(telemetry, (str, Path)):
-        from qcluster.q_energy.formats import read_trace
-
-        return read_trace(telemetry)
-    if hasattr(telemetry, "columns"):
-        missing = [name for name in ("ts_s", "node", "power_w") if name not in telemetry.columns]
-        if missing:
-            raise InputError("the frame lacks this column", field=missing[0])
-        names = telemetry["node"].astype(str).to_numpy(dtype=str)
-        if "gpu" in telemetry.columns:
-            gpu = telemetry["gpu"].astype(str).to_numpy(dtype=str)
-            names = np.char.add(np.char.add(names, "/"), gpu)
-        times = telemetry["ts_s"].to_numpy(dtype=float)
-        watts = telemetry["power_w"].to_numpy(dtype=float)
-        return PowerTrace.of(names, times, watts, first_row=0)
-    raise InputError(
-        f"wants a Snapshot, PowerTrace, DataFrame or path, got {type(telemetry).__name__}",
-        field="telemetry",
-    )
 
 
 def _topology(topology: Topology | str | Path | Mapping[str, Any] | None) -> Topology | None:

@@ -25,6 +25,7 @@ from qcluster.errors import FormatError, InputError
 from qcluster.q_energy.combine import follow
 from qcluster.q_energy.conformal import quantile_of, scores, track
 from qcluster.q_energy.forecast_features import LAGS, features, grid
+from qcluster.q_energy.traces import as_trace
 from qcluster.q_energy.trees import Trees
 
 if TYPE_CHECKING:
@@ -143,8 +144,6 @@ def fit_forecaster(
 
     Raises InputError when no run is long enough.
     """
-    from qcluster.q_energy.energy_plan import as_trace
-
     if not len(runs):
         raise InputError("wants at least one run", field="runs")
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
@@ -208,8 +207,6 @@ def forecast_power(
     Raises InputError for bad values.
     """
     import pandas as pd
-
-    from qcluster.q_energy.energy_plan import as_trace
 
     if isinstance(horizon_s, bool) or not np.isfinite(horizon_s) or horizon_s <= 0:
         raise InputError(f"wants seconds above 0, got {horizon_s!r}", field="horizon_s")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qcluster.deadline import Deadline
 from qcluster.errors import SolverFailed
@@ -19,7 +20,7 @@ from qcluster.q_energy.jobs import schedule_jobs
 from qcluster.q_energy.levelling import load_kernels
 from qcluster.q_energy.pipelines import learned_units, pick
 from qcluster.q_energy.problem import Curve
-from qcluster.q_energy.units import units_from_snapshot
+from qcluster.q_energy.units import units_from_snapshot, watched
 from qcluster.telemetry import Snapshot
 
 __all__ = ["EnergyPlanner", "limited"]
@@ -50,9 +51,11 @@ class EnergyPlanner:
         """Caps within the budget; NotReady when the snapshot has no topology or no power."""
         del peers  # power is planned first; the others follow it
         whole, (snapshot, left_out) = snapshot, limited(snapshot)
-        units = units_from_snapshot(snapshot, self.config)
-        seconds = min(0.5 * deadline.remaining(), 1.0)
         in_force = previous if isinstance(previous, EnergyPlan) else None
+        same = in_force is not None and in_force.gpus == snapshot.topology.gpu_ids
+        demand = watched(snapshot, in_force.demand if in_force is not None and same else None)
+        units = units_from_snapshot(snapshot, self.config, demand)
+        seconds = min(0.5 * deadline.remaining(), 1.0)
         picked = pick(self.config, units, snapshot.jobs, in_force)
         plan = plan_units(
             units,
@@ -67,6 +70,7 @@ class EnergyPlanner:
             deadline=deadline,
             topology=snapshot.topology,
             previous=in_force,
+            demand=demand,
             schedule=schedule_jobs(
                 snapshot.jobs,
                 self.config,
@@ -103,9 +107,12 @@ class EnergyPlanner:
                 f"cap {caps[worst]:g} W of {plan.gpus[worst]} is outside "
                 f"{low[worst]:g} to {high[worst]:g} W"
             )
-        total = float(caps.sum()) + plan.overhead_w
+        counted = caps
+        if plan.config["hold"] == "draw":
+            counted = self._counted(plan, snapshot)
+        total = float(counted.sum()) + plan.overhead_w
         if total > plan.budget_w * (1 + 1e-9) + 1e-3:
-            raise SolverFailed(f"caps allow {total:g} W, the budget is {plan.budget_w:g} W")
+            raise SolverFailed(f"caps count for {total:g} W, the budget is {plan.budget_w:g} W")
         if plan.telemetry.snapshot_hash == whole.hash:
             self._verify_claim(plan, snapshot)
 
@@ -114,8 +121,15 @@ class EnergyPlanner:
         load_kernels()
         allocate_budget([Curve(np.array([1.0, 2.0]), np.array([1.0, 2.0]))], budget_w=1.5)
 
+    def _counted(self, plan: EnergyPlan, snapshot: Snapshot) -> NDArray[np.float64]:
+        """(n,) watts that each cap lets its GPU draw, as far as its demand is known."""
+        if plan.demand is None:
+            raise SolverFailed("counts draw, but names no demand")
+        units = units_from_snapshot(snapshot, EnergyConfig.read(plan.config), plan.demand)
+        return plan.demand.drawn_share * np.minimum(plan.caps_w, units.demand_w)
+
     def _verify_claim(self, plan: EnergyPlan, snapshot: Snapshot) -> None:
-        units = units_from_snapshot(snapshot, EnergyConfig.read(plan.config))
+        units = units_from_snapshot(snapshot, EnergyConfig.read(plan.config), plan.demand)
         if "gnn" in plan.pipeline:
             units, _ = learned_units(units)
         overhead = float(units.overhead_w.sum())

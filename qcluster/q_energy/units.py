@@ -8,6 +8,7 @@ then nobody knows.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,20 +17,19 @@ from numpy.typing import NDArray
 from qcluster.errors import InputError, NotReady
 from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.curves import IDLE_SHARE
+from qcluster.q_energy.demand import Demand, follow
 from qcluster.q_energy.trace import PowerTrace
 from qcluster.q_energy.window import window_quantiles
 from qcluster.telemetry import Snapshot, Topology
 
-__all__ = ["Units", "units_from_snapshot", "units_from_trace"]
+__all__ = ["MARGIN", "Units", "units_from_snapshot", "units_from_trace", "watched"]
 
-# A draw this close to the limit in force is held down by it.
-_AT_LIMIT = 0.97
 # Rest as a share of the lowest settable limit, at most.
 _REST_BELOW_FLOOR = 0.7
 # Lowest cap of a node whose GPUs are not known, as a share of its highest reading.
 _NODE_FLOOR = 0.4
 # Room above the demand so that a cap does not clip ordinary noise.
-_MARGIN = 1.03
+MARGIN = 1.03
 # How far a node's window may lie from its power now; a checkpoint draws a fifth of training.
 _MOST_FACTOR = 10.0
 
@@ -43,6 +43,8 @@ class Units:
     ``node`` indexes ``nodes``. ``p50_w`` and ``demand_w`` describe its draw when not capped by
     us; ``memory`` is the share of its time that does not follow the clock. ``overhead_w`` is
     everything that no cap reaches: hosts, and accelerators at rest. ``kind`` is "gpu" or "node".
+    ``nvlink_gb_s`` is what each sends over NVLink now, gigabytes a second, NaN where not known;
+    None where nothing tells.
     """
 
     kind: str
@@ -56,6 +58,7 @@ class Units:
     idle_w: Floats
     memory: Floats
     overhead_w: Floats
+    nvlink_gb_s: Floats | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -102,10 +105,23 @@ def units_from_trace(trace: PowerTrace, topology: Topology | None, config: Energ
     return _gpu_units(topology, owner, draw, overhead, config, list(trace.warnings))
 
 
-def units_from_snapshot(snapshot: Snapshot, config: EnergyConfig) -> Units:
+def watched(snapshot: Snapshot, before: Demand | None) -> Demand:
+    """The estimate of every GPU's uncapped draw after this snapshot's readings."""
+    owner = _owners(snapshot.topology)
+    high = np.array([node.max_w for node in snapshot.topology.nodes])[owner]
+    board = snapshot.gpu.get("power_w", np.full(len(owner), np.nan))
+    limit = snapshot.gpu.get("power_limit_w", np.full(len(owner), np.nan))
+    return follow(before, board, limit, high, snapshot.ts_s)
+
+
+def units_from_snapshot(
+    snapshot: Snapshot, config: EnergyConfig, demand: Demand | None = None
+) -> Units:
     """Units of a live snapshot: GPUs from board power, or from node power where boards have none.
 
-    A GPU that does not answer is left out of the history but keeps its floor in the budget.
+    ``demand`` is what is remembered of what caps hide (``watched``); without it GPUs at their cap
+    are taken to want all. A GPU that does not answer is left out of the history but keeps its
+    floor in the budget.
 
     Raises NotReady when the snapshot has no topology or no power.
     """
@@ -128,11 +144,12 @@ def units_from_snapshot(snapshot: Snapshot, config: EnergyConfig) -> Units:
     share = ((1 - config.host_share) * hosts / np.maximum(gpus, 1))[owner]
     if not np.isfinite(board).all() and np.isfinite(share).any():
         warnings.append("GPUs without own readings get an equal part of their node's power")
-    now = np.where(np.isfinite(board), board, share)
+    if demand is None:
+        demand = watched(snapshot, None)
+    blind = ~np.isfinite(board)
+    now = np.where(blind & np.isinf(demand.age_s), share, demand.uncapped_w)
     draw = now[:, None] * _window_factors(snapshot, config.window_s)[owner]
-    limit = snapshot.gpu.get("power_limit_w", np.full(len(owner), np.nan))
-    with np.errstate(invalid="ignore"):
-        held = now >= _AT_LIMIT * limit
+    held = np.isinf(demand.age_s) & ~blind
     units = _gpu_units(topology, owner, draw, overhead, config, warnings, held)
     return _with_counters(units, snapshot)
 
@@ -156,7 +173,8 @@ def _window_factors(snapshot: Snapshot, window_s: float) -> Floats:
 
 
 def _with_counters(units: Units, snapshot: Snapshot) -> Units:
-    """The memory-bound share from DRAM and SM activity, where those are reported."""
+    """The memory-bound share from DRAM and SM activity and the NVLink rate, where reported."""
+    units = dataclasses.replace(units, nvlink_gb_s=snapshot.gpu.get("nvlink_tx_gb_s"))
     dram, sm = snapshot.gpu.get("dram_active"), snapshot.gpu.get("sm_active")
     if dram is None or sm is None:
         return units
@@ -164,7 +182,7 @@ def _with_counters(units: Units, snapshot: Snapshot) -> Units:
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(total > 0.05, dram / total, np.nan)
     memory = np.where(np.isfinite(share), np.clip(share, 0.0, 0.9), units.memory)
-    return Units(**{**units.__dict__, "memory": memory})
+    return dataclasses.replace(units, memory=memory)
 
 
 def _owners(topology: Topology) -> NDArray[np.int64]:
@@ -197,7 +215,9 @@ def _gpu_units(
     # A GPU under its lowest limit still runs, so that limit lies well above rest.
     idle = np.minimum(IDLE_SHARE * high, np.where(low > 0, _REST_BELOW_FLOOR * low, np.inf))
     median = np.where(blind, high, np.clip(draw[:, 0], 0.0, high))
-    demand = np.where(blind | capped, high, np.clip(draw[:, 1] * _MARGIN, idle, high))
+    # Where draw counts against the budget, noise evens out over GPUs and needs no margin.
+    margin = MARGIN if config.hold == "caps" else 1.0
+    demand = np.where(blind | capped, high, np.clip(draw[:, 1] * margin, idle, high))
     rest = sum(item.idle_w for item in topology.accelerators)
     return Units(
         kind="gpu",
@@ -218,7 +238,7 @@ def _gpu_units(
 def _bare(trace: PowerTrace, quantiles: Floats, config: EnergyConfig) -> Units:
     top = np.array([trace.series(i)[1].max() for i in range(len(trace.ids))])
     top = np.maximum(top, 1.0)
-    demand = np.minimum(np.maximum(quantiles[:, 1] * _MARGIN, IDLE_SHARE * top), top)
+    demand = np.minimum(np.maximum(quantiles[:, 1] * MARGIN, IDLE_SHARE * top), top)
     line = "no topology: each node's highest reading is taken for its nameplate"
     return Units(
         kind="node",

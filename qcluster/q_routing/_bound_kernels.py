@@ -91,9 +91,10 @@ def _together(time: float, hot: F, copies: I, held: F, spare: int, spent: int, r
 
 
 @njit(cache=True)
-def crowd_bound(w: F, low: float, extra: int, room: int) -> float:
-    """A lower bound on the largest GPU time, at least ``low`` (a bound already known), for GPUs of
-    equal speed with ``room`` slots each, all of them used.
+def crowd_bound(w: F, low: float, extra: int, room: int, high: float) -> float:
+    """A lower bound on the largest GPU time, at least ``low`` (a bound already known) and below
+    ``high`` (a time that some placement has, or inf), for GPUs of equal speed with ``room`` slots
+    each.
 
     A hot expert with c copies stands on c GPUs, whose other (room - 1) c slots hold at least the
     smallest that there is: of cold experts with ``spent`` more copies, m slots hold at least the
@@ -103,8 +104,8 @@ def crowd_bound(w: F, low: float, extra: int, room: int) -> float:
     hot, cold = w[w > 0.5 * low], np.sort(w[w <= 0.5 * low])
     if hot.size == 0 or _reachable(low, hot, cold, extra, room):
         return low
-    high = low * 2.0
-    for _ in range(30):
+    high = min(high, low * 2.0)
+    while high - low > 1e-5 * low:
         middle = (low + high) / 2
         if _reachable(middle, hot, cold, extra, room):
             high = middle

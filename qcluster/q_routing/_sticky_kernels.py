@@ -18,7 +18,10 @@ __all__ = [
     "count_layer",
     "match_layer",
     "norm_layer",
-    "sticky_layers",
+    "pow16",
+    "price_of",
+    "replaced",
+    "swapped",
 ]
 
 F = NDArray[np.float64]
@@ -29,7 +32,7 @@ Step = tuple[float, int, int, int]
 
 
 @njit(cache=True, inline="always")
-def _pow16(x: float) -> float:
+def pow16(x: float) -> float:
     x = x * x
     x = x * x
     x = x * x
@@ -65,20 +68,20 @@ def norm_layer(load: F, mean: F) -> float:
         if mean[v] > 0:
             power = 0.0
             for g in range(load.shape[1]):
-                power += _pow16(load[v, g] / mean[v])
+                power += pow16(load[v, g] / mean[v])
             total += mean[v] * power ** (1 / 16)
     return total
 
 
 @njit(cache=True)
 def _changed(load: F, mean: F, g: int, v: int, delta: float) -> float:
-    after: float = _pow16((load[v, g] + delta) / mean[v])
-    before: float = _pow16(load[v, g] / mean[v])
+    after: float = pow16((load[v, g] + delta) / mean[v])
+    before: float = pow16(load[v, g] / mean[v])
     return after - before
 
 
 @njit(cache=True)
-def _replaced(
+def replaced(
     w: F, speed: F, g: int, e: int, f: int, count: I, on: B, holder: I, load: F, mean: F, power: F
 ) -> float:
     """The layer's cost after GPU ``g`` holds ``f`` in place of ``e`` (-1: an empty slot)."""
@@ -108,7 +111,7 @@ def _replaced(
 
 
 @njit(cache=True)
-def _swapped(
+def swapped(
     w: F, speed: F, a: int, b: int, e: int, f: int, count: I, load: F, mean: F, power: F
 ) -> float:
     """The layer's cost after GPUs ``a`` and ``b`` exchange experts ``e`` and ``f``."""
@@ -123,7 +126,7 @@ def _swapped(
 
 
 @njit(cache=True)
-def _price(slots: I, home: I, s: int, f: int) -> int:
+def price_of(slots: I, home: I, s: int, f: int) -> int:
     return int(f != home[s]) - int(slots[s] != home[s])
 
 
@@ -143,7 +146,7 @@ def best_step(
     for v in range(windows):
         if mean[v] > 0:
             for g in range(gpus):
-                power[v] += _pow16(load[v, g] / mean[v])
+                power[v] += pow16(load[v, g] / mean[v])
             now += mean[v] * power[v] ** (1 / 16)
     full = np.zeros(gpus, dtype=np.bool_)
     for v in range(windows):
@@ -166,10 +169,10 @@ def best_step(
                 f = i if everything else hot[i]
                 if on[g, f] or area[f] != zone[g]:
                     continue
-                price = _price(slots, home, s, f)
+                price = price_of(slots, home, s, f)
                 if price > left:
                     continue
-                after = _replaced(w, speed, g, e, f, count, on, holder, load, mean, power)
+                after = replaced(w, speed, g, e, f, count, on, holder, load, mean, power)
                 gain = (now - after) / max(price, 0.5)
                 if gain > best[0]:
                     best = (gain, s, -1, f)
@@ -179,78 +182,14 @@ def best_step(
             b, f = gpu[t], slots[t]
             if b == g or f < 0 or on[b, e] or on[g, f] or zone[b] != zone[g]:
                 continue
-            price = _price(slots, home, s, f) + _price(slots, home, t, e)
+            price = price_of(slots, home, s, f) + price_of(slots, home, t, e)
             if price > left:
                 continue
-            after = _swapped(w, speed, g, b, e, f, count, load, mean, power)
+            after = swapped(w, speed, g, b, e, f, count, load, mean, power)
             gain = (now - after) / max(price, 0.5)
             if gain > best[0]:
                 best = (gain, s, t, -1)
     return best
-
-
-@njit(cache=True)
-def _make(slots: I, step: I) -> int:
-    """Make a step (slot, other slot or -1, expert, price) and return its price."""
-    s, t = step[0], step[1]
-    if t < 0:
-        slots[s] = step[2]
-    else:
-        slots[s], slots[t] = slots[t], slots[s]
-    return int(step[3])
-
-
-@njit(cache=True)
-def sticky_layers(
-    w: F, speed: F, gpu: I, zone: I, area: I, slots: I, home: I, limit: int, gain: F, steps: I,
-    most: int,
-) -> bool:  # fmt: skip
-    """Improve ``slots`` (layers, slots) in place, at most ``limit`` of them off ``home``.
-
-    w (windows, layers, experts). Each round takes the layer whose best step gains most for each
-    moved slot. Stops after ``most`` searches of a layer and returns whether there may be more to
-    do; with 0 it makes the steps that earlier calls found, one a layer, and is done. ``gain``
-    (layers,), NaN where a layer is still to be searched, and ``steps`` (layers, 4) are what a
-    later call goes on from.
-    """
-    windows, layers, experts = w.shape
-    gpus = speed.size
-    count, on = np.zeros(experts, np.int64), np.zeros((gpus, experts), np.bool_)
-    holder = np.zeros((experts, gpus), np.int64)
-    load, mean = np.zeros((windows, gpus)), np.zeros((layers, windows))
-    moved, searched = 0, 0
-    for x in range(layers):
-        for s in range(gpu.size):
-            moved += int(slots[x, s] != home[x, s])
-        for v in range(windows):
-            mean[x, v] = w[v, x].sum() / speed.sum()
-    if most == 0:
-        for x in range(layers):
-            if gain[x] > 0.0 and steps[x, 3] <= limit - moved:
-                moved += _make(slots[x], steps[x])
-        return False
-    while True:
-        for x in range(layers):
-            if not np.isnan(gain[x]) and steps[x, 3] <= limit - moved:
-                continue
-            if searched == most:
-                return True
-            searched += 1
-            part = w[:, x]
-            count_layer(part, speed, gpu, slots[x], count, on, holder, load)
-            g, s, t, f = best_step(part, speed, gpu, zone, area[x], slots[x], home[x], count, on,
-                                   holder, load, mean[x], limit - moved)  # fmt: skip
-            gain[x] = g if s >= 0 else 0.0
-            steps[x, 0], steps[x, 1], steps[x, 2], steps[x, 3] = s, t, f, 0
-            if s >= 0:
-                steps[x, 3] = _price(slots[x], home[x], s, f if t < 0 else slots[x, t])
-                if t >= 0:
-                    steps[x, 3] += _price(slots[x], home[x], t, slots[x, s])
-        x = int(np.argmax(gain))
-        if gain[x] <= 0.0:
-            return False
-        moved += _make(slots[x], steps[x])
-        gain[x] = np.nan
 
 
 @njit(cache=True)

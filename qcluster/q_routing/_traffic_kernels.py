@@ -13,6 +13,7 @@ __all__ = [
     "extra_gain",
     "hops",
     "pair_counts",
+    "pull_back",
     "visited",
 ]
 
@@ -20,20 +21,42 @@ F = NDArray[np.float64]
 I = NDArray[np.int64]  # noqa: E741
 B = NDArray[np.bool_]
 
+TOLL = 0.8
+"""Picks that going to the farthest GPU must bring together to be worth it in a cover."""
+
 
 @njit(cache=True)
-def cover_layer(picks: I, on: B, speed: F, weight: float, slack: float, load: F, out: I) -> int:
+def _nearest(on: B, far: F) -> F:
+    """(experts, gpus) distance to the nearest copy; nothing where ``far`` is of size 0."""
+    out = np.full((on.shape[0] if far.size else 0, far.shape[0]), np.inf)
+    for e in range(out.shape[0]):
+        for h in range(far.shape[0]):
+            if on[e, h]:
+                for g in range(far.shape[0]):
+                    out[e, g] = min(out[e, g], far[g, h])
+    return out
+
+
+@njit(cache=True)
+def cover_layer(
+    picks: I, on: B, speed: F, far: F, weight: float, slack: float, load: F, out: I
+) -> float:
     """GPU of each pick (tokens, k): a token's picks go to few GPUs, those with load to spare.
 
     Greedy cover: the GPU that holds most of what is left, each pick counted 1 - weight x (lead -
     slack) where the GPU's time leads the mean by more than ``slack`` of what the mean will be in
-    the end. A pick of -1 is none and gets -1. ``load`` (gpus,) is added to. Returns the number of
-    distinct GPUs, summed over tokens.
+    the end. A pick of -1 is none and gets -1. ``load`` (gpus,) is added to. ``far`` (gpus, gpus)
+    are distances, 1 to the nearest other GPU; of size 0 where all are alike. Returns what the
+    visits cost, summed over tokens: 1 for the first GPU, for each further one its distance to the
+    nearest before it.
     """
     tokens, k = picks.shape
     gpus = speed.size
-    visits, total, rate = 0, load.sum(), speed.sum()
+    cost, total, rate = 0.0, load.sum(), speed.sum()
     final = (total + (picks >= 0).sum()) / rate
+    toll = 0.0 if far.size == 0 else TOLL / max(far.max() - 1.0, 1.0)
+    reach = np.ones(gpus)
+    near = _nearest(on, far)
     for i in range(tokens):
         left = 0
         for j in range(k):
@@ -41,6 +64,14 @@ def cover_layer(picks: I, on: B, speed: F, weight: float, slack: float, load: F,
             left += int(picks[i, j] >= 0)
         here = left
         mean = total / rate
+        first = True
+        if toll > 0.0:
+            # The first GPU is chosen for the way that is left from there.
+            for g in range(gpus):
+                reach[g] = 1.0
+                for j in range(k):
+                    if picks[i, j] >= 0 and not on[picks[i, j], g]:
+                        reach[g] += near[picks[i, j], g] - 1.0
         while left > 0:
             best, at = -np.inf, -1
             for g in range(gpus):
@@ -53,16 +84,21 @@ def cover_layer(picks: I, on: B, speed: F, weight: float, slack: float, load: F,
                 lead = (load[g] / speed[g] - mean) / final
                 # Of equals, the emptier one.
                 value = held * (1.0 - weight * max(0.0, lead - slack)) - 1e-3 * lead
+                value -= toll * (reach[g] - 1.0)
                 if value > best:
                     best, at = value, g
-            visits += 1
+            cost += 1.0 if first else reach[at]
+            if toll > 0.0:
+                for g in range(gpus):
+                    reach[g] = far[at, g] if first else min(reach[g], far[at, g])
+                first = False
             for j in range(k):
                 if out[i, j] < 0 and picks[i, j] >= 0 and on[picks[i, j], at]:
                     out[i, j] = at
                     left -= 1
                     load[at] += 1.0
         total += here
-    return visits
+    return cost
 
 
 @njit(cache=True)
@@ -80,30 +116,36 @@ def pair_counts(picks: I, experts: int) -> F:
 
 
 @njit(cache=True)
-def anneal_groups(pairs: F, w: F, home: I, speed: F, cap: float, steps: int, seed: int) -> None:
-    """Swap experts between GPUs so that those picked together stand together, in place.
+def anneal_groups(
+    pairs: F, pull: F, distance: F, w: F, home: I, speed: F, cap: float, steps: int, seed: int
+) -> None:
+    """Swap experts between GPUs so that those picked together stand near each other, in place.
 
-    ``home`` (experts,) GPU of each expert. The gain is pairs kept inside; a GPU's load beyond
-    ``cap`` x mean costs as much as the pairs that its overload could hold.
+    ``home`` (experts,) GPU of each expert. What falls is the sum of pairs x distance (gpus, gpus)
+    between their GPUs and of ``pull`` (experts, gpus); a GPU's load beyond ``cap`` x mean costs as
+    much as the pairs that its overload could hold.
     """
     np.random.seed(seed)  # noqa: NPY002
     experts, gpus = home.size, speed.size
-    near = np.zeros((experts, gpus))
+    far = np.zeros((gpus, experts))
     load = np.zeros(gpus)
     for e in range(experts):
         load[home[e]] += w[e]
-        for f in range(experts):
-            near[e, home[f]] += pairs[e, f]
+        for g in range(gpus):
+            for f in range(experts):
+                far[g, f] += pairs[e, f] * distance[g, home[e]]
     limit = cap * w.sum() * speed / speed.sum()
-    hot = pairs.sum() / experts / gpus + 1e-9
-    fine = 4.0
+    wide = max(distance.max(), 1.0)
+    hot = wide * pairs.sum() / experts / gpus + 1e-9
+    fine = 4.0 * wide
     for step in range(steps):
-        heat = hot * (1e-3 ** (step / steps))
+        heat = hot * ((1e-3 / wide) ** (step / steps))
         e, f = np.random.randint(experts), np.random.randint(experts)  # noqa: NPY002
         g, h = home[e], home[f]
         if g == h:
             continue
-        gain = near[e, h] + near[f, g] - near[e, g] - near[f, h] - 2.0 * pairs[e, f]
+        gain = far[g, e] + far[h, f] - far[h, e] - far[g, f] - 2.0 * pairs[e, f] * distance[g, h]
+        gain += pull[e, g] + pull[f, h] - pull[e, h] - pull[f, g]
         moved = w[e] - w[f]
         before = max(0.0, load[g] - limit[g]) + max(0.0, load[h] - limit[h])
         after = max(0.0, load[g] - moved - limit[g]) + max(0.0, load[h] + moved - limit[h])
@@ -113,17 +155,19 @@ def anneal_groups(pairs: F, w: F, home: I, speed: F, cap: float, steps: int, see
         home[e], home[f] = h, g
         load[g] -= moved
         load[h] += moved
-        for x in range(experts):
-            near[x, g] += pairs[x, f] - pairs[x, e]
-            near[x, h] += pairs[x, e] - pairs[x, f]
+        for q in range(gpus):
+            change = distance[q, h] - distance[q, g]
+            if change != 0.0:
+                for x in range(experts):
+                    far[q, x] += (pairs[x, e] - pairs[x, f]) * change
 
 
 @njit(cache=True)
-def extra_gain(picks: I, served: I, on: B, gain: F) -> None:
-    """How many GPU visits one more copy would save, (experts, gpus) into ``gain``.
+def extra_gain(picks: I, served: I, on: B, far: F, gain: F) -> None:
+    """What visits one more copy would save, (experts, gpus) into ``gain``.
 
     A visit is saved where a token goes to a GPU for one expert alone and another GPU that it
-    visits anyway would hold that expert.
+    visits anyway would hold that expert; it is worth their distance, as in ``cover_layer``.
     """
     gain[:] = 0.0
     tokens, k = picks.shape
@@ -149,20 +193,43 @@ def extra_gain(picks: I, served: I, on: B, gain: F) -> None:
                         first = False
                         break
                 if first:
-                    gain[e, g] += 1.0
+                    gain[e, g] += 1.0 if far.size == 0 else far[served[i, j], g]
 
 
 @njit(cache=True)
-def visited(picks: I, on: B, speed: F) -> B:
+def visited(picks: I, on: B, speed: F, far: F) -> B:
     """(tokens, gpus) which GPUs serve a token's picks (tokens, k) under a cover with load term."""
     tokens, k = picks.shape
     served, load = np.empty((tokens, k), np.int64), np.zeros(speed.size)
-    cover_layer(picks, on, speed, 20.0, 0.03, load, served)
+    cover_layer(picks, on, speed, far, 20.0, 0.03, load, served)
     out = np.zeros((tokens, speed.size), np.bool_)
     for i in range(tokens):
         for j in range(k):
             if served[i, j] >= 0:
                 out[i, served[i, j]] = True
+    return out
+
+
+@njit(cache=True)
+def pull_back(picks: I, before: B, distance: F, experts: int) -> F:
+    """(experts, gpus) distance from the nearest GPU that served a token in the layer before, summed
+    over the tokens that pick the expert.
+    """
+    tokens, k = picks.shape
+    gpus = distance.shape[0]
+    out, near = np.zeros((experts, gpus)), np.empty(gpus)
+    for i in range(tokens):
+        near[:] = np.inf
+        for p in range(gpus):
+            if before[i, p]:
+                for g in range(gpus):
+                    near[g] = min(near[g], distance[p, g])
+        if near[0] == np.inf:
+            continue
+        for j in range(k):
+            if picks[i, j] >= 0:
+                for g in range(gpus):
+                    out[picks[i, j], g] += near[g]
     return out
 
 

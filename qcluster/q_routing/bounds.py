@@ -65,5 +65,7 @@ def tighten(
         if deadline.expired:
             break
         low = float(bound[window, layer] * pace[0])
-        out[window, layer] = crowd_bound(load[window, layer], low, extra, int(slots[0])) / pace[0]
+        top = float(time[window, layer] * pace[0])
+        proven = crowd_bound(load[window, layer], low, extra, int(slots[0]), top)
+        out[window, layer] = proven / pace[0]
     return out

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import InputError
-from qcluster.q_routing._traffic_kernels import exchange, hops, visited
+from qcluster.q_routing._traffic_kernels import exchange, hops
 from qcluster.q_routing.problem import PlacementProblem
 
-__all__ = ["FabricLike", "Graph", "distances", "rename"]
+__all__ = ["FabricLike", "Graph", "alike", "distances", "far_of", "settle", "spread"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -66,59 +66,96 @@ def distances(fabric: FabricLike, num_gpus: int) -> Floats:
     return np.asarray(best / wide, dtype=np.float64)
 
 
-def rename(
-    problem: PlacementProblem,
-    slots: Ints,
-    distance: Floats,
-    kind: Ints,
-    picks: Ints | None,
-) -> Ints:
-    """``slots`` with the contents of GPUs of one ``kind`` exchanged, layer after layer.
+def far_of(distance: Floats | None, gpus: Ints) -> Floats:
+    """Distances between ``gpus`` alone, or an array of size 0 where all are alike or unknown."""
+    nothing = np.empty((0, 0))
+    if distance is None or len(gpus) < 3:
+        return nothing
+    part = np.ascontiguousarray(distance[np.ix_(gpus, gpus)])
+    return part if np.ptp(part[~np.eye(len(gpus), dtype=bool)]) > 1e-9 else nothing
 
-    With ``picks`` (tokens, layers, k) a token's GPUs come near each other and near those of the
-    layer before (inter-layer affinity, as in ExFlow, 2024). Without, copies of an expert come far
-    from each other, so that one is near wherever a token is.
+
+def alike(distance: Floats, kind: Ints) -> Ints:
+    """(gpus,) a number for each sort of GPU of one ``kind`` that has the same distances to all
+    others: those of one sort may exchange their names without any change of ways.
+    """
+    gpus = len(kind)
+    out = np.arange(gpus)
+    for a in range(gpus):
+        for b in range(a):
+            others = np.ones(gpus, dtype=bool)
+            others[[a, b]] = False
+            same = np.allclose(distance[a, others], distance[b, others], rtol=1e-9)
+            if kind[a] == kind[b] and same:
+                out[a] = out[b]
+                break
+    return np.unique(out, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def spread(problem: PlacementProblem, slots: Ints, distance: Floats, kind: Ints) -> Ints:
+    """``slots`` with the contents of GPUs of one ``kind`` exchanged, layer after layer, so that
+    copies of an expert come far from each other, and one is near wherever a token is.
     """
     gpus = problem.num_gpus
-    off = distance[~np.eye(gpus, dtype=bool)]
-    uniform = gpus < 3 or bool(np.ptp(off) < 1e-9)
-    if gpus < 2 or (uniform and picks is None):
+    if not far_of(distance, np.arange(gpus)).size:
         return slots
-    out, nothing = slots.copy(), np.zeros((gpus, gpus))
-    before: NDArray[np.bool_] | None = None
+    out = slots.copy()
     for x, row in enumerate(slots):
         on = _held(problem, row)
-        linear = nothing
-        if picks is None:
-            share = problem.load[:, x].sum(axis=0) / on.sum(axis=1)
-            flow = -(on.T * share) @ on
-        else:
-            speed = np.where(problem.speed > 0, problem.speed, 1.0)
-            now = visited(np.ascontiguousarray(picks[:, x]), on, speed)
-            flow = nothing if uniform else hops(now, now)
-            if before is not None:
-                linear = hops(now, before) @ distance
-        name = _named(flow, distance, linear, kind)
+        share = problem.load[:, x].sum(axis=0) / on.sum(axis=1)
+        name = _named(-(on.T * share) @ on, distance, np.zeros((gpus, gpus)), kind)
         _write(problem.slot_start, row, name, out[x])
-        if picks is not None:
-            before = np.empty_like(now)
-            before[:, name] = now
     return out
 
 
+def settle(
+    problem: PlacementProblem,
+    row: Ints,
+    distance: Floats,
+    kind: Ints,
+    now: NDArray[np.bool_],
+    before: NDArray[np.bool_] | None,
+) -> tuple[Ints, NDArray[np.bool_]]:
+    """One layer's slots with the contents of GPUs of one ``kind`` exchanged so that the GPUs of a
+    token come near each other and near those of the layer before (inter-layer affinity, as in
+    ExFlow, 2024).
+
+    ``now`` and ``before`` (tokens, gpus) say who serves a token, the former comes back renamed.
+    """
+    gpus = problem.num_gpus
+    alike = not far_of(distance, np.arange(gpus)).size
+    if gpus < 2 or (alike and before is None):
+        return row, now
+    nothing = np.zeros((gpus, gpus))
+    linear = nothing if before is None else hops(now, before) @ distance
+    name = _named(nothing if alike else hops(now, now), distance, linear, kind)
+    out, served = np.empty_like(row), np.empty_like(now)
+    _write(problem.slot_start, row, name, out)
+    served[:, name] = now
+    return out, served
+
+
 def _named(flow: Floats, distance: Floats, linear: Floats, kind: Ints) -> Ints:
-    """(gpus,) the GPU that each content goes to: exact for the linear part, then exchanges."""
+    """(gpus,) the GPU that each content goes to: exchanges from where it is and from what is best
+    for the linear part alone; the better of the two.
+    """
     from scipy.optimize import linear_sum_assignment
 
-    name = np.arange(len(kind))
+    flow, distance = np.ascontiguousarray((flow + flow.T) / 2), (distance + distance.T) / 2
+    linear = np.ascontiguousarray(linear)
+    here = np.arange(len(kind))
+    starts = [here]
     if linear.any():
+        starts.append(here.copy())
         for k in np.unique(kind):
             of = np.flatnonzero(kind == k)
             content, gpu = linear_sum_assignment(linear[np.ix_(of, of)])
-            name[of[content]] = of[gpu]
-    symmetric = np.ascontiguousarray((flow + flow.T) / 2)
-    exchange(symmetric, (distance + distance.T) / 2, np.ascontiguousarray(linear), kind, name)
-    return name
+            starts[1][of[content]] = of[gpu]
+    costs = []
+    for name in starts:
+        begin = float((flow * distance[np.ix_(name, name)]).sum() + linear[here, name].sum())
+        costs.append(begin - exchange(flow, distance, linear, kind, name))
+    return starts[int(np.argmin(costs))]
 
 
 def _held(problem: PlacementProblem, row: Ints) -> NDArray[np.bool_]:

@@ -24,6 +24,7 @@ from qcluster.q_routing.problem import Placement, read_load
 
 __all__ = [
     "count_picks",
+    "read_arrays",
     "read_load_file",
     "read_model_graph",
     "read_placement",
@@ -42,7 +43,7 @@ def read_load_file(path: str | Path) -> NDArray[np.float64]:
     """
     path = Path(path)
     if path.suffix in (".npz", ".npy"):
-        arrays = _arrays(path)
+        arrays = read_arrays(path)
         if "expert_ids" in arrays:
             return count_picks(_trace(arrays["expert_ids"], path))
         key = next((k for k in (*_LOAD_KEYS, "array") if k in arrays), None)
@@ -58,7 +59,7 @@ def read_load_file(path: str | Path) -> NDArray[np.float64]:
 
 def read_trace(path: str | Path) -> NDArray[np.int64]:
     """Router decisions (tokens, layers, k) of an npz with ``expert_ids``."""
-    arrays = _arrays(Path(path))
+    arrays = read_arrays(Path(path))
     if "expert_ids" not in arrays:
         raise FormatError("holds no expert_ids", file=path)
     return _trace(arrays["expert_ids"], path)
@@ -159,7 +160,8 @@ def _checked(values: Any, path: str | Path) -> NDArray[np.float64]:
         raise error.at(file=path) from None
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz by name, that of an npy as ``array``. Raises FormatError."""
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):

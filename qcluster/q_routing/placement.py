@@ -19,7 +19,8 @@ from qcluster.deadline import Deadline
 from qcluster.errors import InputError, SolverFailed
 from qcluster.moves import MoveBudget
 from qcluster.q_routing._kernels import weigh_layers
-from qcluster.q_routing.fabric import FabricLike, distances, rename
+from qcluster.q_routing.fabric import FabricLike, alike, distances, spread
+from qcluster.q_routing.gather import place_by_traffic, within
 from qcluster.q_routing.problem import (
     EMPTY,
     Placement,
@@ -31,12 +32,14 @@ from qcluster.q_routing.sticky import (
     align,
     kinds,
     moves_between,
+    new_copies,
     repaired,
     replan,
     take_over,
     zones,
 )
-from qcluster.q_routing.traffic import place_by_traffic, read_picks, visits
+from qcluster.q_routing.traces import Trace
+from qcluster.q_routing.traffic import read_picks
 
 __all__ = ["keep", "place", "place_experts", "verify_placement"]
 
@@ -51,7 +54,7 @@ def place_experts(
     mode: str = "global",
     previous: Placement | ArrayLike | None = None,
     max_moved: float | None = None,
-    trace: ArrayLike | None = None,
+    trace: ArrayLike | Trace | None = None,
     slots_per_gpu: ArrayLike | None = None,
     speed: ArrayLike | None = None,
     alive: ArrayLike | None = None,
@@ -69,45 +72,33 @@ def place_experts(
     previous: the placement in force, or its slots (layers, num_slots).
     max_moved: share of all slots that may hold another expert than in ``previous``, 0 to 1. Copies
         that are needed because an expert would otherwise be lost are made in any case.
-    trace: router picks (tokens, layers, k). Experts that are picked together then stand together,
-        so that a token visits few GPUs (see ``dispatch``), at some cost in equal-split balance,
-        and GPUs of a new plan are named so that tokens stay where the layer before served them.
-        Under ``max_moved`` whole layers take the new plan, those first that gain most for each
-        slot moved; what is left of the budget goes to load.
+    trace: router picks (tokens, layers, k), or a ``Trace``. Experts that are picked together then
+        stand together and near where the layer before served their tokens, so that a token visits
+        few GPUs (see ``dispatch``), at some cost in equal-split balance. Under ``max_moved`` whole
+        layers take the new plan, those first that gain most for each slot moved; what is left of
+        the budget goes to load.
     slots_per_gpu: (num_gpus,) slots of each GPU, adding up to ``num_slots``.
     speed: (num_gpus,) relative speeds. alive: (num_gpus,) False for GPUs that take nothing.
-    fabric: GPUs and links (see ``FabricLike``). GPUs alike in speed and slots then exchange what
-        they hold, at no cost in balance or fan-out: with a trace so that GPUs which serve the same
-        tokens have wide paths between them, else so that copies of an expert are far apart and one
-        is near every GPU. A replan keeps to the names in force: with ``previous`` it is checked,
-        and not used.
+    fabric: GPUs and links (see ``FabricLike``). With a trace, distances over it are part of that
+        objective. Without, GPUs alike in speed and slots exchange what they hold, at no cost in
+        balance, so that copies of an expert are far apart; a replan keeps the names in force.
 
     Raises InputError naming the argument that is wrong.
     """
     problem = PlacementProblem.of(
-        load,
-        num_slots=num_slots,
-        num_gpus=num_gpus,
-        num_nodes=num_nodes,
-        num_groups=num_groups,
-        mode=mode,
-        slots_per_gpu=slots_per_gpu,
-        speed=speed,
-        alive=alive,
-    )
+        load, num_slots=num_slots, num_gpus=num_gpus, num_nodes=num_nodes, num_groups=num_groups,
+        mode=mode, slots_per_gpu=slots_per_gpu, speed=speed, alive=alive,
+    )  # fmt: skip
     before = _previous(previous, problem)
     distance = None if fabric is None else distances(fabric, problem.num_gpus)
-    picks = None if trace is None else read_picks(problem, trace)
-    if picks is not None:
-        placement = _by_traffic(problem, picks, before, max_moved)
-    else:
-        placement = place(problem, before, max_moved, Deadline.never())
-    if before is not None or (distance is None and picks is None):
+    if trace is not None:
+        if distance is None:
+            distance = 1.0 - np.eye(problem.num_gpus)
+        return _by_traffic(problem, read_picks(problem, trace), before, max_moved, distance)
+    placement = place(problem, before, max_moved, Deadline.never())
+    if before is not None or distance is None:
         return placement
-    if distance is None:
-        distance = 1.0 - np.eye(problem.num_gpus)
-    named = rename(problem, placement.slots, distance, kinds(problem), picks)
-    return replace(placement, slots=named)
+    return replace(placement, slots=spread(problem, placement.slots, distance, kinds(problem)))
 
 
 def place(
@@ -121,11 +112,16 @@ def place(
     """
     if before is None:
         return _result(problem, *solve(problem, deadline), before)
-    near = replan(problem, before, max_moved, deadline.share(0.4))
-    bound = bounds_of(problem)
-    if not deadline.expired:
-        target, bound = solve(problem, deadline.share(0.5))
-        near = take_over(problem, before, max_moved, target, near, deadline)
+    if (
+        deadline.at < np.inf
+        and new_copies(problem, before) > MoveBudget.of(before, max_moved).limit
+    ):
+        # A plan made without looking back would cost more moves than there are.
+        near = replan(problem, before, max_moved, deadline.share(0.9))
+        return _result(problem, near, bounds_of(problem), before)
+    target, bound = solve(problem, deadline.share(0.4))
+    near = replan(problem, before, max_moved, deadline.share(0.5))
+    near = take_over(problem, before, max_moved, target, near, deadline)
     return _result(problem, near, bound, before)
 
 
@@ -166,47 +162,20 @@ def _by_traffic(
     picks: NDArray[np.int64],
     before: NDArray[np.int64] | None,
     max_moved: float | None,
+    distance: NDArray[np.float64],
 ) -> Placement:
     never = Deadline.never()
     near, bound = solve(problem, never) if before is None else (before, bounds_of(problem))
     zone, area = zones(problem, near)
-    slots = place_by_traffic(problem, picks, area, zone)
+    slots = place_by_traffic(problem, picks, area, zone, distance)
     if before is None:
         return _result(problem, slots, bound, None)
-    aligned = align(problem, slots, before, never)
+    # Of GPUs with the same ways to all others, names are free: those that move least.
+    aligned = align(problem, slots, before, never, kind=alike(distance, kinds(problem)))
     slots = slots if aligned is None else aligned
-    if max_moved is None:
-        return _result(problem, slots, bound, before)
-    return _result(problem, _within(problem, picks, before, max_moved, slots), bound, before)
-
-
-def _within(
-    problem: PlacementProblem,
-    picks: NDArray[np.int64],
-    before: NDArray[np.int64],
-    max_moved: float,
-    target: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Layers of ``target`` while the budget lasts, best gain for each slot moved first; the rest
-    of the budget goes to the load of the other layers.
-    """
-    near = repaired(problem, before)
-    worth = visits(problem, near, picks) - visits(problem, target, picks)
-    price = ((target != before) & (target != EMPTY)).sum(axis=1)
-    forced = ((near != before) & (near != EMPTY)).sum(axis=1)
-    left = MoveBudget.of(before, max_moved).limit - int(forced.sum())
-    chosen = np.zeros(len(near), dtype=bool)
-    for x in np.argsort(-worth / np.maximum(price, 1), kind="stable"):
-        if worth[x] > 0 and price[x] - forced[x] <= left:
-            chosen[x] = True
-            left -= int(price[x] - forced[x])
-    out = np.where(chosen[:, None], target, near)
-    rest = np.flatnonzero(~chosen)
-    if left > 0 and len(rest):
-        part = replace(problem, load=np.ascontiguousarray(problem.load[:, rest]))
-        share = min(1.0, (left + int(forced[rest].sum())) / before[rest].size)
-        out[rest] = replan(part, before[rest], share, Deadline.never())
-    return out
+    if max_moved is not None:
+        slots = within(problem, picks, before, max_moved, slots, distance)
+    return _result(problem, slots, bound, before)
 
 
 def _previous(

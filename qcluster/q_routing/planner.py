@@ -24,9 +24,10 @@ from qcluster.q_routing.config import PlacementConfig
 from qcluster.q_routing.placement import keep, place, verify_placement
 from qcluster.q_routing.problem import Placement, PlacementProblem, balancedness, gpu_loads
 from qcluster.q_routing.sticky import align, improve
+from qcluster.q_routing.windows import blend
 from qcluster.telemetry import Snapshot
 
-__all__ = ["PlacementPlan", "RoutingPlanner", "switched"]
+__all__ = ["PlacementPlan", "RoutingPlanner"]
 
 
 def _no_loads() -> NDArray[np.float64]:
@@ -93,7 +94,7 @@ class RoutingPlanner:
         """
         del peers  # placements do not depend on power or fabric plans
         windows = _windows(snapshot, self.config)
-        load, switch = _blend(windows, self.config)
+        load, switch = blend(windows, self.config.memory, self.config.switch_distance)
         task = self._task(load, snapshot, previous)
         in_force = task.previous
         found = certified(
@@ -231,14 +232,6 @@ class RoutingPlanner:
         )
 
 
-def switched(before: NDArray[np.float64], after: NDArray[np.float64], distance: float) -> bool:
-    """Whether the load (layers, experts) moved to other experts: total variation between the two
-    distributions, averaged over layers, above ``distance``.
-    """
-    share = [w / np.maximum(w.sum(axis=1, keepdims=True), 1e-300) for w in (before, after)]
-    return bool(np.abs(share[0] - share[1]).sum(axis=1).mean() / 2 > distance)
-
-
 def _windows(snapshot: Snapshot, config: PlacementConfig) -> NDArray[np.float64]:
     if not snapshot.topology.gpu_ids:
         raise NotReady("the telemetry shows no GPUs yet")
@@ -252,20 +245,6 @@ def _windows(snapshot: Snapshot, config: PlacementConfig) -> NDArray[np.float64]
     if windows[-1].sum() <= 0:
         raise NotReady("the newest window of expert loads is all zero")
     return windows
-
-
-def _blend(
-    windows: NDArray[np.float64], config: PlacementConfig
-) -> tuple[NDArray[np.float64], bool]:
-    """One load (layers, experts): newest window first in weight, nothing from before a switch."""
-    load, weight, switch = windows[-1].copy(), 1.0, False
-    for age in range(2, len(windows) + 1):
-        if switched(windows[-age], windows[-age + 1], config.switch_distance):
-            switch = age == 2
-            break
-        weight *= config.memory
-        load += weight * windows[-age]
-    return load, switch
 
 
 def _default_slots(experts: int, gpus: int) -> int:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from qcluster.deadline import Deadline
 from qcluster.errors import InputError
-from qcluster.q_routing._kernels import place_layers, weigh_layers
+from qcluster.q_routing._kernels import weigh_layers
+from qcluster.q_routing._place_kernels import place_layers
 from qcluster.q_routing.bounds import tighten, time_bound
 from qcluster.q_routing.groups import pair_groups
 from qcluster.q_routing.problem import EMPTY, PlacementProblem
@@ -25,10 +26,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # Swaps stop this close to the bound: further steps cost time and gain nothing out of sample.
-_TOLERANCE = 2e-4
+_TOLERANCE = 5e-4
 _MAX_SWAPS = 20_000
 # Further from its bound than this, a layer is worth the slower search.
-_FAR = 8e-3
+_FAR = 1e-2
 # Further from its bound than this, a layer is worth the sharper bound.
 _LOOSE = 3e-3
 # Under a deadline one layer may try other copies while tries x slots are fewer, and swap as often.
@@ -40,20 +41,27 @@ def solve(problem: PlacementProblem, deadline: Deadline) -> tuple[Ints, Floats]:
 
     Raises InputError when a node's live GPUs cannot hold its experts.
     """
-    return _polish(problem, *_solve(problem, deadline), deadline)
-
-
-def _solve(problem: PlacementProblem, deadline: Deadline) -> tuple[Ints, Floats]:
-    total = problem.load.sum(axis=0)
+    total = problem.load[0] if len(problem.load) == 1 else problem.load.sum(axis=0)
     slots = np.full((len(total), problem.num_slots), EMPTY, dtype=np.int64)
+    if problem.mode == "hierarchical":
+        bound = _by_node(problem, total, slots, deadline)
+    else:
+        if problem.speed.min() > 0 and np.diff(problem.slot_start).max() <= total.shape[1]:
+            # Every slot is used: nothing to leave out.
+            slots, floor, time = _by_layer(total, problem.slot_start, problem.speed, deadline)
+        else:
+            gpus = np.arange(problem.num_gpus)
+            floor, time = _fill(problem, total, slots, gpus, None, deadline)
+        if len(problem.load) == 1 and (time <= floor * (1 + _LOOSE)).all():
+            return slots, floor[None]
+        bound = floor[None] if len(problem.load) == 1 else bounds_of(problem)
+    return _polish(problem, slots, bound, deadline)
+
+
+def _by_node(problem: PlacementProblem, total: Floats, slots: Ints, deadline: Deadline) -> Floats:
+    """Pair groups with nodes, then place each node's experts; the bound (windows, layers)."""
     gpus = np.arange(problem.num_gpus)
     everyone = np.arange(total.shape[1])
-    if problem.mode == "global":
-        forced = _fill(problem, total, slots, gpus, None, deadline)
-        if len(problem.load) > 1:
-            return slots, bounds_of(problem)
-        mean = total.sum(axis=1) / problem.speed.sum()
-        return slots, np.maximum(mean, forced / problem.speed.max())[None]
     bound = bounds_of(problem)
     per_node = len(gpus) // problem.num_nodes
     groups = everyone.reshape(problem.num_groups, -1)
@@ -68,7 +76,7 @@ def _solve(problem: PlacementProblem, deadline: Deadline) -> tuple[Ints, Floats]
     for n in range(problem.num_nodes):
         part = gpus[n * per_node : (n + 1) * per_node]
         _fill(problem, total, slots, part, members[n], deadline.share(1 / (problem.num_nodes - n)))
-    return slots, bound
+    return bound
 
 
 def _fill(
@@ -78,9 +86,9 @@ def _fill(
     gpus: Ints,
     members: Ints | None,
     deadline: Deadline,
-) -> Floats:
+) -> tuple[Floats, Floats]:
     """Place ``members`` (layers, experts of this part; None: all) onto ``gpus``; writes their
-    slots and returns the largest share (layers,) that the number of slots forces.
+    slots and returns a time (layers,) that their fullest GPU needs, and the one that it takes.
     """
     experts = total.shape[1] if members is None else members.shape[1]
     gpus = gpus[problem.speed[gpus] > 0]
@@ -94,31 +102,35 @@ def _fill(
     start = np.concatenate([[0], np.cumsum(room)]).astype(np.int64)
     where = np.repeat(first - start[:-1], room) + np.arange(start[-1])
     load = total if members is None else np.take_along_axis(total, members, axis=1)
-    local, forced = _by_layer(np.ascontiguousarray(load), start, problem.speed[gpus], deadline)
+    local, floor, time = _by_layer(np.ascontiguousarray(load), start, problem.speed[gpus], deadline)
     if members is not None:
         named = np.take_along_axis(members, np.maximum(local, 0), axis=1)
         local = np.where(local >= 0, named, EMPTY)
     slots[:, where] = local
-    return forced
+    return floor, time
 
 
-def _by_layer(load: Floats, start: Ints, speed: Floats, deadline: Deadline) -> tuple[Ints, Floats]:
+def _by_layer(
+    load: Floats, start: Ints, speed: Floats, deadline: Deadline
+) -> tuple[Ints, Floats, Floats]:
     """``place_layers``, layer by layer while there is time; the rest is packed only."""
-    if deadline.at == np.inf:
-        slots, forced = place_layers(
-            load, start, speed, _TOLERANCE, _MAX_SWAPS, _FAR, int(start[-1])
-        )
-        return slots, forced
     size = int(start[-1])
-    slots, forced = np.empty((len(load), size), dtype=np.int64), np.empty(len(load))
-    swaps, tries = min(_MAX_SWAPS, _SWAPS // size), max(4, _TRIES // size)
-    for x in range(len(load)):
-        if deadline.expired:
-            swaps, tries = 0, 0
-        slots[x : x + 1], forced[x : x + 1] = place_layers(
-            load[x : x + 1], start, speed, _TOLERANCE, swaps, _FAR, tries
+
+    def some(part: Floats, swaps: int, tries: int) -> tuple[Ints, Floats, Floats]:
+        slots, floor, time = place_layers(
+            part, start, speed, _TOLERANCE, swaps, _LOOSE, _FAR, tries
         )
-    return slots, forced
+        return slots, floor, time
+
+    if deadline.at == np.inf:
+        return some(load, _MAX_SWAPS, size)
+    swaps, tries = min(_MAX_SWAPS, _SWAPS // size), max(4, _TRIES // size)
+    found = [
+        some(load[x : x + 1], *((0, 0) if deadline.expired else (swaps, tries)))
+        for x in range(len(load))
+    ]
+    slots, floor, time = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return slots, floor, time
 
 
 def _polish(

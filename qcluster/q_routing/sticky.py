@@ -16,10 +16,22 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.errors import InputError
 from qcluster.moves import MoveBudget
-from qcluster.q_routing._sticky_kernels import arrange_layer, match_layer, sticky_layers
+from qcluster.q_routing._kernels import replicate
+from qcluster.q_routing._search_kernels import sticky_layers
+from qcluster.q_routing._sticky_kernels import arrange_layer, match_layer
 from qcluster.q_routing.problem import EMPTY, PlacementProblem, balancedness, gpu_loads
 
-__all__ = ["align", "improve", "kinds", "moves_between", "repaired", "replan", "take_over", "zones"]
+__all__ = [
+    "align",
+    "improve",
+    "kinds",
+    "moves_between",
+    "new_copies",
+    "repaired",
+    "replan",
+    "take_over",
+    "zones",
+]
 
 Ints = NDArray[np.int64]
 
@@ -114,15 +126,16 @@ def align(
     before: Ints,
     deadline: Deadline,
     exact: bool | None = None,
+    kind: Ints | None = None,
 ) -> Ints | None:
     """The same plan with its GPUs renamed and slots reordered to move as little as can be; None
     when the deadline comes first.
 
-    Only GPUs of equal speed and slots (and node, in hierarchical mode) change names. The renaming
-    is an assignment problem a layer, solved exactly (Kuhn 1955) when ``exact``, by default up to
-    128 GPUs of a kind, and greedily beyond.
+    Only GPUs of one ``kind`` change names, by default those of equal speed and slots (and node, in
+    hierarchical mode). The renaming is an assignment problem a layer, solved exactly (Kuhn 1955)
+    when ``exact``, by default up to 128 GPUs of a kind, and greedily beyond.
     """
-    kind = kinds(problem)
+    kind = kinds(problem) if kind is None else kind
     members = [np.flatnonzero(kind == k) for k in range(int(kind.max()) + 1)]
     if exact is None:
         exact = max(map(len, members)) <= _EXACT_GPUS
@@ -167,6 +180,19 @@ def _least_changes(before: Ints, after: Ints, experts: int) -> int:
     count = [np.bincount((s + row).ravel(), minlength=size) for s in (before, after)]
     more = (count[1] - count[0]).reshape(len(before), -1)[:, 1:]
     return int(np.maximum(more, 0).sum())
+
+
+def new_copies(problem: PlacementProblem, before: Ints) -> int:
+    """Copies that ``before`` lacks of those that make the largest share least: about the least
+    moves of a plan made without looking back, found in a millisecond.
+    """
+    usable, experts = _usable(problem), problem.load.shape[2]
+    extra, live = int(usable.sum()) - experts, int((problem.speed > 0).sum())
+    total, lacking = problem.load.sum(axis=0), 0
+    for load, row in zip(total, before, strict=True):
+        held = np.bincount(row[usable & (row >= 0)], minlength=experts)
+        lacking += int(np.maximum(replicate(load, extra, live) - held, 0).sum())
+    return lacking
 
 
 def moves_between(before: NDArray[np.int64] | None, after: NDArray[np.int64]) -> NDArray[np.int64]:

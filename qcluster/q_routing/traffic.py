@@ -1,8 +1,7 @@
 """Traffic: few GPUs for each token, at even load.
 
-Experts that tokens pick together are put on one GPU (as Occult, 2025, and ExFlow, 2024, do), by
-annealing under a load cap; spare slots go to the copies that save most visits; and a token's picks
-are served by a greedy cover (Chvatal 1979) that turns away from GPUs which are ahead in load.
+A token's picks are served by a greedy cover (Chvatal 1979) that turns away from GPUs which are
+ahead in load and, where a fabric is known, from far ones. ``gather`` makes placements for it.
 """
 
 from __future__ import annotations
@@ -11,52 +10,57 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qcluster.errors import InputError
-from qcluster.q_routing._traffic_kernels import (
-    anneal_groups,
-    cover_layer,
-    extra_gain,
-    pair_counts,
-)
-from qcluster.q_routing.problem import EMPTY, Placement, PlacementProblem
+from qcluster.q_routing._traffic_kernels import cover_layer
+from qcluster.q_routing.fabric import FabricLike, distances, far_of
+from qcluster.q_routing.problem import Placement, PlacementProblem
+from qcluster.q_routing.traces import Trace
 
-__all__ = ["crossing", "dispatch", "fan_out", "place_by_traffic", "read_picks", "visits"]
+__all__ = ["crossing", "dispatch", "fan_out", "holds", "read_picks", "serve"]
 
 Ints = NDArray[np.int64]
 
-LOAD_SLACK = 0.16
+LOAD_SLACK = 0.28
 """How far a GPU may lead the others, as a share of the final mean and divided by the number of
 GPUs, before picks turn away: the more GPUs, the smaller the room that a lead may take.
 """
-LOAD_WEIGHT = 60.0
-"""How strongly they then turn away: 1/60 further, wholly."""
-_PLAN_WEIGHT, _PLAN_SLACK = 20.0, 0.03
-_FIT_TOKENS, _ANNEAL_STEPS, _CAP = 4096, 200_000, 1.05
+LOAD_WEIGHT = 38.0
+"""How strongly they then turn away: 1/38 further, wholly."""
+_FIT_TOKENS = 4096
 
 
-def dispatch(placement: Placement, expert_ids: ArrayLike) -> Ints:
+def dispatch(
+    placement: Placement, expert_ids: ArrayLike, *, fabric: FabricLike | None = None
+) -> Ints:
     """GPU of each pick, same shape as ``expert_ids`` (tokens, layers, k).
 
-    Each token's picks go to few GPUs, while the GPUs of a layer stay evenly loaded for their
-    speeds; tokens are served in order. Raises InputError when an expert is out of range or the
-    layers are not those of the placement.
+    Each token's picks go to few GPUs, with a ``fabric`` to near ones, while the GPUs of a layer
+    stay evenly loaded for their speeds; tokens are served in order. Raises InputError when an
+    expert is out of range, the layers are not those of the placement, or the fabric has other GPUs.
     """
     picks = _picks(expert_ids, placement.num_experts)
     layers = len(placement.slots)
     if picks.shape[1] != layers:
         raise InputError(f"wants {layers} layers, got {picks.shape[1]}", field="expert_ids")
-    out = np.empty_like(picks)
     live = np.flatnonzero(placement.speed > 0)
+    far = far_of(None if fabric is None else distances(fabric, placement.num_gpus), live)
+    out = np.empty_like(picks)
     for x in range(layers):
-        on = _holds(placement.slots[x], placement.gpu_of_slot, placement.num_experts,
-                    placement.num_gpus)[:, live]  # fmt: skip
-        chosen = np.empty((picks.shape[0], picks.shape[2]), dtype=np.int64)
+        on = holds(placement.slots[x], placement.gpu_of_slot, placement.num_experts,
+                   placement.num_gpus)[:, live]  # fmt: skip
         row = np.ascontiguousarray(picks[:, x])
-        load = np.zeros(len(live))
-        cover_layer(
-            row, on, placement.speed[live], LOAD_WEIGHT, LOAD_SLACK / len(live), load, chosen
-        )
+        chosen, _, _ = serve(row, on, placement.speed[live], far)
         out[:, x] = live[chosen]
     return out
+
+
+def serve(
+    picks: Ints, on: NDArray[np.bool_], speed: NDArray[np.float64], far: NDArray[np.float64]
+) -> tuple[Ints, float, NDArray[np.float64]]:
+    """GPU of each pick (tokens, k) of one layer, what the visits cost, and the load (gpus,)."""
+    chosen, load = np.empty_like(picks), np.zeros(len(speed))
+    slack = LOAD_SLACK / len(speed)
+    cost = cover_layer(picks, on, speed, far, LOAD_WEIGHT, slack, load, chosen)
+    return chosen, float(cost), load
 
 
 def fan_out(gpus: ArrayLike) -> float:
@@ -78,109 +82,21 @@ def crossing(gpus: ArrayLike) -> float:
     return float((fresh & first).sum() / max(int(first.sum()), 1))
 
 
-def read_picks(problem: PlacementProblem, trace: ArrayLike) -> Ints:
+def read_picks(problem: PlacementProblem, trace: ArrayLike | Trace) -> Ints:
     """Router picks (tokens, layers, k) that fit the problem: at most 4,096 tokens, evenly spaced.
 
-    Raises InputError when experts or layers are not those of the load.
+    ``trace`` are the picks, or a ``Trace`` that holds them. Raises InputError when experts or
+    layers are not those of the load.
     """
     layers, experts = problem.load.shape[1:]
-    picks = _picks(trace, experts)
+    picks = _picks(trace.expert_ids if isinstance(trace, Trace) else trace, experts)
     if picks.shape[1] != layers:
         raise InputError(f"wants {layers} layers, got {picks.shape[1]}", field="trace")
     return picks[:: -(-len(picks) // _FIT_TOKENS)]
 
 
-def place_by_traffic(problem: PlacementProblem, picks: Ints, area: Ints, zone: Ints) -> Ints:
-    """Slots (layers, num_slots) that keep ``picks`` (tokens, layers, k) of a token together.
-
-    ``zone`` (gpus,) and ``area`` (layers, experts): experts stay in their zone, as groups of
-    experts on their node in hierarchical mode.
-    """
-    layers = problem.load.shape[1]
-    slots = np.full((layers, problem.num_slots), EMPTY, dtype=np.int64)
-    total = problem.load.sum(axis=0)
-    for part in range(int(zone.max()) + 1):
-        live = np.flatnonzero((problem.speed > 0) & (zone == part))
-        first = problem.slot_start[live]
-        for x in range(layers):
-            members = np.flatnonzero(area[x] == part)
-            local = np.full(area.shape[1], -1)
-            local[members] = np.arange(len(members))
-            room = np.minimum(problem.slot_start[live + 1] - first, len(members))
-            row = np.ascontiguousarray(local[picks[:, x]])
-            on = _place_layer(row, total[x, members], room, problem.speed[live], x)
-            for g, begin in enumerate(first):
-                held = members[on[:, g]]
-                slots[x, begin : begin + len(held)] = held
-    return slots
-
-
-def visits(problem: PlacementProblem, slots: Ints, picks: Ints) -> NDArray[np.float64]:
-    """(layers,) GPUs visited by a token on average, times how far the fullest GPU is ahead of the
-    mean: what a plan by traffic is to keep small.
-    """
-    live = np.flatnonzero(problem.speed > 0)
-    speed, out = problem.speed[live], np.empty(len(slots))
-    served = np.empty((len(picks), picks.shape[2]), dtype=np.int64)
-    for x, row in enumerate(slots):
-        on = _holds(row, problem.gpu_of_slot, problem.load.shape[2], problem.num_gpus)[:, live]
-        load = np.zeros(len(live))
-        number = cover_layer(
-            np.ascontiguousarray(picks[:, x]),
-            on,
-            speed,
-            LOAD_WEIGHT,
-            LOAD_SLACK / len(live),
-            load,
-            served,
-        )
-        out[x] = number / len(picks) * float((load / speed).max() * speed.sum() / load.sum())
-    return out
-
-
-def _place_layer(
-    picks: Ints, load: NDArray[np.float64], room: Ints, speed: NDArray[np.float64], seed: int
-) -> NDArray[np.bool_]:
-    """(experts, gpus) which GPU holds which expert; ``room`` (gpus,) slots are all used."""
-    experts, gpus = len(load), len(room)
-    pairs = pair_counts(picks, experts)
-    home = _deal(load, room, speed)
-    anneal_groups(pairs, load, home, speed, _CAP, _ANNEAL_STEPS, seed)
-    on = np.zeros((experts, gpus), dtype=np.bool_)
-    on[np.arange(experts), home] = True
-    gain, served = np.empty((experts, gpus)), np.empty_like(picks)
-    for _ in range(int(room.sum()) - experts):
-        carried = np.zeros(gpus)
-        cover_layer(picks, on, speed, _PLAN_WEIGHT, _PLAN_SLACK, carried, served)
-        extra_gain(picks, served, on, gain)
-        ahead = carried / speed * (speed.sum() / max(carried.sum(), 1.0)) - 1
-        worth = (gain + 1e-3) * np.maximum(0.05, 1 - 5 * ahead)[None, :]
-        worth[:, on.sum(axis=0) >= room] = -1.0
-        worth[on] = -1.0
-        e, g = np.unravel_index(int(worth.argmax()), worth.shape)
-        on[e, g] = True
-    return on
-
-
-def _deal(load: NDArray[np.float64], room: Ints, speed: NDArray[np.float64]) -> Ints:
-    """(experts,) a first home each: heaviest first to the GPU that is least loaded, with each
-    GPU's part of all slots as its limit.
-    """
-    experts = len(load)
-    part = room * experts // int(room.sum())
-    for g in np.argsort(-(room - part), kind="stable"):
-        if part.sum() < experts:
-            part[g] += min(int(room[g] - part[g]), experts - int(part.sum()))
-    home, total = np.zeros(experts, dtype=np.int64), np.zeros(len(room))
-    for e in np.argsort(-load, kind="stable"):
-        g = int(np.where(part > 0, (total + load[e]) / speed, np.inf).argmin())
-        home[e] = g
-        total[g] += load[e]
-        part[g] -= 1
-    return home
-
-
-def _holds(slots: Ints, owner: Ints, experts: int, gpus: int) -> NDArray[np.bool_]:
+def holds(slots: Ints, owner: Ints, experts: int, gpus: int) -> NDArray[np.bool_]:
+    """(experts, gpus) which GPU has a copy of which expert, from slots (num_slots,) of a layer."""
     on = np.zeros((experts, gpus), dtype=np.bool_)
     used = slots >= 0
     on[slots[used], owner[used]] = True

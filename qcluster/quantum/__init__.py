@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qcluster.quantum import kernels, mps, noise
+from qcluster.quantum import circuits, kernels, mps, noise
 from qcluster.quantum.backends import BACKENDS, Backend, Circuit, Gateway, qaoa_circuit
 from qcluster.quantum.hhl import hhl_solve
 from qcluster.quantum.problem import IsingProblem
@@ -23,6 +23,7 @@ __all__ = [
     "IsingSolver",
     "QAOASimulator",
     "Solution",
+    "circuits",
     "hhl_solve",
     "ising_stage",
     "kernels",

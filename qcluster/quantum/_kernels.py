@@ -59,15 +59,9 @@ def _coupling(i: int, j: int, indptr: Ints, indices: Ints, data: Floats) -> floa
 
 @njit(cache=True)
 def _delta(
-    i: int,
-    z: Floats,
-    field: Floats,
-    group: Ints,
-    hot: Ints,
-    indptr: Ints,
-    indices: Ints,
+    i: int, z: Floats, field: Floats, group: Ints, hot: Ints, indptr: Ints, indices: Ints,
     data: Floats,
-) -> float:
+) -> float:  # fmt: skip
     """Energy change of flipping free spin i, or of making grouped spin i (now -1) the hot one."""
     g = group[i]
     change: float = -2.0 * z[i] * field[i]
@@ -81,15 +75,9 @@ def _delta(
 
 @njit(cache=True)
 def _move(
-    i: int,
-    z: Floats,
-    field: Floats,
-    group: Ints,
-    hot: Ints,
-    indptr: Ints,
-    indices: Ints,
+    i: int, z: Floats, field: Floats, group: Ints, hot: Ints, indptr: Ints, indices: Ints,
     data: Floats,
-) -> None:
+) -> None:  # fmt: skip
     g = group[i]
     if g >= 0:
         _flip(hot[g], z, field, indptr, indices, data)
@@ -99,15 +87,9 @@ def _move(
 
 @njit(cache=True)
 def descend(
-    z: Floats,
-    field: Floats,
-    group: Ints,
-    hot: Ints,
-    indptr: Ints,
-    indices: Ints,
-    data: Floats,
+    z: Floats, field: Floats, group: Ints, hot: Ints, indptr: Ints, indices: Ints, data: Floats,
     steps: int,
-) -> int:
+) -> int:  # fmt: skip
     """Steepest descent in place: at most ``steps`` moves. Returns how many were made."""
     n = len(z)
     # Rounding must not let two states that are equal in truth improve on each other for ever.
@@ -131,16 +113,9 @@ def descend(
 
 @njit(cache=True)
 def anneal_groups(
-    z: Floats,
-    field: Floats,
-    group: Ints,
-    hot: Ints,
-    indptr: Ints,
-    indices: Ints,
-    data: Floats,
-    betas: Floats,
-    state: Words,
-) -> None:
+    z: Floats, field: Floats, group: Ints, hot: Ints, indptr: Ints, indices: Ints, data: Floats,
+    betas: Floats, state: Words,
+) -> None:  # fmt: skip
     """Metropolis sweeps at the inverse temperatures ``betas``, in place (Kirkpatrick, 1983).
 
     Free spins are offered a flip in turn, grouped ones to become their group's hot spin.
@@ -205,18 +180,9 @@ def quench(
 
 @njit(cache=True)
 def recombine(
-    best: Floats,
-    other: Floats,
-    field: Floats,
-    group: Ints,
-    hot: Ints,
-    first: Ints,
-    members: Ints,
-    indptr: Ints,
-    indices: Ints,
-    data: Floats,
-    slack: float,
-) -> int:
+    best: Floats, other: Floats, field: Floats, group: Ints, hot: Ints, first: Ints, members: Ints,
+    indptr: Ints, indices: Ints, data: Floats, slack: float,
+) -> int:  # fmt: skip
     """The best of both parents, part by part, into ``best``; how many parts it took from ``other``.
 
     Spins that differ fall into parts joined by couplings or by a one-hot group (members

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qcluster.errors import InputError
+from qcluster.quantum.linear import real_system
 from qcluster.record import Record
 
 __all__ = ["HHLResult", "hhl_solve"]
@@ -58,7 +59,7 @@ def hhl_solve(
     Raises InputError for bad shapes and values, and outside HHL's domain: a condition number (over
     the non-zero singular values) that needs more than 16 clock qubits, with the numbers.
     """
-    matrix, right = _system(A, b)
+    matrix, right = real_system(A, b)
     begun = time.perf_counter()
     classical: Floats = np.linalg.lstsq(matrix, right, rcond=RANK)[0].astype(np.float64)
     classical_s = time.perf_counter() - begun
@@ -130,23 +131,6 @@ def _clock(kappa: float, clock_qubits: int | None, eps: float) -> int:
             field="clock_qubits",
         )
     return clock
-
-
-def _system(A: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
-    try:
-        matrix, right = np.asarray(A, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError("wants real numbers in rows of equal length", field="A") from None
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise InputError(f"wants shape (m, n), got {matrix.shape}", field="A")
-    if right.shape != (len(matrix),):
-        raise InputError(f"wants shape ({len(matrix)},), got {right.shape}", field="b")
-    for name, array in (("A", matrix), ("b", right)):
-        if not np.isfinite(array).all():
-            raise InputError("holds a number that is not finite", field=name)
-        if not array.any():
-            raise InputError("is zero", field=name)
-    return matrix, right
 
 
 def _dilation(matrix: Floats) -> Floats:

@@ -16,6 +16,7 @@ from numpy.polynomial import chebyshev
 from numpy.typing import ArrayLike, NDArray
 
 from qcluster.errors import InputError
+from qcluster.quantum.linear import real_system
 from qcluster.record import Record
 
 __all__ = ["QSVTResult", "inverse_polynomial", "qsvt_apply"]
@@ -62,7 +63,7 @@ def qsvt_apply(
     Raises InputError outside the domain, with the numbers: mixed parity, |P| > 1, or a condition
     number above 1000.
     """
-    matrix, right = _arrays(A, b)
+    matrix, right = real_system(A, b)
     left, singular, rightT = np.linalg.svd(matrix, full_matrices=False)
     norm = float(singular[0])
     kept = singular > RANK * norm
@@ -145,20 +146,3 @@ def _largest(series: Floats) -> float:
     """max |P| on [-1, 1], on a grid of 16 points an oscillation."""
     grid = np.cos(np.linspace(0, np.pi, 16 * len(series) + 1))
     return float(np.abs(chebyshev.chebval(grid, series)).max())
-
-
-def _arrays(A: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
-    try:
-        matrix, right = np.asarray(A, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError("wants real numbers in rows of equal length", field="A") from None
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise InputError(f"wants shape (m, n), got {matrix.shape}", field="A")
-    if right.shape != (len(matrix),):
-        raise InputError(f"wants shape ({len(matrix)},), got {right.shape}", field="b")
-    for name, array in (("A", matrix), ("b", right)):
-        if not np.isfinite(array).all():
-            raise InputError("holds a number that is not finite", field=name)
-        if not array.any():
-            raise InputError("is zero", field=name)
-    return matrix, right

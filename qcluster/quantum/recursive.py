@@ -17,7 +17,7 @@ from qcluster.deadline import Deadline
 from qcluster.quantum.exact import ExactSolver
 from qcluster.quantum.problem import IsingProblem
 from qcluster.quantum.qaoa import optimise_angles, ramp_angles
-from qcluster.quantum.simulator import QAOASimulator, bytes_needed, count, walsh
+from qcluster.quantum.simulator import QAOASimulator, bytes_needed, count
 from qcluster.quantum.solver import SOLVERS, Found
 
 __all__ = ["RecursiveQAOASolver", "eliminate"]
@@ -88,11 +88,11 @@ class RecursiveQAOASolver:
         gammas, betas, _ = optimise_angles(
             simulator, gammas, betas, deadline=deadline.share(0.3), iterations=30
         )
-        spectrum = walsh(simulator.probabilities(gammas, betas))
-        bits = 1 << np.arange(problem.n)
-        singles = spectrum[bits] if problem.h.any() else np.zeros(problem.n)
+        singles, both = simulator.space.moments(simulator.probabilities(gammas, betas))
+        if not problem.h.any():
+            singles = np.zeros(problem.n)  # by symmetry; rounding must not decide
         left, right = problem.edges.T
-        pairs = spectrum[bits[left] | bits[right]]
+        pairs = both[left, right]
         if not len(pairs) or np.abs(singles).max() > np.abs(pairs).max():
             i = int(np.argmax(np.abs(singles)))
             return Rule(i, None, 1 if singles[i] >= 0 else -1), float(abs(singles[i]))

@@ -12,7 +12,7 @@ from qcluster.deadline import Deadline
 from qcluster.errors import DeadlineExceeded, InputError, NotFound, SolverFailed
 from qcluster.fallback import Candidate, Certified, Stage, certified
 from qcluster.quantum import annealing, exact, greedy, lns, qaoa, recursive  # noqa: F401
-from qcluster.quantum.bounds import lower_bound
+from qcluster.quantum.convex_bounds import best_bound
 from qcluster.quantum.problem import IsingProblem
 from qcluster.quantum.solver import SOLVERS, IsingSolver, Solution
 from qcluster.quantum.space import Space
@@ -107,7 +107,7 @@ def verify_spins(problem: IsingProblem, z: Spins) -> None:
 def warm_up() -> None:
     """Load (or, the first time on a machine, compile) everything that ``solve`` uses."""
     solve(_TINY, solver="qaoa", deadline_s=5.0)
-    lower_bound(IsingProblem(_TINY.h, {(0, 1): 1.0, (1, 2): 1.0, (0, 2): 1.0}))
+    best_bound(IsingProblem(_TINY.h, {(0, 1): 1.0, (1, 2): 1.0, (0, 2): 1.0}))
 
 
 @functools.cache
@@ -121,9 +121,12 @@ def _load_kernels() -> None:
 @functools.cache
 def _load_engines() -> None:
     """As above, for what simulates circuits; scipy's optimiser comes with it."""
-    solver = qaoa.QAOASolver(layers=1, shots=1)
+    one = (1, 1)  # layers and shots
     for problem in (_TINY, IsingProblem(_TINY.h), IsingProblem(_TINY.h, groups=[[0, 1, 2]])):
-        solver.solve(problem, deadline=Deadline.after(0.0), seed=0)
+        for solver in (
+            qaoa.QAOASolver(*one), qaoa.WarmStartQAOASolver(*one), qaoa.MultiAngleQAOASolver(*one)
+        ):  # fmt: skip
+            solver.solve(problem, deadline=Deadline.after(0.0), seed=0)
 
 
 def _run(
@@ -157,7 +160,7 @@ def _bound(problem: IsingProblem) -> float:
     """The minimum itself where enumerating takes a few milliseconds."""
     if Space.of(problem).size <= ENUMERATED_AS_BOUND:
         return exact.ExactSolver().solve(problem, deadline=Deadline.never(), seed=0).energy
-    return lower_bound(problem)
+    return best_bound(problem)
 
 
 def _baselines(problem: IsingProblem, first: str) -> list[str]:

@@ -88,6 +88,27 @@ class Space:
             index = index * levels + level
         return index
 
+    def moments(self, weights: Floats) -> tuple[Floats, Floats]:
+        """sum_x w(x) z_i (n,) and sum_x w(x) z_i z_j (n, n) of ``weights`` (size,), any signs."""
+        singles, pairs = np.zeros(self.n), np.zeros((self.n, self.n))
+        rest = np.asarray(weights)
+        # From the slowest axis down: what is behind is summed away.
+        for position in reversed(range(len(self.axes))):
+            axis, own = self.axes[position], list(self.axes[position].variables)
+            block = rest.reshape(self.shape[position], -1)
+            singles[own] = axis.levels.T @ block.sum(axis=1)
+            pairs[np.ix_(own, own)] = (axis.levels.T * block.sum(axis=1)) @ axis.levels
+            below = axis.levels.T @ block  # (own variables, configurations of the axes below)
+            for lower in reversed(range(position)):
+                others = list(self.axes[lower].variables)
+                part = below.reshape(len(own), self.shape[lower], -1)
+                both = part.sum(axis=2) @ self.axes[lower].levels
+                pairs[np.ix_(own, others)] = both
+                pairs[np.ix_(others, own)] = both.T
+                below = part.sum(axis=1)
+            rest = block.sum(axis=0)
+        return singles, pairs
+
     def energies(
         self, h: Floats, edges: NDArray[np.int64], weights: Floats, offset: float = 0.0
     ) -> Floats:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from servers import free_port
 
 from actors.front import front_environment, haproxy_binary
 
@@ -70,6 +73,54 @@ def test_rays_own_configuration_is_put_right(tmp_path: Path) -> None:
     assert "errorfile" not in text
     assert "http-request return status 503 hdr Retry-After 1\n" in text
     assert "timeout http-request 20s" in text
+
+
+def listening(port: int) -> list[int]:
+    """Processes that listen on a port."""
+    return [
+        one.pid or 0
+        for one in psutil.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN and one.laddr.port == port
+    ]
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    ends = time.monotonic() + 30
+    while not (found := condition()):
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    return found
+
+
+@needs_haproxy
+def test_another_stands_in_for_one_that_was_killed(tmp_path: Path) -> None:
+    script = front_environment(tmp_path / "front")["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    config, port = tmp_path / "x.cfg", free_port()
+    config.write_text(
+        f"global\n    stats socket {tmp_path}/admin.sock mode 600 level admin\n"
+        "defaults\n    mode http\n    timeout connect 1s\n    timeout client 1s\n"
+        f"    timeout server 1s\nfrontend a\n    bind 127.0.0.1:{port}\n"
+        "    http-request return status 200\n"
+    )
+    command = [script, "-db", "-f", str(config), "-dR"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as first:
+        until(lambda: listening(port) == [first.pid])
+        first.kill()
+    (stand_in,) = until(lambda: listening(port))
+    assert stand_in != first.pid
+    psutil.Process(stand_in).kill()
+    (again,) = until(lambda: [pid for pid in listening(port) if pid != stand_in])
+    # Ray starts the next one: the stand-in goes, and comes no more.
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as second:
+        until(lambda: listening(port) == [second.pid])
+        until(lambda: not psutil.pid_exists(again))
+        # So does one that hands over to a successor, as when Ray changes its configuration.
+        with subprocess.Popen([*command, "-sf", str(second.pid)]) as third:
+            until(lambda: second.poll() is not None)
+            until(lambda: listening(port) == [third.pid])
+            (tmp_path / "front" / "current.pid").write_text("0")  # nobody is to follow
+            third.kill()
+    until(lambda: listening(port) == [])
 
 
 @needs_haproxy

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -82,11 +81,10 @@ def test_a_full_job_leaves_no_room() -> None:
 def test_a_hung_backend_delays_nobody_past_their_deadline() -> None:
     backend = Slow()
     gateway = QuantumGateway([backend], concurrency=2)
-    begun = time.monotonic()
     with ThreadPoolExecutor(6) as pool:
         calls = [pool.submit(gateway.run, [BELL], 10, seed, 1.5) for seed in range(6)]
         results = [call.result() for call in calls]
-    assert time.monotonic() - begun < 20
+    assert not backend.gate.is_set()  # it still hangs, and everybody has an answer
     assert {result.backend for result in results} == {"builtin"}
     assert all(result.fallback_reason for result in results)
     assert len(backend.jobs) <= 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -107,3 +108,16 @@ def test_a_failing_source_is_tried_again(scripted: list[Any]) -> None:
 def test_an_unknown_source_is_an_alarm_not_a_crash() -> None:
     hub = TelemetryHub(("nonsense",))
     assert "no telemetry source" in wait_for_state(hub, "nonsense", "retrying")
+
+
+def test_waiting_for_a_snapshot_keeps_nobody_from_bringing_one() -> None:
+    # Ray runs all methods of a class with a coroutine among them on one event loop, so that one
+    # long poll would hold up every push.
+    from actors.agents import AgentKeeper
+    from actors.jobs import JobDesk
+    from actors.node_agent import NodeAgent
+    from actors.planners import HOSTS
+    from actors.store import PlanStore
+
+    for actor in (TelemetryHub, PlanStore, JobDesk, NodeAgent, AgentKeeper, *HOSTS.values()):
+        assert not inspect.getmembers(actor, inspect.iscoroutinefunction), actor.__name__

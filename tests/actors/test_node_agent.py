@@ -14,84 +14,15 @@ from typing import Any
 
 import psutil
 import pytest
+from agent_lab import FakeStore, plan, until, watts
 
 from actors.hub import TelemetryHub
 from actors.node_agent import NodeAgent, node_caps
 from actors.watchdog import Watchdog
-from qcluster.deadline import Deadline
 from qcluster.errors import InputError, NotReady, Refused
 from qcluster.testing.nvml import FakeNvml, NVMLError_DriverNotLoaded
 
 HERE = Path(__file__).resolve().parent
-
-
-def plan(caps: dict[str, float] | None = None, *, lasts_s: float = 60.0, **more: Any) -> Any:
-    caps = {"a/0": 500.0, "a/1": 400.0} if caps is None else caps
-    return {
-        "plan_id": f"p-{time.time_ns()}",
-        "stale": False,
-        "telemetry": {"snapshot_hash": "abc", "simulated": False},
-        "expires_at": time.time() + lasts_s,
-        "nodes": [{"id": "a", "caps_w": caps}, {"id": "b", "caps_w": {"b/0": 300.0}}],
-        **more,
-    }
-
-
-class FakeStore:
-    """Gives the plan that a test has put there; away while ``away``."""
-
-    def __init__(self) -> None:
-        self.plan: Any = None
-        self.alarm: str | None = None
-        self.away = False
-
-    def identity(self) -> tuple[str, int]:
-        return "s", 1
-
-    def latest(self, planner: str, seen: Any) -> dict[str, Any]:
-        assert planner == "energy"
-        if self.away:
-            raise NotReady("plan-store is away")
-        return {"planner": planner, "plan": self.plan, "alarm": self.alarm or "no plan yet"}
-
-
-@pytest.fixture
-def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A driver that the watchdog process sees too: two GPUs at 700 W."""
-    path = tmp_path / "gpus.json"
-    path.write_text(json.dumps([{}, {}]))
-    monkeypatch.setenv("FAKE_DRIVER", str(path))
-    monkeypatch.setenv("PYTHONPATH", str(HERE / "driver"))
-    monkeypatch.syspath_prepend(str(HERE / "driver"))
-    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
-    return path
-
-
-def watts(driver: Path) -> list[float]:
-    return [gpu.get("limit_mw", 700_000) / 1e3 for gpu in json.loads(driver.read_text())]
-
-
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    deadline = Deadline.after(seconds)
-    while not (found := condition()):
-        deadline.check()
-        time.sleep(0.005)
-    return found
-
-
-@pytest.fixture
-def start(tmp_path: Path, driver: Path) -> Iterator[Callable[..., tuple[NodeAgent, Any, Any]]]:
-    agents: list[NodeAgent] = []
-
-    def begin(**more: Any) -> tuple[NodeAgent, TelemetryHub, FakeStore]:
-        hub, store = TelemetryHub(()), FakeStore()
-        more = {"node": "a", "apply": True, "period_s": 0.05, **more}
-        agents.append(NodeAgent(hub, store, tmp_path / "state", **more))
-        return agents[-1], hub, store
-
-    yield begin
-    for agent in agents:
-        agent.stop()
 
 
 def test_readings_arrive_with_topology(start: Any) -> None:

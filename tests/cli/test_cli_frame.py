@@ -42,7 +42,7 @@ def test_every_verb_has_help_with_an_example(capsys: Any, verb: str) -> None:
     assert f"qcluster {verb}" in text.split("Example: ")[1]
 
 
-@pytest.mark.parametrize("verb", ["list", "show", "explain"])
+@pytest.mark.parametrize("verb", ["list", "show", "explain", "diff", "apply", "restore"])
 def test_every_plans_verb_has_help_with_an_example(capsys: Any, verb: str) -> None:
     status, out, _ = run(capsys, "plans", verb, "--help")
     assert status == 0

@@ -97,6 +97,19 @@ def test_a_server_that_never_came_up_ends_it_with_its_status(supervise: Any) -> 
     assert not Path(life["temp"]).exists()
 
 
+def test_a_ray_that_dies_while_the_server_starts_is_no_mistake_in_its_settings(
+    supervise: Any,
+) -> None:
+    made = supervise("75", "75", "up stay")
+    assert alive(made.nth(2)["pid"])
+
+
+def test_a_ray_that_never_lasts_until_the_server_is_up_ends_it(supervise: Any) -> None:
+    made = supervise("75")
+    assert made.process.wait(30) == 75
+    assert len(made.lives()) == 3
+
+
 def test_a_dead_server_is_started_again_with_nothing_left_of_it(supervise: Any) -> None:
     made = supervise("up 75", "75", "up 1", "up stay")
     last = made.nth(3)

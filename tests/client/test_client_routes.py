@@ -100,6 +100,7 @@ def test_a_job_from_its_start_to_its_answers(client: Client) -> None:
     assert [a["result"]["h"] for a in done["answers"]] == [[1.0], [2.0]]
     assert job["id"] in {j["id"] for j in client.jobs()}
     assert client.cancel(job["id"])["state"] == "done"
+    assert client.cancel(job["id"])["state"] == "done"  # as a repetition would ask
     with pytest.raises(NotFound):
         client.job(job["id"])
     with pytest.raises(NotFound):

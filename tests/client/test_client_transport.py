@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -146,6 +145,22 @@ def test_an_error_without_a_document_is_still_said(scripted: Make) -> None:
         transport.request("GET", "/x")
 
 
+def test_a_strange_404_of_a_server_that_has_answered_is_its_restart(scripted: Make) -> None:
+    server, transport, _ = scripted(OK, (404, {}, b"not found"), OK)
+    transport.request("GET", "/x")
+    assert transport.request("GET", "/x").status_code == 200
+    assert len(server.seen) == 3
+
+
+def test_its_own_404_is_an_answer_whenever_it_comes(scripted: Make) -> None:
+    own = {"Content-Type": "application/problem+json"}
+    server, transport, _ = scripted(OK, (404, own, b'{"detail": "no plan"}'))
+    transport.request("GET", "/x")
+    with pytest.raises(NotFound, match="no plan"):
+        transport.request("GET", "/x")
+    assert len(server.seen) == 2
+
+
 def test_patience_ends(scripted: Make) -> None:
     server, transport, _ = scripted((503, {}, b""), patience_s=0.0)
     with pytest.raises(NotReady):
@@ -153,13 +168,21 @@ def test_patience_ends(scripted: Make) -> None:
     assert len(server.seen) == 1
 
 
-def test_a_deadline_ends_even_a_silent_server() -> None:
+def test_a_deadline_ends_even_a_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, never answers
         transport = Transport(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        began = time.monotonic()
+        send, limits = transport._http.request, []
+
+        def sent(*arguments: Any, timeout: float, **more: Any) -> Any:
+            limits.append(timeout)
+            return send(*arguments, timeout=timeout, **more)
+
+        monkeypatch.setattr(transport._http, "request", sent)
         with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.3 s"):
             transport.request("GET", "/x", deadline_s=0.3)
-        assert time.monotonic() - began < 20
+        # No attempt may wait longer than is left, and the last is the last.
+        assert max(limits) <= 0.3
+        assert limits == sorted(limits, reverse=True)
         transport.close()
 
 

@@ -24,6 +24,17 @@ MEASURED = {"snapshot_hash": "x", "age_s": 0.5, "simulated": False}
 class Agents:
     def __init__(self) -> None:
         self.away = False
+        self.resumed = 0
+        self.undone: list[tuple[str, bool]] = []
+        self.carried: set[str] = set()
+
+    def resume(self) -> None:
+        self.resumed += 1
+
+    def undo(self, plan_id: str, *, dry_run: bool) -> dict[str, Any]:
+        self.undone.append((plan_id, dry_run))
+        told = {"dry_run": dry_run, "done": {"GPU-0": "restored to 700 W"}}
+        return {"a": told} if plan_id in self.carried else {}
 
     def health(self) -> dict[str, Any]:
         if self.away:
@@ -61,6 +72,10 @@ def test_it_says_what_is_set(api: Any) -> None:
     assert told["dry_run"] is not services.apply
     assert told["caps_w"] == {"a": {"0": 500.0, "1": 450.0}}
     assert "in force" in told["agents"]["a"]["carrying"]
+    assert services.agents.resumed == services.apply
+    told = http.post(f"/v1/plans/energy/{plan_id}/apply?dry_run=true").raise_for_status().json()
+    assert told["dry_run"] is True
+    assert services.agents.resumed == services.apply
     services.agents.away = True
     told = http.post(f"/v1/plans/{plan_id}/apply").json()
     assert "is away" in told["agents"][""]["carrying"]
@@ -98,3 +113,27 @@ def test_agents_follow_only_the_newest(api: Any) -> None:
     assert answer.status_code == (409 if services.apply else 200)
     if services.apply:
         assert new in answer.json()["detail"]
+
+
+def test_restore_undoes_what_agents_carried_out(api: Any) -> None:
+    http, services = api
+    plan_id = energy(services)
+    services.agents.carried.add(plan_id)
+    told = http.post(f"/v1/plans/energy/{plan_id}/restore").raise_for_status().json()
+    assert told["plan_id"] == plan_id
+    assert told["dry_run"] is not services.apply
+    assert told["nodes"]["a"]["done"] == {"GPU-0": "restored to 700 W"}
+    http.post(f"/v1/plans/energy/{plan_id}/restore?dry_run=true").raise_for_status()
+    assert services.agents.undone == [(plan_id, not services.apply), (plan_id, True)]
+
+
+def test_what_cannot_be_restored(api: Any) -> None:
+    http, services = api
+    never, routing = energy(services), stored_plan(services.store)["plan_id"]
+    answer = http.post(f"/v1/plans/energy/{never}/restore")
+    assert answer.status_code == 409
+    assert "no agent has carried" in answer.json()["detail"]
+    assert http.post(f"/v1/plans/routing/{routing}/restore").status_code == 409
+    assert http.post(f"/v1/plans/energy/{routing}/restore").status_code == 404
+    assert http.post("/v1/plans/energy/nothing/restore").status_code == 404
+    assert http.post(f"/v1/plans/weather/{never}/restore").status_code == 404

@@ -221,6 +221,9 @@ def test_bodies_over_the_limit_are_refused(server: Server) -> None:
         ("GET", "/v1/plans/nonsense/latest", 404),
         ("GET", "/v1/plans/nonsense/explain", 404),
         ("GET", "/v1/plans/routing/history?limit=0", 422),
+        ("GET", "/v1/plans/energy/nonsense", 404),
+        ("DELETE", "/v1/jobs/nonsense", 404),
+        ("POST", "/v1/plans/energy/nonsense/restore", 404),
         ("GET", "/v1/nothing", 404),
         ("PUT", "/v1/solve", 405),
         ("GET", "/ui/../../pyproject.toml", 404),
@@ -230,5 +233,14 @@ def test_wrong_routes_are_problems(server: Server, method: str, path: str, statu
     answer = server.http.request(method, path)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
+    assert "\n" not in answer.json()["detail"]  # errors of actors too are one line
     if status == 405:
         assert answer.headers["allow"] == "POST"
+
+
+def test_a_key_that_is_used_twice_is_refused_in_one_line(server: Server) -> None:
+    for body, status in (({"h": [1.0]}, 200), ({"h": [2.0]}, 422)):
+        answer = server.http.post("/v1/solve", json=body, headers={"Idempotency-Key": "twice"})
+        assert answer.status_code == status
+    assert "\n" not in answer.json()["detail"]
+    assert answer.json()["field"] == "Idempotency-Key"

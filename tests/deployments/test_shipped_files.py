@@ -133,7 +133,7 @@ def real_metrics() -> tuple[dict[str, set[str]], set[str]]:
     """Labels of every series in our real metrics text, by a Prometheus parser; planners' names."""
     plan = {
         "age_s": 1.0, "objective": 2.0, "gap": 0.1, "wall_s": 0.2, "stale": False,
-        "balancedness_after": 0.9, "moved_slots": 3,
+        "balancedness_after": 0.9, "balancedness_before": 0.7, "moved_slots": 3,
     }  # fmt: skip
     text = metrics_text({"routing": {"plan": plan}}, {"silent_s": 0.1, "samples": 10})
     found: dict[str, set[str]] = {}

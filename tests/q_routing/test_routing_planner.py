@@ -10,7 +10,8 @@ from qcluster.deadline import Deadline
 from qcluster.errors import InputError, NotReady, SolverFailed
 from qcluster.planner import build_planner
 from qcluster.q_routing.formats import read_trace, windows_of
-from qcluster.q_routing.planner import PlacementPlan, RoutingPlanner, switched
+from qcluster.q_routing.planner import PlacementPlan, RoutingPlanner
+from qcluster.q_routing.windows import switched
 from qcluster.telemetry import Batch, Block, Node, Ring, Topology
 
 TOPOLOGY = Topology(nodes=(Node(id="a", gpus=4), Node(id="b", gpus=4)))

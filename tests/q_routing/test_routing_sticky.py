@@ -7,9 +7,12 @@ from hypothesis import strategies as st
 
 from qcluster.errors import InputError
 from qcluster.q_routing import place_experts
+from qcluster.q_routing._search_kernels import apply_step, quick_step
 from qcluster.q_routing._sticky_kernels import best_step, count_layer, norm_layer
 from qcluster.q_routing.formats import read_trace, windows_of
-from qcluster.q_routing.sticky import moves_between
+from qcluster.q_routing.placement import verify_placement
+from qcluster.q_routing.problem import PlacementProblem
+from qcluster.q_routing.sticky import moves_between, new_copies
 
 
 def loads(seed, layers=3, experts=24):
@@ -161,3 +164,72 @@ def test_a_lost_expert_returns_to_its_own_node():
     for row in second.slots:
         for group in range(4):
             assert len(set(node[(row >= 0) & (row // 6 == group)])) == 1
+
+
+def large(seed, windows=2, experts=20, gpus=40, each=8):
+    """Loads, contents and the books of a layer that the short list is for."""
+    rng = np.random.default_rng(seed)
+    w = rng.pareto(1.2, (windows, experts)) + 0.05
+    gpu = np.repeat(np.arange(gpus), each)
+    slots = np.concatenate([rng.permutation(experts)[:each] for _ in range(gpus)])
+    slots[: experts // each * each] = np.arange(experts // each * each)
+    slots[gpu == 2] = (np.arange(each) + experts - each) % experts
+    speed = rng.uniform(0.5, 2.0, gpus)
+    return w, gpu, slots, speed, books(w, speed, gpu, slots)
+
+
+def books(w, speed, gpu, slots):
+    gpus, experts = len(speed), w.shape[1]
+    count, on = np.zeros(experts, np.int64), np.zeros((gpus, experts), np.bool_)
+    holder, load = np.zeros((experts, gpus), np.int64), np.zeros((len(w), gpus))
+    count_layer(w, speed, gpu, slots, count, on, holder, load)
+    return count, on, holder, load
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_short_list_s_gains_are_true_and_near_the_best_of_all(seed):
+    w, gpu, slots, speed, (count, on, holder, load) = large(seed)
+    gpus, experts = len(speed), w.shape[1]
+    first, mean = np.searchsorted(gpu, np.arange(gpus + 1)), w.sum(axis=1) / speed.sum()
+    zone, area, home = np.zeros(gpus, np.int64), np.zeros(experts, np.int64), slots.copy()
+    tables = (zone, area, slots, home, count, on, holder, load, mean, 100)
+    quick = quick_step(w, speed, first, *tables)
+    full = best_step(w, speed, gpu, *tables)
+    assert full[0] >= quick[0] * (1 - 1e-9) >= 0.5 * full[0]
+    before = norm_layer(load, mean)
+    gain, s, t, f = quick
+    price = 1 if t < 0 else 2
+    step = np.array([s, t, f, price])
+    after = slots.copy()
+    apply_step(w, speed, gpu, after, step, count, on, holder, load)
+    fresh = books(w, speed, gpu, after)
+    assert np.array_equal(count, fresh[0])
+    assert np.array_equal(on, fresh[1])
+    for e in range(experts):
+        assert sorted(holder[e, : count[e]]) == sorted(fresh[2][e, : count[e]])
+    assert load == pytest.approx(fresh[3])
+    assert before - norm_layer(load, mean) == pytest.approx(gain * price)
+    assert np.count_nonzero(after != slots) == price
+
+
+def test_large_layers_are_replanned_within_the_budget():
+    rng = np.random.default_rng(0)
+    load = rng.pareto(1.0, (4, 24)) + 0.1
+    options = {"num_slots": 320, "num_gpus": 160}
+    first = place_experts(rng.permuted(load, axis=1), **options)
+    before = first.balancedness_on(load)
+    for share in (0.02, 0.1, 0.3):
+        again = place_experts(load, **options, previous=first, max_moved=share)
+        assert len(again.moves) <= share * first.slots.size
+        assert again.balancedness > before * (1 + 2 * share)
+        before = again.balancedness
+        verify_placement(PlacementProblem.of(load, **options), again.slots)
+
+
+def test_new_copies_counts_what_a_fresh_plan_lacks():
+    load = np.array([[8.0, 1.0, 1.0, 1.0]])
+    problem = PlacementProblem.of(load, num_slots=8, num_gpus=8)
+    even = np.array([[0, 1, 2, 3, 0, 1, 2, 3]])
+    assert new_copies(problem, even) == 3
+    best = np.array([[0, 0, 0, 0, 0, 1, 2, 3]])
+    assert new_copies(problem, best) == 0

@@ -16,6 +16,8 @@ from qcluster.q_routing._traffic_kernels import (
 from qcluster.q_routing.formats import count_picks, read_trace
 from qcluster.q_routing.traffic import fan_out
 
+ALIKE = np.empty((0, 0))
+
 
 def clustered(tokens=800, layers=2, experts=16, k=3, seed=0):
     """Tokens pick within one of four topics of experts, with some noise."""
@@ -128,9 +130,23 @@ def test_annealing_keeps_group_sizes_and_gathers_pairs():
         return pairs[of[:, None] == of[None, :]].sum()
 
     before = inside(home)
-    anneal_groups(pairs, w, home, np.ones(4), 1.2, 20_000, 0)
+    anneal_groups(pairs, np.zeros((16, 4)), 1 - np.eye(4), w, home, np.ones(4), 1.2, 20_000, 0)
     assert np.bincount(home).tolist() == [4, 4, 4, 4]
     assert inside(home) > 2 * before
+
+
+def test_annealing_weighs_distance_and_pull():
+    """Two pairs, four GPUs on two nodes: mates on one node; a pull decides which."""
+    pairs = np.zeros((4, 4))
+    pairs[0, 3] = pairs[3, 0] = pairs[1, 2] = pairs[2, 1] = 10.0
+    distance = np.array([[0, 1, 5, 5], [1, 0, 5, 5], [5, 5, 0, 1], [5, 5, 1, 0]], dtype=float)
+    pull = np.zeros((4, 4))
+    pull[0, :2] = 100.0
+    home = np.arange(4)
+    anneal_groups(pairs, pull, distance, np.ones(4), home, np.ones(4), 1.2, 20_000, 0)
+    assert sorted(home) == [0, 1, 2, 3]
+    assert set(home[[0, 3]]) == {2, 3}
+    assert set(home[[1, 2]]) == {0, 1}
 
 
 def test_extra_gain_counts_visits_that_a_copy_saves():
@@ -138,11 +154,11 @@ def test_extra_gain_counts_visits_that_a_copy_saves():
     on = np.array([[True, False], [True, False], [False, True]])
     picks = np.array([[0, 1, 2], [0, 2, 1]])
     served, load = np.empty_like(picks), np.zeros(2)
-    visits = cover_layer(picks, on, np.ones(2), 0.0, 0.0, load, served)
+    visits = cover_layer(picks, on, np.ones(2), ALIKE, 0.0, 0.0, load, served)
     assert visits == 4
     assert load.tolist() == [4, 2]
     gain = np.empty((3, 2))
-    extra_gain(picks, served, on, gain)
+    extra_gain(picks, served, on, ALIKE, gain)
     assert gain.tolist() == [[0, 0], [0, 0], [2, 0]]
 
 

@@ -11,6 +11,7 @@ from scipy.linalg import expm
 from qcluster.quantum import IsingProblem, QAOASimulator
 from qcluster.quantum.engine import reference
 from qcluster.quantum.engine.levels import LevelEngine
+from qcluster.quantum.engine.mixing import Mixing
 from qcluster.quantum.engine.phase._kernels import MAX_PHASE, sincos
 from qcluster.quantum.engine.qubits import QubitEngine
 from qcluster.quantum.engine.workspace import Workspaces
@@ -30,10 +31,12 @@ def check_against_reference(item, mixer, gammas, betas, kind):
     simulator = QAOASimulator(item, mixer)
     assert isinstance(simulator._engine, kind)
     diagonal, space = simulator.diagonal, simulator.space
+    plain = reference.ReferenceEngine(Mixing(space, mixer))
+    each = np.repeat(betas[:, None], plain.mixing.terms, axis=1)
     phases = [diagonal] * len(gammas)
-    psi = reference.evolve(space, mixer, phases, gammas, betas)
+    psi = plain.state(phases, gammas, each)
     assert np.abs(simulator.state(gammas, betas) - psi).max() < 1e-12
-    value, weights, terms = reference.value_and_grad(space, mixer, diagonal, phases, gammas, betas)
+    value, weights, terms = plain.value_and_weights(phases, gammas, each, diagonal)
     found, by_gamma, by_beta = simulator.value_and_grad(gammas, betas)
     slack = 1e-12 * max(1.0, item.scale)
     assert abs(found - item.offset - value) < slack
@@ -94,7 +97,7 @@ def pennylane_value_and_grad(item, mixer, gammas, betas):
         generator = np.zeros((2**n, 2**n))
         for column in range(space.size):
             unit = np.eye(space.size)[column].astype(complex)
-            image = sum(reference.mixer_terms(unit, space, mixer))
+            image = sum(reference.mixer_terms(unit, Mixing(space, mixer)))
             generator[place, place[column]] = image.real
         vectors = np.linalg.eigh(generator)
 

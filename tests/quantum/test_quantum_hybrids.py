@@ -15,7 +15,7 @@ from qcluster.quantum.exact import ExactSolver
 from qcluster.quantum.lns import QAOANeighbourhoodSolver, _cut, connected_part
 from qcluster.quantum.local import Arrays, State, random_state
 from qcluster.quantum.recursive import RecursiveQAOASolver, Rule, eliminate
-from qcluster.quantum.simulator import walsh
+from qcluster.quantum.space import Space
 from qcluster.testing.ising_solver import IsingSolverConformance
 
 
@@ -124,10 +124,14 @@ def test_recursion_reaches_good_states():
     assert np.median(gaps) < 0.02
 
 
-def test_walsh_is_the_character_sum():
-    values = np.random.default_rng(0).normal(size=16)
-    signs = [[(-1) ** (x & k).bit_count() for x in range(16)] for k in range(16)]
-    assert np.allclose(walsh(values), np.array(signs) @ values)
+@pytest.mark.parametrize("groups", [None, [[4, 1, 0]], [[0, 2], [3, 1, 4]], [[0]]])
+def test_moments_are_weighted_sums_of_spins(groups):
+    space = Space.of(IsingProblem(np.zeros(6), groups=groups))
+    weights = np.random.default_rng(0).normal(size=space.size)
+    z = space.spins(np.arange(space.size)).astype(float)
+    singles, pairs = space.moments(weights)
+    assert np.allclose(singles, weights @ z)
+    assert np.allclose(pairs, np.einsum("x,xi,xj->ij", weights, z, z))
 
 
 def test_through_solve():

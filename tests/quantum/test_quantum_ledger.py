@@ -40,7 +40,17 @@ def test_every_room_with_a_quantum_module_has_a_row(ledger):
     assert rooms <= {path.module for path in ledger.PATHS}
 
 
-@pytest.mark.parametrize("name", ["qaoa", "recursive_qaoa", "qaoa_lns"])
+def test_every_simulation_of_the_core_has_a_row(ledger):
+    modules = {path.module.removeprefix("qcluster.quantum.") for path in ledger.PATHS}
+    assert {"noise", "hhl", "qsvt", "qft", "kernels", "vqc", "mps"} <= modules
+    assert len(ledger.PATHS) >= 50
+    assert len({(path.name, path.instance) for path in ledger.PATHS}) == len(ledger.PATHS)
+
+
+@pytest.mark.parametrize(
+    "name", ["qaoa", "qaoa_lns", "recursive_qaoa", "qaoa_fixed", "noisy qaoa thermal",
+             "readout correction", "hhl", "qsvt", "qft", "kernel angle"]
+)  # fmt: skip
 def test_a_row_shows_what_it_claims(ledger, name):
     path = next(path for path in ledger.PATHS if path.name == name)
     row = ledger.row(path, 0)

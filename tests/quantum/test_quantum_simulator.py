@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -166,6 +168,165 @@ def test_batch_is_each_alone(mixer):
     assert np.allclose(simulator.expectation(gammas, betas), values)
 
 
+def grouped_item():
+    return problem(7, 3, [[0, 1, 2], [5, 6]])
+
+
+@pytest.mark.parametrize("engine", ["numba", "numpy"])
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_an_angle_for_each_term_of_every_mixer(mixer, engine):
+    simulator = QAOASimulator(grouped_item(), mixer, engine=engine)
+    terms = {"x": 7, "grover": 1}.get(mixer, 4)
+    assert simulator.mixing.terms == terms
+    gammas, betas = angles(2, 7)[0], angles(2, terms, seed=2)[1]
+    value, by_gamma, by_beta = simulator.value_and_grad(gammas, betas)
+    assert value == pytest.approx(simulator.expectation(gammas, betas), abs=1e-12)
+    step = 1e-6
+    for table, slopes, which in ((gammas, by_gamma, 0), (betas, by_beta, 1)):
+        for index in np.ndindex(table.shape):
+            ends = []
+            for sign in (1, -1):
+                moved = [gammas.copy(), betas.copy()]
+                moved[which][index] += sign * step
+                ends.append(simulator.expectation(*moved))
+            slope = (ends[0] - ends[1]) / (2 * step)
+            assert slopes[index] == pytest.approx(slope, abs=1e-5)
+
+
+@pytest.mark.parametrize("mixer", ["xy_ring", "xy_complete", "grover"])
+def test_equal_angles_for_all_terms_are_one_angle(mixer):
+    simulator = QAOASimulator(grouped_item(), mixer)
+    gammas, betas = angles(3)
+    plain = simulator.value_and_grad(gammas, betas)
+    each = simulator.value_and_grad(
+        np.repeat(gammas[:, None], 7, axis=1),
+        np.repeat(betas[:, None], simulator.mixing.terms, axis=1),
+    )
+    assert each[0] == pytest.approx(plain[0], abs=1e-12)
+    assert np.allclose(each[1].sum(axis=1), plain[1], atol=1e-11)
+    assert np.allclose(each[2].sum(axis=1), plain[2], atol=1e-11)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("fields", [True, False])
+def test_numpy_gives_what_numba_gives(mixer, warm, fields):
+    if warm and mixer == "xy_ring":
+        pytest.skip("a ring takes no warm start")
+    item = grouped_item()
+    if not fields:
+        item = IsingProblem(np.zeros(7), edges=item.edges, weights=item.weights)
+    start = np.random.default_rng(5).uniform(-1, 1, 7) if warm else None
+    made = [QAOASimulator(item, mixer, warm_start=start, engine=e) for e in ("numba", "numpy")]
+    assert [simulator.engine for simulator in made] == ["numba", "numpy"]
+    gammas, betas = angles(3)
+    slack = 1e-12 * max(1.0, item.scale)
+    for values in zip(*(s.value_and_grad(gammas, betas) for s in made), strict=True):
+        assert np.abs(values[0] - values[1]).max() < slack * item.scale
+    states = [s.state(gammas, betas) for s in made]
+    assert np.abs(states[0] - states[1]).max() < 1e-12
+    shots = [s.sample(gammas, betas, shots=200, seed=1) for s in made]
+    assert np.array_equal(*shots)
+
+
+def test_without_numba_numpy_takes_over():
+    code = (
+        "import sys; sys.modules['numba'] = None\n"
+        "from qcluster.quantum.simulator import QAOASimulator\n"
+        "from qcluster.quantum.problem import IsingProblem\n"
+        "s = QAOASimulator(IsingProblem([1.0, -1.0], {(0, 1): 0.5}))\n"
+        "print(s.engine, repr(s.expectation([0.3], [-0.4])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    engine, value = done.stdout.split()
+    item = IsingProblem([1.0, -1.0], {(0, 1): 0.5})
+    assert engine == "numpy"
+    assert float(value) == pytest.approx(QAOASimulator(item).expectation([0.3], [-0.4]), abs=1e-14)
+
+
+def warm_operators(item, spins, mixer):
+    """Start and mixer of a warm start on all 2^n states, built from its definition."""
+    start = np.ones(1)
+    for i in range(item.n):
+        c = (1 - spins[i]) / 2
+        start = np.kron([np.sqrt(1 - c), np.sqrt(c)], start)
+    if mixer == "grover":
+        return start, np.outer(start, start)
+    total = np.zeros((2**item.n, 2**item.n), dtype=complex)
+    for i in range(item.n):
+        c = (1 - spins[i]) / 2
+        own = (1 - 2 * c) * np.diag([1, -1]) + 2 * np.sqrt(c * (1 - c)) * X
+        total += on_qubits(item.n, {i: own})
+    return start, total
+
+
+@pytest.mark.parametrize("mixer", ["x", "xy_complete", "grover"])
+def test_warm_start_is_eggers_circuit(mixer):
+    item = problem(4)
+    spins = np.array([0.5, -1.0, 0.0, 0.9])
+    simulator = QAOASimulator(item, mixer, warm_start=spins)
+    gammas, betas = angles(2)
+    psi, operator = warm_operators(item, spins, mixer)
+    bits = (np.arange(16)[:, None] >> np.arange(4)) & 1
+    energy = item.energy(1 - 2 * bits) - item.offset
+    start = psi
+    assert np.allclose((start**2) @ (1 - 2 * bits), spins)
+    for gamma, beta in zip(gammas, betas, strict=True):
+        psi = expm(-1j * beta * operator) @ (np.exp(-1j * gamma * energy) * psi)
+    assert np.abs(simulator.state(gammas, betas) - psi).max() < 1e-12
+    assert np.allclose(operator @ start, start * (1 if mixer == "grover" else 4))
+
+
+def test_warm_start_of_a_group_stays_feasible_and_has_its_shares():
+    item = problem(5, groups=[[0, 1, 2]])
+    spins = np.array([0.6, -0.8, -0.8, 0.5, 0.0])
+    simulator = QAOASimulator(item, "xy_complete", warm_start=spins)
+    start = simulator.probabilities([0.0], [0.0])
+    assert start @ simulator.space.spins(np.arange(12)) == pytest.approx(spins)
+    # Nothing to mix away: the start is an eigenstate of the mixer.
+    assert simulator.probabilities([0.0], [1.3]) == pytest.approx(start)
+    ring = {"mixer": "xy_ring", "warm_start": spins}
+    with pytest.raises(InputError, match="warm_start"):
+        QAOASimulator(item, **ring)
+    for wrong in (spins[:3], 2 * spins, [np.nan] * 5, "x", [-1, -1, -1, 0, 0]):
+        with pytest.raises(InputError, match="warm_start"):
+            QAOASimulator(item, "xy_complete", warm_start=wrong)
+
+
+def test_uniform_warm_start_is_none():
+    item = grouped_item()
+    flat = np.array([-1 / 3] * 3 + [0.0] * 4)
+    gammas, betas = angles(2)
+    for mixer in ("xy_complete", "grover"):
+        warm = QAOASimulator(item, mixer, warm_start=flat).value_and_grad(gammas, betas)
+        cold = QAOASimulator(item, mixer).value_and_grad(gammas, betas)
+        for a, b in zip(warm, cold, strict=True):
+            assert np.allclose(a, b, atol=1e-11)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("fields", [True, False])
+def test_gradient_of_cvar(mixer, fields):
+    item = grouped_item()
+    if not fields:
+        item = IsingProblem(np.zeros(7), edges=item.edges, weights=item.weights)
+    simulator = QAOASimulator(item, mixer)
+    gammas, betas = angles(2)
+    for alpha in (0.1, 0.5, 1.0):
+        value, by_gamma, by_beta = simulator.cvar_and_grad(gammas, betas, alpha=alpha)
+        assert value == pytest.approx(simulator.cvar(gammas, betas, alpha=alpha), abs=1e-11)
+        step = 1e-6
+        for layer in range(2):
+            shift = np.eye(2)[layer] * step
+            up, down = (simulator.cvar(gammas + s * shift, betas, alpha=alpha) for s in (1, -1))
+            assert by_gamma[layer] == pytest.approx((up - down) / (2 * step), abs=1e-4)
+            up, down = (simulator.cvar(gammas, betas + s * shift, alpha=alpha) for s in (1, -1))
+            assert by_beta[layer] == pytest.approx((up - down) / (2 * step), abs=1e-4)
+    whole = simulator.value_and_grad(gammas, betas)
+    for a, b in zip(simulator.cvar_and_grad(gammas, betas, alpha=1.0), whole, strict=True):
+        assert np.allclose(a, b, atol=1e-10)
+
+
 def test_square_angles_can_be_called_a_batch():
     simulator = QAOASimulator(problem(3))
     gammas, betas = angles(2, 3)
@@ -251,10 +412,12 @@ def test_bad_angles(gammas, betas, field):
 def test_refusals():
     with pytest.raises(InputError, match="xy_ring"):
         QAOASimulator(problem(3), "swap")
+    with pytest.raises(InputError, match="numba, numpy"):
+        QAOASimulator(problem(3), engine="fortran")
     with pytest.raises(InputError, match=str(72 * 2**40)):
         QAOASimulator(IsingProblem(np.zeros(40)))
     simulator = QAOASimulator(problem(3, groups=[[0, 1]]), "xy_ring")
-    with pytest.raises(InputError, match="mixer x"):
+    with pytest.raises(InputError, match=r"wants \(2, 2\)"):
         simulator.value_and_grad(np.zeros((2, 3)), np.zeros((2, 3)), multi_angle=True)
     with pytest.raises(InputError):
         simulator.state(np.zeros((2, 1)), np.zeros((2, 1)))

@@ -7,9 +7,13 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from servers import ROOT, Server
+
+from qcluster.client import Client
+from qcluster.errors import Refused
 
 pytestmark = pytest.mark.system
 
@@ -51,16 +55,47 @@ def test_ctrl_c_puts_the_limits_back(applying: Server, gpus: Path) -> None:
     assert applying.left_over() == []
 
 
-RAYLET = pytest.param(
-    "raylet/raylet ",
-    marks=pytest.mark.xfail(
-        strict=False,
-        reason="known fault: with --apply the server may end instead of starting again",
-    ),
-)
+def test_a_plan_is_undone_and_stays_undone_until_one_is_applied(
+    applying: Server, gpus: Path
+) -> None:
+    with Client(applying.url) as client:
+        dry = client.restore(carried(client), dry_run=True)
+        assert dry["dry_run"] is True
+        assert watts(gpus) != FULL
+        # The first plan of all is in the record too: before it stood the boards' own limits.
+        first = client.history("energy", 1000)[-1]["plan_id"]
+        done = applying.until(lambda: undone(client, first) or undone(client, carried(client)))
+        assert done["dry_run"] is False
+        applying.until(lambda: watts(gpus) == FULL, 15.0)
+        held = client.plans()["plans"]["energy"]["plan_id"]
+        applying.until(lambda: client.plans()["plans"]["energy"]["plan_id"] != held)
+        assert watts(gpus) == FULL
+        applying.until(lambda: applied(client))
+        applying.until(lambda: watts(gpus) != FULL)
 
 
-@pytest.mark.parametrize("victim", ["server", "ray::NodeAgent", RAYLET])
+def carried(client: Client) -> str:
+    """The plan that the node carries out."""
+    newest = client.plans()["plans"]["energy"]["plan_id"]
+    (agent,) = client.apply(newest, dry_run=True)["agents"].values()
+    return str(agent["plan_id"])
+
+
+def undone(client: Client, plan_id: str) -> Any:
+    try:
+        return client.restore(plan_id)
+    except Refused:  # it was superseded before it was carried out
+        return None
+
+
+def applied(client: Client) -> Any:
+    try:
+        return client.apply(client.plans()["plans"]["energy"]["plan_id"])
+    except Refused:  # there is a newer one already
+        return None
+
+
+@pytest.mark.parametrize("victim", ["server", "ray::NodeAgent", "raylet/raylet "])
 def test_kill_9_puts_the_limits_back(applying: Server, gpus: Path, victim: str) -> None:
     changed = []
 

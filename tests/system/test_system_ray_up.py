@@ -150,14 +150,7 @@ def test_ray_down_leaves_nothing_of_ours(cluster: Cluster) -> None:
 
     def left() -> dict[int, str]:
         found = cluster.head.processes() | cluster.worker.processes()
-        # Ray's own monitor of log files stays on workers of this provider, which `ray down` does
-        # not reach; it holds nothing, and the next `ray up` ends it.
-        allowed = ("sshd", "log_monitor.py")
-        return {
-            pid: line
-            for pid, line in found.items()
-            if line and not any(name in line for name in allowed)
-        }
+        return {pid: line for pid, line in found.items() if line and "sshd" not in line}
 
     ends = time.monotonic() + NEVER_S
     while (found := left()) and time.monotonic() < ends:

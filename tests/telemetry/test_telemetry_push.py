@@ -214,19 +214,17 @@ def test_lines_end_where_json_says():
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "says"),
     [
-        b"{" + b",".join(b'"k%d":1' % i for i in range(100_000)) + b',"k99999":1}',
-        b'{"a":1}\n' * 200_000,
-        b"[" + b"[" * 1_000_000,
+        (b"{" + b",".join(b'"k%d":1' % i for i in range(100_000)) + b',"k99999":1}', "k99999"),
+        (b'{"a":1}\n' * 200_000, "row 1,"),
+        (b"[" + b"[" * 1_000_000, "deep"),
     ],
     ids=["twin", "lines", "deep"],
 )
-def test_large_nonsense_is_refused_at_once(data):
-    begin = time.process_time()
-    with pytest.raises(FormatError):
+def test_large_nonsense_is_refused_at_its_first_fault(data, says):
+    with pytest.raises(FormatError, match=says):
         parse(data)
-    assert time.process_time() - begin < 20
 
 
 json_values = st.recursive(

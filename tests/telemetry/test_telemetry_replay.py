@@ -310,11 +310,20 @@ def test_slow_motion_says_how_often_batches_come(tmp_path):
     assert [b.period_s for b in batches] == [pytest.approx(0.04)] * 2
 
 
-def test_speed_paces(tmp_path):
+def test_speed_paces(tmp_path, monkeypatch):
     path = write(tmp_path / "p.csv", "node,time_ms,power_w\na,0,1\na,1000,2\na,2000,3\n")
-    begin = time.monotonic()
+    now, pauses = 100.0, []
+
+    async def sleep(seconds):
+        nonlocal now
+        now += seconds
+        pauses.append(seconds)
+
+    monkeypatch.setattr("qcluster.telemetry.sources.replay.asyncio.sleep", sleep)
+    monkeypatch.setattr("qcluster.telemetry.sources.replay.time.monotonic", lambda: now)
     collect(open_source(f"replay:{path}@20"), 99)
-    assert 0.1 <= time.monotonic() - begin < 20
+    assert sum(pauses) == pytest.approx(2.0 / 20)
+    assert [p for p in pauses if p] == pytest.approx([0.05, 0.05])
 
 
 # Real recordings

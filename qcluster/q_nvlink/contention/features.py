@@ -74,16 +74,32 @@ def _widest_shortest(
     direct: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fewest hops between GPUs and the width of the widest such way; unreachable: n hops, 0."""
-    n = len(direct)
-    hops = np.where(direct > 0, 1.0, float(n))
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    hops, width = np.where(direct > 0, 1.0, float(len(direct))), direct.copy()
     np.fill_diagonal(hops, 0.0)
-    width = direct.copy()
-    level = width.copy()
+    # No way leaves what is joined at all, and where all there are neighbours none is longer: large
+    # clusters are many such islands, or one.
+    count, label = connected_components(csr_matrix(direct > 0), directed=False)
+    for island in range(count):
+        inside = np.ix_(*2 * (np.flatnonzero(label == island),))
+        if (hops[inside] > 1).any():
+            hops[inside], width[inside] = _longer_ways(direct[inside], hops[inside])
+    return hops, width
+
+
+def _longer_ways(
+    direct: NDArray[np.float64], hops: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same for one island, from the hops over direct links alone."""
+    n, far = len(direct), hops.max()
+    hops, width, level = hops.copy(), direct.copy(), direct.copy()
     for step in range(2, n):
         following = np.zeros_like(level)
         for w in range(n):
             following = np.maximum(following, np.minimum(level[:, w][:, None], direct[w][None, :]))
-        new = (following > 0) & (hops >= n)
+        new = (following > 0) & (hops >= far)
         if not new.any():
             break
         hops[new] = step

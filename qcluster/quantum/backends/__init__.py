@@ -1,4 +1,4 @@
-"""Where circuits run: the built-in simulator, PennyLane devices, Qiskit's, behind one gateway."""
+"""Where circuits run: built-in, PennyLane's devices, Qiskit's and Braket's, behind one gateway."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from qcluster.quantum.backends.backend import (
     check_counts,
     open_backend,
 )
+from qcluster.quantum.backends.braket_backend import BraketBackend
 from qcluster.quantum.backends.circuit import MAX_QUBITS, Circuit, qaoa_circuit, sample_counts
 from qcluster.quantum.backends.gateway import Gateway, GatewayResult
 from qcluster.quantum.backends.pennylane_backend import PennyLaneBackend
@@ -22,6 +23,7 @@ __all__ = [
     "BACKENDS",
     "MAX_QUBITS",
     "Backend",
+    "BraketBackend",
     "BuiltinBackend",
     "Capabilities",
     "Circuit",

@@ -118,7 +118,8 @@ BACKENDS: Registry[Callable[[str], Backend]] = Registry("quantum backend", "qclu
 
 def open_backend(selector: str) -> Backend:
     """The backend that ``selector`` names: ``builtin``, ``pennylane:lightning.qubit``,
-    ``ibm:fake_manila``, ``ibm:auto`` (least busy), ``aer:``, or a PennyLane device's bare name.
+    ``ibm:fake_manila``, ``ibm:auto`` (least busy), ``aer:``, ``braket:local``, ``braket:<ARN>``, or
+    a PennyLane device's bare name.
 
     Raises NotFound for an unknown family, MissingDependency where its library is not installed.
     """

@@ -1,9 +1,10 @@
 """Circuits to whichever backend can answer in time, the built-in simulator otherwise.
 
 Backends are outside our power: they queue for hours, hang, raise, or return nonsense. So every
-call to one happens in a thread that is waited for no longer than the deadline allows; a backend
-that hangs keeps its slots, so that it cannot be given more threads than ``concurrency``; and the
-choice of backend takes at most ``decision_s``, during which all of them are asked at once.
+call to one happens in a thread that is waited for no longer than the deadline allows, and a backend
+that hangs keeps its slots, so that it cannot be given more threads than ``concurrency``. How busy
+backends are is asked in the background; the choice between them looks at the last answers and
+waits for nothing, except, up to ``decision_s``, for the very first ones.
 """
 
 from __future__ import annotations
@@ -21,12 +22,11 @@ from qcluster.fallback import CircuitBreaker
 from qcluster.quantum.backends.backend import (
     Backend,
     BuiltinBackend,
-    Capabilities,
     Counts,
-    Queue,
     check_counts,
 )
 from qcluster.quantum.backends.circuit import Circuit
+from qcluster.quantum.backends.watcher import Status, Watcher
 from qcluster.record import Record
 
 __all__ = ["Gateway", "GatewayResult"]
@@ -85,21 +85,12 @@ class _Call:
 
 
 class _Door:
-    """One backend, with its slots and its last unanswered question."""
+    """One backend, with its slots and what its watcher knows of it."""
 
     def __init__(self, backend: Backend, concurrency: int) -> None:
         self.backend = backend
         self.slots = threading.BoundedSemaphore(concurrency)
-        self._asked: _Call | None = None
-        self._lock = threading.Lock()
-
-    def ask(self) -> _Call:
-        """A question after capabilities and queue: a new one, unless one is still unanswered."""
-        with self._lock:
-            if self._asked is None or self._asked.wait(0):
-                backend = self.backend
-                self._asked = _Call(lambda: (backend.capabilities(), backend.queue()), _nothing)
-            return self._asked
+        self.watcher = Watcher(backend)
 
     def submit(self, function: Callable[[], Any]) -> _Call | None:
         """``function`` in a thread; None when every slot is taken."""
@@ -116,7 +107,7 @@ class Gateway:
     backends: in order of preference; the built-in simulator is always last.
     max_pending: a longer queue is not joined.
     concurrency: calls at a time on one backend, hung ones included.
-    decision_s: time for all backends together to say how busy they are.
+    decision_s: time for all backends together to say for the first time how busy they are.
     breaker: skips backends that keep failing.
 
     Safe to use from many threads.
@@ -128,7 +119,7 @@ class Gateway:
         *,
         max_pending: int = 10,
         concurrency: int = 4,
-        decision_s: float = 0.03,
+        decision_s: float = 0.02,
         breaker: CircuitBreaker | None = None,
     ) -> None:
         if max_pending < 0 or concurrency < 1:
@@ -159,21 +150,18 @@ class Gateway:
         deadline = Deadline.after(DEFAULT_S) if deadline is None else deadline.sooner(DEFAULT_S)
         begun, waited = time.perf_counter(), 0.0
         reasons: list[str] = []
-        asked = {id(door): door.ask() for door in self._doors if self._open(door, reasons)}
         decide_by = deadline.sooner(self.decision_s)
         for position, door in enumerate(self._doors):
-            if id(door) not in asked:
-                continue
             name = door.backend.name
-            queue, reason = self._willing(asked[id(door)], circuits, shots, decide_by, deadline)
-            if queue is None:
+            status, reason = self._willing(door, circuits, shots, decide_by, deadline)
+            if status is None:
                 reasons.append(f"{name}: {reason}")
                 continue
             decided = time.perf_counter()
             last = position == len(self._doors) - 1
             counts, reason = self._try(door, circuits, shots, seeds, deadline, last)
             if counts is not None:
-                where = (name, asked[id(door)].value[0].simulator, queue.pending)
+                where = (name, status.able.simulator, status.queue.pending)
                 return self._result(
                     counts, where, reasons, shots, seeds, begun, decided - begun - waited
                 )
@@ -184,10 +172,9 @@ class Gateway:
         where = (self._last.name, True, 0)
         return self._result(counts, where, reasons, shots, seeds, begun, decision_s)
 
-    def ask(self) -> None:
-        """Ask every backend how busy it is and wait for nobody: opens what is not open yet."""
-        for door in self._doors:
-            door.ask()
+    def status(self) -> dict[str, str]:
+        """In one line for each backend, what is known of it."""
+        return {door.backend.name: door.watcher.line() for door in self._doors}
 
     def _simulate(
         self, circuits: Sequence[Circuit], shots: int, seeds: Sequence[int], deadline: Deadline
@@ -203,51 +190,33 @@ class Gateway:
         counts: list[Counts] = call.value
         return counts
 
-    def _open(self, door: _Door, reasons: list[str]) -> bool:
-        allowed = self.breaker.allows(door.backend.name)
-        if not allowed:
-            reasons.append(f"{door.backend.name}: circuit breaker open after repeated failures")
-        return allowed
-
     def _willing(
         self,
-        asked: _Call,
+        door: _Door,
         circuits: Sequence[Circuit],
         shots: int,
         decide_by: Deadline,
         deadline: Deadline,
-    ) -> tuple[Queue | None, str]:
-        """The backend's queue if it will do, else None and why not."""
-        if not asked.wait(decide_by.remaining()):
-            return None, f"did not say how busy it is for {time.monotonic() - asked.begun:.3f} s"
-        if asked.error is not None:
-            return None, f"status failed: {type(asked.error).__name__}: {asked.error}"
-        try:
-            able, queue = asked.value
-            return self._fits(able, queue, circuits, shots, deadline)
-        except (TypeError, ValueError, AttributeError) as error:
-            return None, f"status makes no sense: {error}"
-
-    def _fits(
-        self,
-        able: Capabilities,
-        queue: Queue,
-        circuits: Sequence[Circuit],
-        shots: int,
-        deadline: Deadline,
-    ) -> tuple[Queue | None, str]:
+    ) -> tuple[Status | None, str]:
+        """What the backend last said if it will do, else None and why not."""
+        if not self.breaker.allows(door.backend.name):
+            return None, "circuit breaker open after repeated failures"
+        status, reason = door.watcher.last(decide_by.remaining())
+        if status is None:
+            return None, reason
+        able, queue = status.able, status.queue
         widest = max((circuit.qubits for circuit in circuits), default=0)
         if not queue.operational:
-            return None, "not operational"
-        if queue.pending > self.max_pending:
-            return None, f"{queue.pending} jobs wait, at most {self.max_pending} are waited for"
-        if queue.eta_s is not None and queue.eta_s > deadline.remaining():
-            return None, f"would start in {queue.eta_s:.0f} s, after the deadline"
-        if widest > able.qubits:
-            return None, f"has {able.qubits} qubits, {widest} are needed"
-        if shots > able.max_shots:
-            return None, f"takes {able.max_shots} shots, {shots} are needed"
-        return queue, ""
+            reason = "not operational"
+        elif queue.pending > self.max_pending:
+            reason = f"{queue.pending} jobs wait, at most {self.max_pending} are waited for"
+        elif queue.eta_s is not None and queue.eta_s > deadline.remaining():
+            reason = f"would start in {queue.eta_s:.0f} s, after the deadline"
+        elif widest > able.qubits:
+            reason = f"has {able.qubits} qubits, {widest} are needed"
+        elif shots > able.max_shots:
+            reason = f"takes {able.max_shots} shots, {shots} are needed"
+        return (None, reason) if reason else (status, "")
 
     def _try(
         self,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qcluster.errors import InputError
-from qcluster.quantum.engine import reference
+from qcluster.quantum.engine.reference import apply_mixer
 from qcluster.quantum.noise.channels import Channel
 from qcluster.quantum.noise.density import apply_channel
 from qcluster.quantum.noise.trajectories import apply_jump
@@ -34,7 +34,7 @@ class NoisyQAOA:
             raise InputError(f"acts on {channel.qubits} qubits, wants 1", field="channel")
         self.problem, self.channel = problem, channel
         self._simulator = QAOASimulator(problem)
-        self._space = self._simulator.space
+        self._size = self._simulator.space.size
 
     def probabilities(self, gammas: ArrayLike, betas: ArrayLike) -> Floats:
         """(2^n,) exact probabilities from the density matrix.
@@ -49,8 +49,7 @@ class NoisyQAOA:
                 field="problem",
             )
         diagonal = self._simulator.diagonal
-        psi = reference.uniform(self._space)
-        rho = np.outer(psi, psi.conj())
+        rho = np.full((self._size, self._size), 1 / self._size, dtype=np.complex128)
         for gamma, beta in self._layers(gammas, betas):
             turn = np.exp(-1j * gamma * diagonal)
             rho = self._mix(turn[:, None] * rho * turn.conj(), beta)
@@ -74,11 +73,9 @@ class NoisyQAOA:
         diagonal = self._simulator.diagonal
         values = np.empty(trajectories)
         for k in range(trajectories):
-            psi = reference.uniform(self._space)
+            psi = np.full(self._size, self._size**-0.5, dtype=np.complex128)
             for gamma, beta in layers:
-                psi = reference.apply_mixer(
-                    psi * np.exp(-1j * gamma * diagonal), self._space, "x", beta
-                )
+                psi = self._turn(psi * np.exp(-1j * gamma * diagonal), beta)
                 for qubit in range(self.problem.n):
                     psi = apply_jump(psi, self.channel, qubit, generator)
             values[k] = (psi.real**2 + psi.imag**2) @ diagonal
@@ -86,9 +83,13 @@ class NoisyQAOA:
         return float(values.mean()) + self.problem.offset, error
 
     def _mix(self, rho: NDArray[np.complex128], beta: float) -> NDArray[np.complex128]:
-        columns = np.stack([reference.apply_mixer(c, self._space, "x", beta) for c in rho.T], 1)
-        rows = [reference.apply_mixer(r.conj(), self._space, "x", beta).conj() for r in columns]
-        return np.stack(rows)
+        left = self._turn(rho.T, beta).T
+        return self._turn(left.conj(), beta).conj()
+
+    def _turn(self, states: NDArray[np.complex128], beta: float) -> NDArray[np.complex128]:
+        """The mixer on the last index of ``states``, which is the fastest."""
+        betas = np.full(self.problem.n, beta)
+        return apply_mixer(states.ravel(), self._simulator.mixing, betas).reshape(states.shape)
 
     def _layers(self, gammas: ArrayLike, betas: ArrayLike) -> list[tuple[float, float]]:
         g, b = np.asarray(gammas, dtype=np.float64), np.asarray(betas, dtype=np.float64)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qcluster.quantum.engine.phase._kernels import SUMS
 
-__all__ = ["circulate", "ring_overlap", "spread", "sums_overlap"]
+__all__ = ["circulate", "lean", "lean_overlap", "ring_overlap", "spread", "sums_overlap"]
 
 Floats = NDArray[np.float64]
 
@@ -215,4 +215,97 @@ def ring_overlap(pr: Floats, pi: Floats, lr: Floats, li: Floats, k: int, inner: 
             for j in range(w):
                 e, f = a + np.uint64(j), b + np.uint64(j)
                 total += lr[e] * pi[f] - li[e] * pr[f] + lr[f] * pi[e] - li[f] * pr[e]
+    return total
+
+
+@njit(**SUMS)
+def _lean_near(re: Floats, im: Floats, k: int, inner: int, w: Floats, fr: float, fi: float) -> None:
+    stride, levels = np.uint64(inner), np.uint64(k)
+    for block in range(len(re) // (k * inner)):
+        base = np.uint64(block) * levels * stride
+        for j in range(stride):
+            first = base + np.uint64(j)
+            x = y = 0.0
+            for level in range(levels):
+                x += w[level] * re[first + level * stride]
+                y += w[level] * im[first + level * stride]
+            u, v = fr * x - fi * y, fr * y + fi * x
+            for level in range(levels):
+                re[first + level * stride] += w[level] * u
+                im[first + level * stride] += w[level] * v
+
+
+@njit(**SUMS)
+def _fibre_leans(values: Floats, inner: int, first: int, w: Floats, sums: Floats) -> None:
+    sums[:] = 0.0
+    for level in range(len(w)):
+        row = values[first + level * inner : first + level * inner + len(sums)]
+        weight = w[level]
+        for j in range(len(sums)):
+            sums[j] += weight * row[j]
+
+
+@njit(**SUMS)
+def lean(re: Floats, im: Floats, k: int, inner: int, w: Floats, fr: float, fi: float) -> None:
+    """psi += f |w><w|psi> along the axis, f = fr + i fi, w (k,) real."""
+    if inner < SHORT:
+        _lean_near(re, im, k, inner, w, fr, fi)
+        return
+    x, y = np.empty(min(inner, CHUNK)), np.empty(min(inner, CHUNK))
+    for base in range(0, len(re), k * inner):
+        for first in range(base, base + inner, CHUNK):
+            width = min(CHUNK, base + inner - first)
+            a, b = x[:width], y[:width]
+            _fibre_leans(re, inner, first, w, a)
+            _fibre_leans(im, inner, first, w, b)
+            for level in range(k):
+                at = first + level * inner
+                c, d = re[at : at + width], im[at : at + width]
+                g, h = w[level] * fr, w[level] * fi
+                for j in range(width):
+                    c[j] += g * a[j] - h * b[j]
+                    d[j] += g * b[j] + h * a[j]
+
+
+@njit(**SUMS)
+def _lean_overlap_near(
+    pr: Floats, pi: Floats, lr: Floats, li: Floats, k: int, inner: int, w: Floats
+) -> float:
+    total = 0.0
+    stride, levels = np.uint64(inner), np.uint64(k)
+    for block in range(len(pr) // (k * inner)):
+        base = np.uint64(block) * levels * stride
+        for j in range(stride):
+            a = b = c = d = 0.0
+            for level in range(levels):
+                at = base + np.uint64(j) + level * stride
+                weight = w[level]
+                a += weight * pr[at]
+                b += weight * pi[at]
+                c += weight * lr[at]
+                d += weight * li[at]
+            total += c * b - d * a
+    return total
+
+
+@njit(**SUMS)
+def lean_overlap(
+    pr: Floats, pi: Floats, lr: Floats, li: Floats, k: int, inner: int, w: Floats
+) -> float:
+    """Im <lambda|w><w|psi> summed over the fibres of the axis."""
+    if inner < SHORT:
+        near: float = _lean_overlap_near(pr, pi, lr, li, k, inner, w)
+        return near
+    width = min(inner, CHUNK)
+    a, b, c, d = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
+    total = 0.0
+    for base in range(0, len(pr), k * inner):
+        for first in range(base, base + inner, CHUNK):
+            width = min(CHUNK, base + inner - first)
+            _fibre_leans(pr, inner, first, w, a[:width])
+            _fibre_leans(pi, inner, first, w, b[:width])
+            _fibre_leans(lr, inner, first, w, c[:width])
+            _fibre_leans(li, inner, first, w, d[:width])
+            for j in range(width):
+                total += c[j] * b[j] - d[j] * a[j]
     return total

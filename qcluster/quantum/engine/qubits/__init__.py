@@ -6,6 +6,8 @@ problem's scale.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,20 +42,32 @@ class QubitEngine:
             _kernels.forward(re, im, self.diagonal, gammas, betas, self.mirrored)
             return float(expectation(re, im, self.diagonal))
 
-    def value_and_grad(self, gammas: Floats, betas: Floats) -> tuple[float, Floats, Floats]:
-        """<C> and its derivatives, each (p,), p >= 1."""
+    def value_and_grad(
+        self, gammas: Floats, betas: Floats, observable: Floats | None = None
+    ) -> tuple[float, Floats, Floats]:
+        """<observable> (by default <C>; as long as ``diagonal``), its derivatives, each (p,),
+        p >= 1.
+        """
         by_gamma, by_beta = np.empty_like(gammas), np.empty_like(betas)
+        measured = self.diagonal if observable is None else observable
         with self._work.taken() as (re, im, lr, li):
             _kernels.forward(re, im, self.diagonal, gammas, betas, self.mirrored)
             value = _kernels.backward(
-                re, im, lr, li, self.diagonal, gammas, betas, self.mirrored, by_gamma, by_beta
-            )
+                re, im, lr, li, self.diagonal, measured, gammas, betas, self.mirrored,
+                by_gamma, by_beta,
+            )  # fmt: skip
         return float(value), by_gamma, by_beta
 
-    def state(self, gammas: Floats, betas: Floats) -> NDArray[np.complex128]:
-        """All 2^n amplitudes."""
+    def state(
+        self, phases: Sequence[Floats], gammas: Floats, betas: Floats
+    ) -> NDArray[np.complex128]:
+        """All 2^n amplitudes. As the general engines', but it knows one diagonal, its own, and one
+        angle a layer: the first of each row.
+        """
+        del phases
         with self._work.taken() as (re, im, *_):
-            _kernels.forward(re, im, self.diagonal, gammas, betas, self.mirrored)
+            first = np.ascontiguousarray(betas[:, 0])
+            _kernels.forward(re, im, self.diagonal, gammas, first, self.mirrored)
             psi = re + 1j * im
         if self.mirrored:
             psi = np.concatenate([psi, psi[::-1]]) * np.sqrt(0.5)

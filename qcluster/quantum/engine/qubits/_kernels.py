@@ -270,16 +270,16 @@ def _rest_both(
 
 @njit(**EXACT)
 def backward(
-    pr: Floats, pi: Floats, lr: Floats, li: Floats, diagonal: Floats,
+    pr: Floats, pi: Floats, lr: Floats, li: Floats, diagonal: Floats, observable: Floats,
     gammas: Floats, betas: Floats, mirrored: bool, by_gamma: Floats, by_beta: Floats,
 ) -> float:  # fmt: skip
-    """From the final psi: <C>, and its derivatives into ``by_gamma``, ``by_beta`` (p,)."""
+    """From the final psi: <observable>, its derivatives into ``by_gamma``, ``by_beta`` (p,)."""
     n = len(pr)
     size = min(n, BLOCK)
     bits = _bits(size)
     low = bits - bits % 2
     outer = min(n, OUTER)
-    value = apply_cost(pr, pi, lr, li, diagonal)
+    value = apply_cost(pr, pi, lr, li, observable)
     for layer in range(len(gammas) - 1, -1, -1):
         beta = -betas[layer]
         c, s = 0.5 * np.cos(2 * beta), 0.5 * np.sin(2 * beta)

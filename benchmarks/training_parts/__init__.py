@@ -1,0 +1,1 @@
+"""Parts of ``benchmarks/training.py``: one module a bar."""

@@ -1,0 +1,91 @@
+"""Decoding: an entry's chain of operations, from checked chunks to verified bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcluster.codec.container import DIGEST, Entry, digest, read_chunks
+from qcluster.codec.delta import decode_delta, parent_bits
+from qcluster.codec.errors import (
+    QctCorruptError,
+    QctFormatError,
+    QctLimitError,
+    QctUnsupportedError,
+)
+from qcluster.codec.lossless import decode_lossless
+from qcluster.codec.quantised import LATTICES, decode_quantised
+from qcluster.codec.transforms import Transform, read_transform
+
+__all__ = ["check_limit", "decode_entry"]
+
+Bits = NDArray[Any]
+
+
+def check_limit(entries: Sequence[Entry], max_output_bytes: int) -> int:
+    """The bytes that the entries declare.
+
+    Raises QctLimitError when they are more than ``max_output_bytes``, before anything is allocated.
+    """
+    total = sum(entry.nbytes for entry in entries)
+    if total > max_output_bytes:
+        raise QctLimitError(f"declares {total} bytes of output, {max_output_bytes} are allowed",
+                            field="max_output_bytes")  # fmt: skip
+    return total
+
+
+def decode_entry(
+    entry: Entry, payload: memoryview, parent: Any = None, optimizer_state: Any = None
+) -> Bits:
+    """The bits (elements * parts,) of one tensor, verified against their digest.
+
+    Parameters
+    ----------
+    entry, payload: from ``container.parse``.
+    parent: the tensor that a delta was made against; its digest is checked.
+    optimizer_state: what a replayed step was coded with; its digest is checked.
+
+    Raises QctFormatError, QctCorruptError, QctUnsupportedError.
+    """
+    name, parameters = entry.ops[0]
+    transform = _transform(entry)
+    if (entry.parent is not None) != (name in ("delta", "replay")):
+        raise QctFormatError("has a parent that its chain does not use, or none", field=entry.name)
+    base = None if entry.parent is None else parent_bits(entry, parent, optimizer_state)
+    # A constant chunk decodes from ten bytes: what is allocated is what was declared and allowed.
+    out = np.empty(entry.elements, dtype=entry.dtype.bits)
+    for first, size, data in read_chunks(entry, payload):
+        part = out[first : first + size]
+        if name == "lossless":
+            decode_lossless(data, entry.dtype, part)
+        elif name in ("delta", "replay"):
+            assert base is not None
+            decode_delta(data, entry.dtype, base[first : first + size], part)
+        elif transform is not None:
+            transform.decode(name, parameters, data, entry.dtype, part)
+        else:
+            decode_quantised(name, parameters, data, entry.dtype, part)
+    expected = bytes(payload[entry.start : entry.start + DIGEST])
+    if digest(out.data if out.size else b"") != expected:
+        raise QctCorruptError("decodes to other bits than were written", field=entry.name)
+    return out
+
+
+def _transform(entry: Entry) -> Transform | None:
+    name = entry.ops[0][0]
+    known = {"lossless", "delta", "replay", *LATTICES}
+    if name not in known or len(entry.ops) > 2:
+        raise _unknown(entry)
+    if len(entry.ops) == 1:
+        return None
+    if name not in LATTICES:
+        raise _unknown(entry)
+    return read_transform(*entry.ops[1])
+
+
+def _unknown(entry: Entry) -> QctFormatError:
+    chain = " -> ".join(name for name, _ in entry.ops)
+    return QctUnsupportedError(f"has the unknown chain {chain}", field=entry.name)

@@ -1,0 +1,192 @@
+"""A matrix of words to bytes and back: which contexts, which scales, and the coder's tables.
+
+A plane's bytes: kind, flags, mantissa bits, exponent bits, shift, states (log2), base scale (7
+unsigned bytes and one of padding), lowest exponent (int32), columns (uint32), then where flagged
+row and column scales (planes themselves, each after its length), then the coder's 16-bit words.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcluster.codec._coder_kernels import RATES, logistic, new_contexts, new_weights
+from qcluster.codec._plane_kernels import PLANE_CONTEXTS, SCALES, WEIGHT_SETS, code_plane
+from qcluster.codec.errors import QctFormatError
+
+__all__ = ["FLOAT", "INTEGER", "TRELLIS", "Layout", "decode_plane", "encode_plane", "fit_scales",
+           "trellis"]  # fmt: skip
+
+I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
+
+INTEGER, TRELLIS, FLOAT = 0, 1, 2
+DENSE, ROWS, COLUMNS = 1, 2, 4
+# Bits seen after which a context adapts no slower.
+LIMITS = {0: 1023, DENSE: 1023}
+_HEAD = struct.Struct("<8BiI")
+# Parity-check polynomials of Ungerboeck's one-dimensional codes (1982), by states.
+POLYNOMIALS = {4: (0o5, 0o2), 8: (0o13, 0o4), 16: (0o23, 0o4), 32: (0o45, 0o10),
+               64: (0o103, 0o24)}  # fmt: skip
+_NO_TRELLIS = np.zeros((1, 2), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a plane's words are read: see ``_plane_kernels``; ``base`` is the scale without rows."""
+
+    kind: int = INTEGER
+    flags: int = 0
+    mantissa: int = 0
+    exponent: int = 0
+    shift: int = 0
+    states: int = 1
+    base: int = 16
+    lowest: int = 0
+    columns: int = 1
+
+
+@lru_cache(maxsize=8)
+def trellis(states: int) -> tuple[I64, I64, I64]:
+    """``next_state`` (states, 2) by bit 1 of k, and for the encoder ``before`` and ``coset``
+    (states, 2): where a state is entered from and by which k modulo 4.
+    """
+    h0, h1 = POLYNOMIALS[states]
+    following = np.zeros((states, 2), dtype=np.int64)
+    entered: list[list[tuple[int, int]]] = [[] for _ in range(states)]
+    for state in range(states):
+        parity = state & 1
+        for bit in (0, 1):
+            to = (state >> 1) ^ (parity * (h0 >> 1)) ^ (bit * (h1 >> 1))
+            following[state, bit] = to
+            entered[to].append((state, 2 * bit + parity))
+    pairs = np.array(entered, dtype=np.int64)
+    return following, pairs[:, :, 0].copy(), pairs[:, :, 1].copy()
+
+
+def fit_scales(magnitude: F64, offset: float, flags: int) -> tuple[int, I64, I64]:
+    """Scales in quarter octaves: ``base``, rows' and columns' differences from it.
+
+    Parameters
+    ----------
+    magnitude: (rows, columns) absolute values; zeros and what is not finite count as nothing.
+    offset: the scale of a root mean square of 1.
+    flags: ROWS and COLUMNS as wanted; the others' differences are zero.
+    """
+    rows, columns = magnitude.shape
+    power = np.square(magnitude)
+    whole = float(power.mean()) or 1e-300
+    base = int(np.clip(np.rint(2 * np.log2(whole) + offset), 0, SCALES - 1))
+    row = np.zeros(rows, dtype=np.int64)
+    column = np.zeros(columns, dtype=np.int64)
+    if flags & ROWS:
+        row = _quarter(power.mean(axis=1) / whole)
+    if flags & COLUMNS:
+        # What the rows do not explain, so that both together fit (one step of scaling).
+        share = np.exp2(row / 2)
+        column = _quarter((power / share[:, None]).mean(axis=0) / whole)
+    return base, row, column
+
+
+def _quarter(ratio: F64) -> I64:
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.clip(np.rint(2 * np.log2(ratio)), -SCALES, SCALES), dtype=np.int64)
+
+
+def encode_plane(words: I64, layout: Layout, magnitude: F64, offset: float) -> bytes:
+    """The bytes of ``words`` (elements,), whose columns divide them."""
+    columns = layout.columns
+    rows = words.size // columns
+    base, row, column = fit_scales(magnitude.reshape(rows, columns), offset, layout.flags)
+    layout = replace(layout, base=base)
+    head = _HEAD.pack(
+        layout.kind, layout.flags, layout.mantissa, layout.exponent, layout.shift,
+        layout.states.bit_length() - 1, base, 0, layout.lowest, columns,
+    )  # fmt: skip
+    parts = [head]
+    for flag, scales in ((ROWS, row), (COLUMNS, column)):
+        if layout.flags & flag:
+            inner = _scale_bytes(scales)
+            parts += [struct.pack("<I", len(inner)), inner]
+    room = np.zeros(4 * words.size + 64, dtype=np.uint16)
+    used = _walk(1, words.copy(), layout, room, row + base, column)
+    parts.append(room[:used].astype("<u2", copy=False).tobytes())
+    return b"".join(parts)
+
+
+def _scale_bytes(scales: I64) -> bytes:
+    steps = np.diff(scales, prepend=0)
+    return encode_plane(steps, Layout(columns=steps.size), np.full(steps.size, 2.0), 16)
+
+
+def decode_plane(data: memoryview, count: int, *, deep: bool = False) -> tuple[I64, Layout]:
+    """The ``count`` words and their layout.
+
+    Raises QctFormatError for a head that contradicts itself or the count.
+    """
+    layout, at = _read_head(data, count)
+    if deep and layout.flags:
+        raise QctFormatError("scales have scales of their own", field="plane")
+    row = np.zeros(count // layout.columns, dtype=np.int64)
+    column = np.zeros(layout.columns, dtype=np.int64)
+    for flag, scales in ((ROWS, row), (COLUMNS, column)):
+        if layout.flags & flag:
+            if at + 4 > len(data):
+                raise QctFormatError("ends within its scales", field="plane")
+            (length,) = struct.unpack_from("<I", data, at)
+            at += 4 + length
+            if at > len(data):
+                raise QctFormatError("ends within its scales", field="plane")
+            steps, _ = decode_plane(data[at - length : at], scales.size, deep=True)
+            scales[:] = np.clip(np.cumsum(np.clip(steps, -256, 256)), -256, 256)
+    body = np.frombuffer(data[at : at + (len(data) - at) // 2 * 2], dtype="<u2")
+    words = np.zeros(count, dtype=np.int64)
+    _walk(0, words, layout, body.astype(np.uint16), row + layout.base, column)
+    return words, layout
+
+
+def _read_head(data: memoryview, count: int) -> tuple[Layout, int]:
+    if len(data) < _HEAD.size:
+        raise QctFormatError("is shorter than its head", field="plane")
+    kind, flags, mantissa, exponent, shift, states, base, zero, lowest, columns = _HEAD.unpack_from(
+        data
+    )
+    fits = (
+        kind <= FLOAT
+        and flags < 8
+        and zero == 0
+        and mantissa <= 52
+        and exponent <= 11
+        and mantissa + exponent + shift < 64
+        and base < SCALES
+        and -64 <= lowest < 2048
+        and columns >= 1
+        and count % columns == 0
+        and ((kind == TRELLIS) == (states > 0))
+        and (states == 0 or 1 << states in POLYNOMIALS)
+    )
+    if not fits:
+        raise QctFormatError("has a head that contradicts itself", field="plane")
+    layout = Layout(kind, flags, mantissa, exponent, shift, 1 << states, base, lowest, columns)
+    return layout, _HEAD.size
+
+
+def _walk(
+    encode: int, words: I64, layout: Layout, buffer: NDArray[np.uint16], row: I64, column: I64
+) -> int:
+    squash, stretch = logistic()
+    columns = layout.columns
+    dense = layout.flags & DENSE
+    shape = [layout.kind, dense, LIMITS[dense], layout.mantissa, layout.lowest, layout.exponent]
+    return int(
+        code_plane(
+            encode, words, words.size // columns, columns, buffer, new_contexts(PLANE_CONTEXTS),
+            new_weights(WEIGHT_SETS, 24_000), row, column, np.zeros(columns, dtype=np.int64),
+            np.full(columns, -1, dtype=np.int64), np.array(shape, dtype=np.int64),
+            trellis(layout.states)[0] if layout.states > 1 else _NO_TRELLIS, RATES, squash, stretch,
+        )
+    )  # fmt: skip

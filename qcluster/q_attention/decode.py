@@ -1,0 +1,285 @@
+"""Decoding on a CPU: one query at a time over a growing cache of keys and values.
+
+Short caches go to torch's kernel. Long ones are read at two levels: 8-bit means of clusters of
+keys, and 8-bit rows of the clusters that matter for this query; keys too new to be clustered are
+read as they are. Which way is faster is predicted from the bytes that each reads.
+
+The mean error is near the tolerance on inputs like those of trained models; it is an estimate, not
+a bound: for bounds use ``attention(..., certificate=True)``.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from qcluster.errors import InputError
+from qcluster.q_attention.clusters import BLOCK, cluster_keys
+
+__all__ = ["DecodeCache"]
+
+Floats = NDArray[np.float32]
+Codes = NDArray[np.int8]
+
+PER_CLUSTER = 16
+APART = 32
+"""One key in so many stands alone."""
+RIDGE = 0.05
+"""Weight of every direction against those that queries take."""
+MARGIN = 0.8
+"""Of the tolerance is allowed for what stays closed; the rest is for 8 bits and for bad luck."""
+SHORT = 4096
+"""Below so many keys torch's kernel is faster whatever is read (measured)."""
+SLOWER = 3.0
+"""A byte read at two levels takes so many times what it takes torch's kernel (measured)."""
+
+
+@dataclass(frozen=True)
+class _Eight:
+    """Rows in 8 bits: code * step + middle, per channel."""
+
+    codes: Codes
+    step: Floats
+    middle: Floats
+
+
+def _eight(x: Floats) -> _Eight:
+    low, high = x.min(0), x.max(0)
+    middle = ((low + high) / 2).astype(np.float32)
+    step = np.maximum((high - low) / 254, np.finfo(np.float32).tiny).astype(np.float32)
+    codes = np.clip(np.rint((x - middle) / step), -127, 127).astype(np.int8)
+    return _Eight(np.ascontiguousarray(codes), step, middle)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """One key/value head's clustered keys."""
+
+    mean_k: _Eight
+    mean_v: _Eight
+    log_size: Floats
+    spread: Floats
+    spread_v: Floats
+    within: Floats
+    along: Floats
+    start: NDArray[np.int64]
+    row_k: _Eight
+    row_v: _Eight
+
+
+class DecodeCache:
+    """Keys and values of (batch, heads, n, dim), float32 on the CPU, that queries attend to.
+
+    Parameters
+    ----------
+    k, v: (batch, heads, n, d) and (batch, heads, n, dv).
+    tolerance: wanted relative error of the output, about.
+    queries: (batch, query heads, any, d) earlier queries, those of the prompt say: keys are then
+        grouped by what such queries tell apart, which reads less and misses less.
+
+    ``rows_read`` is the share of rows that the last call read at level 1, None where torch's kernel
+    ran. Raises InputError for other shapes, types, devices, or numbers that are not finite.
+    """
+
+    def __init__(
+        self,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        *,
+        tolerance: float = 0.02,
+        queries: torch.Tensor | None = None,
+    ) -> None:
+        if not 0 < tolerance < 1:
+            raise InputError(f"wants a number in (0, 1), got {tolerance}", field="tolerance")
+        _check(k, v)
+        self.tolerance = tolerance
+        self.rows_read: float | None = None
+        self._k, self._v = k.contiguous(), v.contiguous()
+        self._n = int(k.shape[2])
+        self._metric = None if queries is None else _metric(queries, k)
+        self._heads: list[_Head] = []
+        self._clustered = 0
+        self._opened = 0.1
+        self._pool: ThreadPoolExecutor | None = None
+        self._grow()
+
+    def __len__(self) -> int:
+        return self._n
+
+    def append(self, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Add keys and values (batch, heads, new, dim) at the end."""
+        _check(k, v)
+        if k.shape[:2] != self._k.shape[:2] or k.shape[3] != self._k.shape[3]:
+            raise InputError(
+                f"{tuple(k.shape)} does not go on {tuple(self._k.shape)}", field="k"
+            )
+        end = self._n + k.shape[2]
+        if end > self._k.shape[2]:
+            # Room for half as much again, so that adding one key does not copy all.
+            room = end + self._n // 2
+            self._k, self._v = (_widened(x, self._n, room) for x in (self._k, self._v))
+        self._k[:, :, self._n : end] = k
+        self._v[:, :, self._n : end] = v
+        self._n = end
+        self._grow()
+
+    def attend(self, q: torch.Tensor, *, scale: float | None = None) -> torch.Tensor:
+        """(batch, query heads, 1, dv) for one query (batch, query heads, 1, d) of each head."""
+        if not self._two_level_pays():
+            self.rows_read = None
+            k, v = self._k[:, :, : self._n], self._v[:, :, : self._n]
+            return functional.scaled_dot_product_attention(
+                q, k, v, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+            )
+        return self._two_levels(q, scale)
+
+    def _two_level_pays(self) -> bool:
+        """A cost model: bytes of each way, weighed by how fast it reads them."""
+        if self._n < SHORT or not self._clustered:
+            return False
+        tail = self._n - self._clustered
+        ours = self._clustered * (1 / PER_CLUSTER + self._opened) + 4 * tail
+        return SLOWER * ours < 4 * self._n
+
+    def _two_levels(self, q: torch.Tensor, scale: float | None) -> torch.Tensor:
+        from qcluster.q_attention._kernels import decode_head
+
+        batch, heads, length, d = q.shape
+        kv = int(self._k.shape[1])
+        if length != 1 or batch != self._k.shape[0] or heads % kv or d != self._k.shape[3]:
+            raise InputError(f"{tuple(q.shape)} for keys {tuple(self._k.shape)}", field="q")
+        queries = np.ascontiguousarray(q.detach().numpy().reshape(batch * heads, d))
+        out = np.empty((batch * heads, self._v.shape[3]), np.float32)
+        first, tail = self._clustered, self._n - self._clustered
+        size = np.float32(d**-0.5 if scale is None else scale)
+        tail_k = self._k.numpy()
+        tail_v = self._v.numpy()
+
+        def one(at: int) -> int:
+            row, group = divmod(at, heads)
+            own = group // (heads // kv)
+            h = self._heads[row * kv + own]
+            read: int = decode_head(
+                queries[at], size, np.float32(MARGIN * self.tolerance),
+                h.mean_k.codes, h.mean_k.step, h.mean_k.middle,
+                h.mean_v.codes, h.mean_v.step, h.mean_v.middle,
+                h.log_size, h.spread, h.spread_v, h.within, h.along, h.start,
+                h.row_k.codes, h.row_k.step, h.row_k.middle,
+                h.row_v.codes, h.row_v.step, h.row_v.middle,
+                tail_k[row, own, first : self._n], tail_v[row, own, first : self._n], tail, out[at],
+            )  # fmt: skip
+            return read
+
+        workers = min(torch.get_num_threads(), batch * heads)
+        if workers > 1:
+            self._pool = self._pool or ThreadPoolExecutor(workers, "qcluster-decode")
+            read = sum(self._pool.map(one, range(batch * heads)))
+        else:
+            read = sum(map(one, range(batch * heads)))
+        self.rows_read = self._opened = read / (batch * heads * max(1, self._clustered))
+        return torch.from_numpy(out).reshape(batch, heads, 1, -1)
+
+    def _grow(self) -> None:
+        """Cluster whole blocks of keys that have come since the last time."""
+        ready = self._n // BLOCK * BLOCK
+        if ready < SHORT or ready < self._clustered + max(BLOCK, self._clustered // 8):
+            return
+        keys, values = (x[:, :, :ready].flatten(0, 1) for x in (self._k, self._v))
+        metric = self._metric
+        self._heads = [
+            _clustered(keys[h], values[h], None if metric is None else metric[h])
+            for h in range(keys.shape[0])
+        ]
+        self._clustered = ready
+
+
+def _metric(queries: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """(batch * heads, d, d): lengths after it are deviations of scores over the queries."""
+    batch, kv, _, d = k.shape
+    if queries.dim() != 4 or queries.shape[0] != batch or queries.shape[1] % kv:
+        raise InputError(f"{tuple(queries.shape)} for keys {tuple(k.shape)}", field="queries")
+    own = queries.detach().float().reshape(batch * kv, -1, d)
+    square = own.transpose(1, 2) @ own / own.shape[1]
+    # Directions that these queries never take may matter to the next one.
+    level = square.diagonal(dim1=1, dim2=2).mean(-1)[:, None, None]
+    values, vectors = torch.linalg.eigh(square + RIDGE * level * torch.eye(d))
+    return vectors * values.clamp(min=0).sqrt().unsqueeze(1)
+
+
+def _clustered(k: torch.Tensor, v: torch.Tensor, metric: torch.Tensor | None) -> _Head:
+    seen = k if metric is None else k @ metric
+    of_key = _set_apart(seen.numpy(), cluster_keys(seen[None], PER_CLUSTER)[0].numpy())
+    m = int(of_key.max()) + 1
+    order = np.argsort(of_key, kind="stable")
+    keys, values = k.numpy()[order], v.numpy()[order]
+    size = np.bincount(of_key, minlength=m)
+    start = np.concatenate([[0], np.cumsum(size)])
+    # Empty clusters are left out.
+    there = size > 0
+    first, size = start[:-1][there], size[there]
+    mean_k, mean_v = (
+        (np.add.reduceat(x.astype(np.float64), first) / size[:, None]).astype(np.float32)
+        for x in (keys, values)
+    )
+    low_k, low_v = _eight(mean_k), _eight(mean_v)
+    rest_k, rest_v = (
+        x - np.repeat(mean, size, 0) for x, mean in ((keys, mean_k), (values, mean_v))
+    )
+    spread_k, spread_v = (
+        np.add.reduceat((x**2).sum(1), first) / size for x in (rest_k, rest_v)
+    )
+    usual = max(float(spread_k @ size) / len(keys), 1e-30)
+    return _Head(
+        low_k,
+        low_v,
+        np.log(size).astype(np.float32),
+        (spread_k / usual).astype(np.float32),
+        (spread_v + (mean_v**2).sum(1)).astype(np.float32),
+        (rest_k.T @ rest_k / len(keys)).astype(np.float32),
+        (rest_v.T @ rest_k / len(keys)).astype(np.float32),
+        np.append(first, len(keys)).astype(np.int64),
+        _eight(keys),
+        _eight(values),
+    )
+
+
+def _set_apart(k: Floats, of_key: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The keys furthest from their cluster's mean become clusters of their own.
+
+    A mean hides a single key that a query is after; alone it is read with the means.
+    """
+    m = int(of_key.max()) + 1
+    size = np.bincount(of_key, minlength=m)
+    order = np.argsort(of_key, kind="stable")
+    first = (np.cumsum(size) - size)[size > 0]
+    means = np.zeros((m, k.shape[1]))
+    means[size > 0] = np.add.reduceat(k[order].astype(np.float64), first) / size[size > 0][:, None]
+    far = ((k - means[of_key]) ** 2).sum(1)
+    alone = np.argpartition(far, -(len(k) // APART))[-(len(k) // APART) :]
+    found = of_key.copy()
+    found[alone] = m + np.arange(len(alone))
+    return found
+
+
+def _widened(x: torch.Tensor, n: int, room: int) -> torch.Tensor:
+    wide = x.new_zeros(*x.shape[:2], room, x.shape[3])
+    wide[:, :, :n] = x[:, :, :n]
+    return wide
+
+
+def _check(k: Any, v: Any) -> None:
+    for name, x in (("k", k), ("v", v)):
+        if not isinstance(x, torch.Tensor) or x.dtype != torch.float32 or x.device.type != "cpu":
+            raise InputError("wants a float32 tensor on the CPU", field=name)
+        if x.dim() != 4 or x.numel() == 0:
+            raise InputError(f"wants (batch, heads, n, dim), got {tuple(x.shape)}", field=name)
+        if not bool(torch.isfinite(x).all()):
+            raise InputError("holds a number that is not finite", field=name)
+    if k.shape[:3] != v.shape[:3]:
+        raise InputError(f"k is {tuple(k.shape)}, v {tuple(v.shape)}", field="v")

@@ -1,0 +1,118 @@
+"""What a power plan says of each node: limits, clocks, predicted draw, NVLink traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcluster.q_energy.capping import predicted_speed
+from qcluster.q_energy.curves import clock_share
+from qcluster.q_energy.units import Units
+from qcluster.record import Record
+from qcluster.telemetry import Topology
+
+__all__ = ["NodePower", "Savings", "active_counts", "node_powers", "savings"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NodePower(Record):
+    """What one node is to do. Watts, MHz.
+
+    ``caps_w`` maps GPU ids (or the node's own id where its GPUs are not known) to power limits;
+    ``freq_cap_mhz`` to the clock that the cap amounts to, where the topology lists clocks.
+    ``predicted_power_w`` holds p50 and p95 under the caps, hosts included. ``nvlink_share`` is the
+    node's part of all NVLink traffic that is predicted under the caps, None where none is measured.
+    """
+
+    id: str
+    active: bool
+    caps_w: dict[str, float]
+    predicted_power_w: dict[str, float]
+    freq_cap_mhz: dict[str, int] = field(default_factory=dict)
+    nvlink_share: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Savings(Record):
+    """Energy saved in the window against a named baseline, joules and share; may be negative."""
+
+    baseline: str
+    energy_j: float
+    share: float
+
+
+def node_powers(
+    units: Units,
+    caps: NDArray[np.float64],
+    final: NDArray[np.float64],
+    topology: Topology | None,
+) -> tuple[NodePower, ...]:
+    """What each node is to do under ``caps`` (n,), with the limits ``final`` (n,) to be set."""
+    low = np.minimum(caps, units.p50_w)
+    high = np.minimum(caps, units.demand_w)
+    members = np.argsort(units.node, kind="stable")
+    ends = np.searchsorted(units.node[members], np.arange(len(units.nodes) + 1))
+    clocks = {} if topology is None else {n.id: n.clocks_mhz for n in topology.nodes}
+    share = clock_share(caps, units.demand_w, units.idle_w)
+    traffic = _nvlink(units, caps)
+    out = []
+    for index, name in enumerate(units.nodes):
+        mine = members[ends[index] : ends[index + 1]]
+        own = float(units.overhead_w[index]) if units.kind == "gpu" else 0.0
+        out.append(
+            NodePower(
+                id=name,
+                active=bool(len(mine)) and bool((units.p50_w[mine] > 0).any()),
+                caps_w={units.ids[i]: float(final[i]) for i in mine},
+                predicted_power_w={
+                    "p50": own + float(low[mine].sum()),
+                    "p95": own + float(high[mine].sum()),
+                },
+                freq_cap_mhz=_clocks(clocks.get(name, ()), units, mine, share),
+                nvlink_share=None if traffic is None else float(traffic[index]),
+            )
+        )
+    return tuple(out)
+
+
+def _nvlink(units: Units, caps: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """(nodes,) shares of the NVLink traffic to come: what is sent now, slowed as the work is."""
+    if units.nvlink_gb_s is None:
+        return None
+    sent = np.nan_to_num(units.nvlink_gb_s) * predicted_speed(units, caps)
+    total = float(sent.sum())
+    if total <= 0:
+        return None
+    return np.bincount(units.node, weights=sent, minlength=len(units.nodes)) / total
+
+
+def _clocks(
+    clocks: Sequence[int], units: Units, mine: NDArray[np.int64], share: NDArray[np.float64]
+) -> dict[str, int]:
+    """The highest listed clock that draws no more than the cap."""
+    if not clocks:
+        return {}
+    steps = np.sort(np.asarray(clocks))
+    at = np.searchsorted(steps, share[mine] * steps[-1] + 1e-9, side="right") - 1
+    return {units.ids[i]: int(steps[max(k, 0)]) for i, k in zip(mine, at, strict=True)}
+
+
+def savings(units: Units, caps: NDArray[np.float64], window_s: float) -> Savings:
+    """Energy of the window under the caps against the same window uncapped."""
+    before = float(units.p50_w.sum() + units.overhead_w.sum())
+    after = float(np.minimum(caps, units.p50_w).sum() + units.overhead_w.sum())
+    saved = (before - after) * window_s
+    share = (before - after) / before if before > 0 else 0.0
+    return Savings(baseline="uncapped draw", energy_j=saved, share=share)
+
+
+def active_counts(units: Units, topology: Topology | None) -> dict[str, int]:
+    """How many units draw power, and accelerators in use, by kind."""
+    counts = {units.kind: int((units.p50_w > 0).sum())}
+    for item in () if topology is None else topology.accelerators:
+        # Nothing is sent to one unless that is predicted to save energy; no model here says so.
+        counts.setdefault(item.kind, 0)
+    return counts

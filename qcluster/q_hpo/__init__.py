@@ -1,0 +1,45 @@
+"""Searching hyperparameters: ask for a configuration, tell what it gave."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qcluster.q_hpo.config import GPConfig, HPOConfig
+from qcluster.q_hpo.domains import parse_space
+from qcluster.q_hpo.formats import load_prior, load_space
+from qcluster.q_hpo.prior import Prior
+from qcluster.q_hpo.recommend import recommend
+from qcluster.q_hpo.space import Space
+from qcluster.q_hpo.study import Study
+from qcluster.q_hpo.trial import Trial
+
+if TYPE_CHECKING:
+    from qcluster.q_hpo.searchers import GPSearch, HybridSearch, VQCSearch, tune
+
+__all__ = [
+    "GPConfig",
+    "GPSearch",
+    "HPOConfig",
+    "HybridSearch",
+    "Prior",
+    "Space",
+    "Study",
+    "Trial",
+    "VQCSearch",
+    "load_prior",
+    "load_space",
+    "parse_space",
+    "recommend",
+    "tune",
+]
+
+_FROM_RAY = ("GPSearch", "HybridSearch", "VQCSearch", "tune")
+
+
+def __getattr__(name: str) -> Any:
+    """The parts that need Ray, imported when they are first used."""
+    if name not in _FROM_RAY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from qcluster.q_hpo import searchers
+
+    return getattr(searchers, name)

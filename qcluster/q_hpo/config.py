@@ -1,0 +1,44 @@
+"""The settings of the searchers, validated once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from qcluster.config import Config
+
+__all__ = ["GPConfig", "HPOConfig"]
+
+
+class HPOConfig(Config):
+    """Which searcher proposes: the module's toggles, in every combination."""
+
+    vqc: bool = False
+    """A simulated variational circuit as the model."""
+    surrogate: bool = True
+    """The Gaussian process as the model."""
+    hybrid: bool = False
+    """Both, chosen trial by trial; the same as ``vqc`` and ``surrogate`` together."""
+    warm_start: bool = False
+    """Earlier trials are used when they are given."""
+
+    @property
+    def strategy(self) -> str:
+        """The name that ``Study(strategy=...)`` takes; without any model a Sobol sequence."""
+        if self.hybrid or (self.vqc and self.surrogate):
+            return "hybrid"
+        return "vqc" if self.vqc else "gp" if self.surrogate else "sobol"
+
+
+class GPConfig(Config):
+    """The Gaussian process searcher."""
+
+    design: Annotated[int, Field(ge=2, le=1000)] = 6
+    """Sobol points before the first model."""
+    kernel: Literal["auto", "matern", "rbf"] = "auto"
+    """auto compares both, with and without a length per parameter, by their posterior."""
+    trend: bool = True
+    """Whether models may carry a quadratic trend."""
+    output_warping: bool = True
+    """Whether values may be compressed by a power before they are modelled."""

@@ -1,0 +1,1 @@
+"""The Gaussian process: model, acquisition, feasibility, and the strategy that uses them."""

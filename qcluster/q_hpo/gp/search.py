@@ -1,0 +1,151 @@
+"""The Gaussian process searcher: Sobol design, model choice by posterior, log expected improvement.
+
+Models differ in kernel shape, lengths, trend and the power that the values are transformed by; the
+one with the highest posterior density (with the transform's Jacobian) proposes. Running trials
+count as measured at their predicted value (kriging believer), so that a batch spreads. Failed
+trials never get an invented value: a second process learns where trials fail, and its log
+probability of success is added to the acquisition (Gardner et al., 2014).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcluster.q_hpo.config import GPConfig
+from qcluster.q_hpo.gp._kernels import MATERN, RBF
+from qcluster.q_hpo.gp.acquisition import LogImprovement
+from qcluster.q_hpo.gp.feasibility import Feasibility
+from qcluster.q_hpo.gp.model import Form, GaussianProcess, condition, fit, start_theta
+from qcluster.q_hpo.gp.optimize import maximize
+from qcluster.q_hpo.gp.warping import POWERS, warp
+from qcluster.q_hpo.strategy import Proposal, SobolStrategy, View
+
+__all__ = ["GPStrategy"]
+
+F = NDArray[np.float64]
+# Beyond this many observations hyperparameters are refitted at every k-th only.
+_ALWAYS = 100
+_FRESH_START = 10
+_FEW, _ALL_EVERY = 3, 5
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model, the power its values were transformed by, and its negative log posterior."""
+
+    model: GaussianProcess
+    power: float
+    loss: float
+
+
+class GPStrategy:
+    """Proposes points for a ``Study``; see ``GPConfig``."""
+
+    def __init__(self, config: GPConfig | None = None) -> None:
+        self.config = config or GPConfig()
+        self._thetas: dict[str, list[float]] = {}
+        self._losses: dict[str, float] = {}
+        self._seen = self._all_at = 0
+        self._design = SobolStrategy()
+
+    def propose(self, view: View) -> Proposal:
+        ok = view.ok
+        if view.number < self.config.design or ok.sum() < 2 or np.ptp(view.values[ok]) == 0:
+            return Proposal(self._design.propose(view).point, "gp")
+        rule = self.acquisition(view)
+        best = np.argsort(view.values[ok], kind="stable")[:3]
+        return Proposal(maximize(view, rule, view.points[ok][best]), "gp")
+
+    def acquisition(self, view: View) -> LogImprovement:
+        """The rule that is maximised for ``view``."""
+        chosen = self.fitted(view)[0].model
+        incumbent = float(chosen.y.min())
+        if len(view.pending):
+            chosen = believed(chosen, view.space.features(view.pending))
+        return LogImprovement(chosen, incumbent, self._feasibility(view))
+
+    def fitted(self, view: View) -> list[Fitted]:
+        """The models of the successful trials that are in the race, best first.
+
+        All compete at every fifth number of observations, the best few in between. Beyond a
+        hundred observations hyperparameters change slowly and are fitted at every tenth (later
+        twenty-fifth) only; trials that are asked for without news reuse the last fit.
+        """
+        ok = view.ok
+        x, y = view.space.features(view.points[ok]), view.values[ok]
+        n = len(y)
+        forms, powers = self.forms(), POWERS if self.config.output_warping else POWERS[:1]
+        kinds = {_key(form, power, x.shape[1]): (form, power) for form in forms for power in powers}
+        losses = self._losses if set(self._losses) <= set(kinds) else {}
+        wait = 1 if n <= _ALWAYS else 10 if n <= 2 * _ALWAYS else 25
+        if losses and 0 <= n - self._seen < wait and (n == self._seen or wait > 1):
+            best = min(losses, key=lambda name: losses[name])
+            form, power = kinds[best]
+            values, _ = warp(y, power)
+            model = condition(x, values, np.array(self._thetas[best]), form)
+            return [Fitted(model, power, losses[best])]
+        names = sorted(losses, key=lambda name: losses[name])[:_FEW]
+        if not losses or (n - self._all_at >= _ALL_EVERY and n <= 2 * _ALWAYS):
+            names, self._all_at = list(kinds), n
+        found = {name: self._fit(name, *kinds[name], x, y) for name in names}
+        self._losses = losses | {name: one.loss for name, one in found.items()}
+        self._seen = n
+        return sorted(found.values(), key=lambda one: one.loss)
+
+    def forms(self) -> list[Form]:
+        """The kinds of model that are compared."""
+        shapes = {"auto": (MATERN, RBF), "matern": (MATERN,), "rbf": (RBF,)}[self.config.kernel]
+        trend = self.config.trend
+        return [
+            *(Form(shape, ard=False, trend=trend) for shape in shapes),
+            Form(shapes[0], ard=True, trend=trend),
+        ]
+
+    def _fit(self, name: str, form: Form, power: float, x: F, y: F) -> Fitted:
+        n, d = x.shape
+        values, jacobian = warp(y, power)
+        known = self._thetas.get(name)
+        starts = [] if known is None else [np.array(known)]
+        if known is None or (n % _FRESH_START == 0 and n <= _ALWAYS):
+            starts.append(start_theta(form, d))
+        iterations = 60 if known is None else 20 if n <= _ALWAYS else 5
+        model, loss = fit(x, values, form, starts, iterations)
+        self._thetas[name] = model.theta.tolist()
+        return Fitted(model, power, loss - jacobian)
+
+    def _feasibility(self, view: View) -> Feasibility | None:
+        if view.ok.all():
+            return None
+        return Feasibility.fit(view.space.features(view.points), view.ok)
+
+    def state(self) -> dict[str, Any]:
+        """Hyperparameters that the next fit starts from, and when the models last competed."""
+        if not self._thetas:
+            return {}
+        return {
+            "thetas": {name: list(theta) for name, theta in self._thetas.items()},
+            "losses": dict(self._losses),
+            "seen": [self._seen, self._all_at],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._thetas = {name: list(theta) for name, theta in state["thetas"].items()}
+        self._losses = dict(state["losses"])
+        self._seen, self._all_at = state["seen"]
+
+
+def _key(form: Form, power: float, columns: int) -> str:
+    return f"{form.shape}{form.ard:d}{form.trend:d}/{power:g}/{columns}"
+
+
+def believed(model: GaussianProcess, x: F) -> GaussianProcess:
+    """The model after observing its own prediction at ``x`` (m, columns)."""
+    mean, _ = model.predict(x)
+    return condition(
+        np.vstack([model.x, x]), np.concatenate([model.y, mean]), model.theta, model.form
+    )

@@ -1,0 +1,92 @@
+"""The study on disk: JSON lines, appended and synchronised one by one.
+
+A line that a crash cut short is dropped when the file is opened again; nothing before it can be
+lost, because ``append`` returns only after ``fsync``. One process writes at a time (advisory lock).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from qcluster.errors import FormatError, Refused
+
+__all__ = ["Journal", "read_lines", "write_lines"]
+
+
+class Journal:
+    """An open file of JSON lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        self._file = path.open("ab")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise Refused(f"{path} is being written by another process") from None
+        if new:
+            _sync_directory(path.parent)
+        else:
+            self._cut_torn_line()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record; it is on disk when this returns."""
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file and free the lock."""
+        self._file.close()
+
+    def _cut_torn_line(self) -> None:
+        data = self.path.read_bytes()
+        end = data.rfind(b"\n") + 1
+        if end < len(data):
+            os.ftruncate(self._file.fileno(), end)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All whole records of a file. Raises FormatError naming the row that is not JSON."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", file=path) from None
+    rows = []
+    for i, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            raise FormatError("is not JSON", file=path, row=i) from None
+        if not isinstance(row, dict):
+            raise FormatError("wants an object a line", file=path, row=i)
+        rows.append(row)
+    return rows
+
+
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write a whole file, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        for record in records:
+            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,419 @@
+"""The searchers inside Ray Tune: ``GPSearch``, ``VQCSearch``, ``HybridSearch``, and ``tune``.
+
+Each is a ``ray.tune.search.Searcher`` around a ``Study`` and takes the arguments of Ray's
+``OptunaSearch``, so a script written for that runs with another class name. How trials end: a
+raised exception is ``failed``, a metric that is not finite is ``nan``, a trial that was stopped
+before it reported anything is ``abandoned``; a value reached with fewer iterations than the
+longest trial (ASHA, HyperBand) is a value at that fidelity, never a final loss.
+
+State is the study's own JSON lines: plain numbers and a version, no pickled objects.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ray.tune.search import Searcher
+
+from qcluster.errors import FormatError, InputError, SolverFailed
+from qcluster.q_hpo.define_by_run import DefinedByRun
+from qcluster.q_hpo.prior import Prior
+from qcluster.q_hpo.space import Space
+from qcluster.q_hpo.stored import SEARCHER_VERSION, stored_trials
+from qcluster.q_hpo.study import Study
+from qcluster.q_hpo.trial import Trial
+
+__all__ = ["GPSearch", "HybridSearch", "StudySearch", "VQCSearch", "local_ray", "sweep", "tune"]
+
+log = logging.getLogger(__name__)
+
+
+class StudySearch(Searcher):
+    """A ``Study`` as a Ray Tune searcher.
+
+    Parameters
+    ----------
+    space: domains of ``ray.tune``, Optuna distributions, JSON parameters, a ``Space``, or a
+        define-by-run function of a trial with ``suggest_float``, ``suggest_int`` and
+        ``suggest_categorical``; None takes ``param_space`` of the Tuner.
+    metric, mode: what is minimised or maximised; None takes those of ``TuneConfig``.
+    points_to_evaluate: configurations to try first. One that the space does not hold is skipped
+        with a warning instead of ending the search.
+    evaluated_rewards: their values, if they are known; NaN is a failed trial.
+    seed: the same seed and outcomes give the same suggestions.
+    sampler, study_name, storage: accepted so that scripts run unchanged; not used.
+    settings: of the strategy (see ``GPConfig``).
+    prior: earlier trials (``load_prior``). max_step: iterations at full fidelity.
+    warm_start: a file of a saved searcher or study whose trials are taken over.
+    """
+
+    strategy: ClassVar[str] = "gp"
+
+    def __init__(
+        self,
+        space: Any = None,
+        metric: str | None = None,
+        mode: str | None = None,
+        points_to_evaluate: Sequence[Mapping[str, Any]] | None = None,
+        sampler: Any = None,
+        study_name: str | None = None,  # noqa: ARG002
+        storage: Any = None,
+        seed: int | None = None,
+        evaluated_rewards: Sequence[float] | None = None,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        prior: Prior | None = None,
+        max_step: int | None = None,
+        warm_start: str | Path | None = None,
+    ) -> None:
+        if isinstance(metric, (list, tuple)) or isinstance(mode, (list, tuple)):
+            raise InputError("several objectives are not searched; name one metric", field="metric")
+        super().__init__(metric=metric, mode=mode)
+        for name, value in (("sampler", sampler), ("storage", storage)):
+            if value is not None:
+                log.warning("%s is not used by %s", name, type(self).__name__)
+        self._points = [dict(point) for point in points_to_evaluate or ()]
+        self._rewards = None if evaluated_rewards is None else list(evaluated_rewards)
+        if self._rewards is not None and len(self._rewards) != len(self._points):
+            raise InputError(
+                f"wants one value per point, got {len(self._rewards)} for {len(self._points)}",
+                field="evaluated_rewards",
+            )
+        self._options: dict[str, Any] = {
+            "strategy": {"name": self.strategy, **(settings or {})},
+            "seed": 0 if seed is None else seed,
+            "prior": prior,
+            "max_step": max_step,
+        }
+        self._warm_start = warm_start
+        self._run = DefinedByRun(space) if callable(space) else None
+        self._space = self._run.space if self._run is not None else space or None
+        self._ended: set[str] = set()
+        self._names: dict[str, str] = {}
+        self._orphans: list[str] = []
+        self._listener: Callable[[Trial], None] | None = None
+        self.study: Study | None = None
+        """The study underneath; None until the space and the mode are known."""
+
+    @classmethod
+    def over(
+        cls, study: Study, metric: str, listener: Callable[[Trial], None] | None = None
+    ) -> StudySearch:
+        """A searcher on a study that exists, with its journal; ``listener`` hears of every end.
+
+        Trials that the study still waits for are suggested first.
+        """
+        search = cls(study.space, metric, study.mode, seed=study.seed)
+        search.study = study
+        search._orphans = [trial.id for trial in study.running]
+        search._listener = listener
+        return search
+
+    # What Ray calls
+
+    def set_search_properties(
+        self,
+        metric: str | None,
+        mode: str | None,
+        config: dict[str, Any],
+        **spec: Any,  # noqa: ARG002
+    ) -> bool:
+        """Metric, mode and space of the Tuner. False if the space is already there."""
+        if metric:
+            self._metric = metric
+        if mode:
+            self._mode = mode
+        domains = _domains_of(config or {})
+        if self._space is not None:
+            return not domains
+        self._space = domains
+        self._made()
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The configuration of a trial; the same one if asked again."""
+        study = self._made()
+        if self._orphans and trial_id not in self._names:
+            self._names[trial_id] = self._orphans.pop(0)
+        name = self._names.get(trial_id, trial_id)
+        known = {trial.id: trial for trial in study.running}
+        trial = known.get(name) or study.ask(id=name)
+        if self._run is None:
+            return trial.config
+        return self._run.config(trial.config, trial.id)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing is learnt before a trial ends."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """What became of a trial. A second word about the same trial is ignored."""
+        study = self._made()
+        if trial_id in self._ended:
+            return
+        self._ended.add(trial_id)
+        value, status, step = self._outcome(trial_id, result, error)
+        trial_id = self._names.get(trial_id, trial_id)
+        if any(trial.id == trial_id for trial in study.running):
+            done = study.tell(trial_id, value, status, step)
+            if self._listener is not None:
+                self._listener(done)
+            return
+        config = (result or {}).get("config")
+        if any(trial.id == trial_id for trial in study.history):
+            return
+        if not isinstance(config, Mapping):
+            log.warning("trial %s is not known to the searcher and brings no config", trial_id)
+            return
+        self._take(study, _only(config, study.space), value, status, step)
+
+    def _outcome(
+        self, trial_id: str, result: dict[str, Any] | None, error: bool
+    ) -> tuple[float | None, str, int | None]:
+        if error:
+            return None, "failed", None
+        if not result:
+            return None, "abandoned", None
+        step = result.get("training_iteration")
+        if self._metric not in result:
+            log.warning("trial %s reported no metric '%s': failed", trial_id, self._metric)
+            return None, "failed", step
+        try:
+            value = float(result[self._metric])
+        except (TypeError, ValueError):
+            log.warning("trial %s: '%s' is no number: failed", trial_id, self._metric)
+            return None, "failed", step
+        return (value, "ok", step) if math.isfinite(value) else (None, "nan", step)
+
+    def add_evaluated_point(
+        self,
+        parameters: dict[str, Any],
+        value: float,
+        error: bool = False,
+        pruned: bool = False,
+        intermediate_values: list[float] | None = None,  # noqa: ARG002
+    ) -> None:
+        """A trial that was run elsewhere; one that the space does not hold is skipped."""
+        study = self._made()
+        status = "failed" if error else "abandoned" if pruned else "ok"
+        self._take(study, parameters, None if error or pruned else value, status, None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write the state as JSON: a version, the arguments, and the study's own lines."""
+        Path(checkpoint_path).write_text(json.dumps(self.__getstate__()["saved"], allow_nan=False))
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Take up a saved state. Raises FormatError if the file is not one."""
+        path = Path(checkpoint_path)
+        try:
+            saved = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise FormatError(f"is not a saved searcher: {error}", file=path) from None
+        if not isinstance(saved, dict) or saved.get("qcluster_searcher") != SEARCHER_VERSION:
+            raise FormatError("is not a searcher of version 1", file=path)
+        self._restore(saved, path)
+
+    # Inside
+
+    def _made(self) -> Study:
+        if self.study is not None:
+            return self.study
+        if not self._space:
+            raise InputError("is needed: give the searcher a space or the Tuner a param_space",
+                             field="space")  # fmt: skip
+        if self._mode is None:
+            raise InputError("is needed: 'min' or 'max'", field="mode")
+        if self._metric is None:
+            self._metric = "_metric"
+        study = Study(self._space, mode=self._mode, **self._options)
+        self.study = study
+        fits = []
+        for i, point in enumerate(self._points):
+            try:
+                study.space.point(_only(point, study.space))
+            except InputError as error:
+                log.warning("points_to_evaluate[%d] is skipped: %s", i, error)
+                continue
+            if self._rewards is None:
+                fits.append(_only(point, study.space))
+            else:
+                self._take(study, _only(point, study.space), self._rewards[i], "ok", None)
+        study.enqueue(fits)
+        if self._warm_start is not None:
+            for trial in stored_trials(Path(self._warm_start)):
+                self._take(study, trial.config, trial.value, trial.status, trial.step)
+        return study
+
+    @staticmethod
+    def _take(
+        study: Study, config: Mapping[str, Any], value: Any, status: str, step: int | None
+    ) -> None:
+        if status == "ok" and (value is None or not math.isfinite(float(value))):
+            value, status = None, "nan"
+        try:
+            study.add(config, value, status, step)
+        except InputError as error:
+            log.warning("an earlier trial is skipped: %s", error)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For Ray, which pickles the Tuner: constructor arguments, and the study as plain lines."""
+        state = {k: v for k, v in self.__dict__.items() if k not in ("study", "_listener")}
+        lines = None if self.study is None else list(self.study.records())
+        saved = {
+            "qcluster_searcher": SEARCHER_VERSION,
+            "metric": self._metric,
+            "mode": self._mode,
+            "ended": sorted(self._ended),
+            "names": dict(self._names),
+            "study": lines,
+        }
+        return {"plain": state, "saved": saved}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state["plain"])
+        self.study = self._listener = None
+        self._restore(state["saved"], Path("searcher"))
+
+    def _restore(self, saved: Mapping[str, Any], path: Path) -> None:
+        self._metric, self._mode = saved["metric"], saved["mode"]
+        self._ended = set(saved["ended"])
+        self._names = dict(saved["names"])
+        self.study = None
+        if saved["study"] is not None:
+            self.study = Study.from_records(saved["study"], space=self._space, file=path)
+
+
+class GPSearch(StudySearch):
+    """Gaussian process with log expected improvement; see ``StudySearch``."""
+
+    strategy = "gp"
+
+
+class VQCSearch(StudySearch):
+    """Simulated variational circuits as the model; see ``StudySearch``."""
+
+    strategy = "vqc"
+
+
+class HybridSearch(StudySearch):
+    """Both, chosen trial by trial by how well each predicts; see ``StudySearch``."""
+
+    strategy = "hybrid"
+
+
+SEARCHERS: dict[str, type[StudySearch]] = {
+    "gp": GPSearch,
+    "vqc": VQCSearch,
+    "hybrid": HybridSearch,
+}
+
+
+def tune(
+    objective: Callable[[dict[str, Any]], Any],
+    space: Space | Mapping[str, Any],
+    *,
+    num_samples: int,
+    searcher: str = "gp",
+    metric: str = "value",
+    mode: str = "min",
+    seed: int = 0,
+    max_concurrent: int | None = None,
+    **options: Any,
+) -> Study:
+    """A Ray Tune sweep of ``objective`` (a function of a configuration) and its finished study.
+
+    ``objective`` returns a number or a dict with ``metric``; what it raises is a failed trial.
+    ``options`` go to the searcher. Ray is started locally if none is running.
+    """
+    if searcher not in SEARCHERS:
+        raise InputError(f"knows {', '.join(SEARCHERS)}, got {searcher!r}", field="searcher")
+    search = SEARCHERS[searcher](space, metric, mode, seed=seed, **options)
+    return sweep(search, objective, num_samples, max_concurrent)
+
+
+def sweep(
+    search: StudySearch,
+    objective: Callable[[dict[str, Any]], Any],
+    num_samples: int,
+    max_concurrent: int | None = None,
+    storage: str | Path | None = None,
+) -> Study:
+    """Run ``num_samples`` more trials of ``search`` in Ray Tune; a lost worker's trial runs again.
+
+    ``storage``: directory for Tune's own results; None leaves it Ray's default.
+    """
+    from ray import tune as ray_tune
+
+    metric = search.metric
+
+    def trainable(config: dict[str, Any]) -> dict[str, Any]:
+        found = objective(config)
+        return found if isinstance(found, dict) else {metric: found}
+
+    tuner = ray_tune.Tuner(
+        trainable,
+        tune_config=ray_tune.TuneConfig(
+            search_alg=search, num_samples=num_samples, max_concurrent_trials=max_concurrent
+        ),
+        run_config=ray_tune.RunConfig(
+            verbose=0, storage_path=None if storage is None else str(storage)
+        ),
+    )
+    tuner.fit()
+    if search.study is None:
+        raise SolverFailed("Ray Tune ended without asking for a trial")
+    return search.study
+
+
+@contextmanager
+def local_ray(workers: int) -> Iterator[None]:
+    """A Ray of ``workers`` CPUs on this machine, unless one is running already.
+
+    Its workers can import what this process can: the working directory goes on their path.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    paths = [str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    variables = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    ray.init(
+        num_cpus=workers, include_dashboard=False, log_to_driver=False,
+        runtime_env={"env_vars": variables},
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _domains_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of ``param_space`` that is searched: Ray's domains, nested as they were."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            if "grid_search" in value:
+                raise InputError("is a grid_search, which a searcher cannot search", field=name)
+            inner = _domains_of(value)
+            if inner:
+                found[name] = inner
+        elif type(value).__module__.startswith("ray.tune"):
+            found[name] = value
+    return found
+
+
+def _only(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """``config`` without what the space does not know (constants of the trainable)."""
+    from qcluster.q_hpo.space import flatten, unflatten
+
+    names = set(space.names)
+    return unflatten({k: v for k, v in flatten(config, names).items() if k in names})

@@ -1,0 +1,381 @@
+"""``Study``: ask for a configuration, tell what it gave. No Ray, no threads, no clock.
+
+Everything a study does follows from its seed and from the order of ``ask`` and ``tell``; with a
+journal each of them is on disk before it returns, and ``Study.load`` goes on where the file ends,
+with the same suggestions. It knows nothing about how trials are run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcluster.errors import FormatError, InputError, NotFound
+from qcluster.q_hpo.domains import parse_space
+from qcluster.q_hpo.journal import Journal, read_lines, write_lines
+from qcluster.q_hpo.prior import Prior
+from qcluster.q_hpo.space import Space, same_config
+from qcluster.q_hpo.space_json import space_from_json, space_to_json
+from qcluster.q_hpo.strategies import make_strategy
+from qcluster.q_hpo.strategy import Proposal, View
+from qcluster.q_hpo.trial import Trial, checked_outcome
+
+__all__ = ["VERSION", "Study"]
+
+F = NDArray[np.float64]
+VERSION = 1
+
+
+class Study:
+    """A search over ``space``.
+
+    Parameters
+    ----------
+    space: mapping of names to ``ray.tune`` domains, Optuna distributions, JSON parameters
+        (``{"type": "loguniform", "low": 1e-5, "high": 0.1}``) or constants; may be nested.
+    strategy: ``gp``, ``vqc``, ``hybrid``, ``sobol`` or ``random``, or a mapping with ``name`` and
+        that strategy's settings.
+    mode: ``min`` or ``max``.
+    seed: the same seed and the same outcomes give the same suggestions.
+    prior: observations of other tasks in the same space (``load_prior``), or None.
+    points: configurations to try first, in order.
+    pool: the only configurations allowed, if the objective exists for these alone.
+    max_step: the full fidelity; values told with a smaller ``step`` are not final losses. Without
+        it, the largest step seen.
+    journal: file that records everything as it happens; must not exist (``load`` continues one).
+
+    Raises InputError naming the parameter that is wrong.
+    """
+
+    def __init__(
+        self,
+        space: Mapping[str, Any] | Space,
+        *,
+        strategy: str | Mapping[str, Any] = "gp",
+        mode: str = "min",
+        seed: int = 0,
+        prior: Prior | None = None,
+        points: Iterable[Mapping[str, Any]] | None = None,
+        pool: Iterable[Mapping[str, Any]] | None = None,
+        max_step: int | None = None,
+        journal: str | Path | None = None,
+    ) -> None:
+        if mode not in ("min", "max"):
+            raise InputError(f"wants 'min' or 'max', got {mode!r}", field="mode")
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise InputError(f"wants a whole number from 0 up, got {seed!r}", field="seed")
+        self.space = parse_space(space)
+        self.mode, self.seed, self.max_step = mode, int(seed), max_step
+        self.prior = prior
+        self._settings = {"name": strategy} if isinstance(strategy, str) else dict(strategy)
+        self._strategy = make_strategy(self._settings)
+        self._queue = [dict(point) for point in points or ()]
+        self._pool = self._read_pool(pool)
+        for i, point in enumerate(self._queue, 1):
+            self._checked_point(point, i)
+        self._tasks = () if prior is None else prior.tasks(self.space, mode)
+        self._trials: dict[str, Trial] = {}
+        self._points: dict[str, F] = {}
+        self._told: list[str] = []
+        self._journal: Journal | None = None
+        if journal is not None:
+            self._open_journal(Path(journal))
+
+    # Asking and telling
+
+    @overload
+    def ask(self, n: None = None, *, id: str | None = None) -> Trial: ...
+    @overload
+    def ask(self, n: int, *, id: str | None = None) -> list[Trial]: ...
+    def ask(self, n: int | None = None, *, id: str | None = None) -> Trial | list[Trial]:
+        """The next trial, or a list of ``n``; they are pending until told.
+
+        ``id`` names a single trial. Raises InputError if the name is taken.
+        """
+        if n is None:
+            return self._ask_one(id)
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise InputError(f"wants a whole number from 1 up, got {n!r}", field="n")
+        if id is not None:
+            raise InputError("names one trial, not several", field="id")
+        return [self._ask_one(None) for _ in range(n)]
+
+    def _ask_one(self, name: str | None) -> Trial:
+        number = len(self._trials)
+        name = f"t{number:04d}" if name is None else str(name)
+        if name in self._trials:
+            raise InputError("is already the name of a trial", field=f"id '{name}'")
+        given = sum(t.arm == "given" for t in self._trials.values())
+        if given < len(self._queue):
+            config = self._queue[given]
+            proposal = Proposal(self._checked_point(config, given + 1), "given")
+        else:
+            proposal = self._strategy.propose(self.view())
+            config = self.space.config(proposal.point)
+        trial = Trial(id=name, config=config, number=number, arm=proposal.arm)
+        self._write(self._ask_record(trial, proposal.point, self._strategy.state()))
+        self._trials[name], self._points[name] = trial, proposal.point
+        return trial
+
+    def tell(self, id: str, value: Any, status: str = "ok", step: int | None = None) -> Trial:
+        """What trial ``id`` gave. A value that is not finite counts as status ``nan``.
+
+        The same outcome told again changes nothing. Raises NotFound for an unknown trial and
+        InputError for another outcome of a finished one.
+        """
+        trial = self.trial(id)
+        value, status, step = checked_outcome(value, status, step, f"trial '{id}'")
+        done = dataclasses.replace(trial, value=value, status=status, step=step)
+        if trial.status != "running":
+            if done == trial:
+                return trial
+            raise InputError(
+                f"is finished with {trial.status} {trial.value}", field=f"trial '{id}'"
+            )
+        self._write({"tell": trial.id, "value": value, "status": status, "step": step})
+        self._trials[trial.id] = done
+        self._told.append(trial.id)
+        return done
+
+    def add(
+        self, config: Mapping[str, Any], value: Any, status: str = "ok", step: int | None = None
+    ) -> Trial:
+        """A trial that was run elsewhere: asked and told at once."""
+        point = self._checked_point(config, None)
+        checked_outcome(value, status, step, "value")
+        number = len(self._trials)
+        trial = Trial(id=f"t{number:04d}", config=dict(config), number=number, arm="added")
+        self._write(self._ask_record(trial, point, self._strategy.state()))
+        self._trials[trial.id], self._points[trial.id] = trial, point
+        return self.tell(trial.id, value, status, step)
+
+    def enqueue(self, points: Iterable[Mapping[str, Any]]) -> None:
+        """More configurations to try before anything is proposed. Raises InputError."""
+        more = [dict(point) for point in points]
+        for i, config in enumerate(more, 1):
+            self._checked_point(config, i)
+        if more:
+            self._write({"enqueue": [self.space.point(config).tolist() for config in more]})
+        self._queue += more
+
+    # Reading
+
+    def trial(self, id: str) -> Trial:
+        """A trial by name. Raises NotFound."""
+        if id not in self._trials:
+            raise NotFound(f"no trial '{id}'")
+        return self._trials[id]
+
+    @property
+    def history(self) -> list[Trial]:
+        """All trials in the order they were asked."""
+        return list(self._trials.values())
+
+    @property
+    def running(self) -> list[Trial]:
+        """Trials that were asked and not told."""
+        return [t for t in self._trials.values() if t.status == "running"]
+
+    def top(self, k: int) -> list[Trial]:
+        """The ``k`` best finished trials at full fidelity, of different configurations."""
+        full = self._full_step()
+        done = [
+            t for t in self._trials.values()
+            if t.value is not None and (t.step is None or full is None or t.step >= full)
+        ]  # fmt: skip
+        done.sort(key=lambda t: (self._sign * (t.value or 0.0), t.number))
+        best: list[Trial] = []
+        for trial in done:
+            if len(best) == k:
+                break
+            if not any(same_config(trial.config, other.config) for other in best):
+                best.append(trial)
+        return best
+
+    @property
+    def best(self) -> Trial | None:
+        """The best measured trial, not the best predicted; None before there is one."""
+        return next(iter(self.top(1)), None)
+
+    # Files
+
+    def save(self, path: str | Path) -> None:
+        """Write the whole study as JSON lines, atomically; ``load`` reads it."""
+        write_lines(Path(path), self.records())
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        space: Mapping[str, Any] | Space | None = None,
+        journal: bool = False,
+    ) -> Study:
+        """A study from a saved file or a journal; ``journal=True`` goes on writing to that file.
+
+        ``space`` is needed only if it has values that JSON cannot hold. Raises FormatError.
+        """
+        path = Path(path)
+        # The lock comes first: nobody may write between reading and going on.
+        file = Journal(path) if journal and path.exists() else None
+        study = cls.from_records(read_lines(path), space=space, file=path)
+        study._journal = file  # noqa: SLF001
+        return study
+
+    @classmethod
+    def from_records(
+        cls,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        space: Mapping[str, Any] | Space | None = None,
+        file: Any = None,
+    ) -> Study:
+        """A study from what ``records`` gave. Raises FormatError naming file and row."""
+        if not rows or "qcluster_study" not in rows[0]:
+            raise FormatError("is not a study: its first line has no 'qcluster_study'", file=file)
+        if rows[0]["qcluster_study"] != VERSION:
+            raise FormatError(
+                f"has version {rows[0]['qcluster_study']}, wants {VERSION}", file=file
+            )
+        try:
+            study = cls._from_header(rows[0], space)
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"the header is not whole: {error}", file=file, row=1) from None
+        for i, row in enumerate(rows[1:], 2):
+            try:
+                study._replay(row)  # noqa: SLF001
+            except (KeyError, TypeError, ValueError, NotFound) as error:
+                raise FormatError(f"does not fit the study: {error}", file=file, row=i) from None
+        return study
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The study as JSON objects, a header first."""
+        yield self._header()
+        state = self._strategy.state()
+        last = len(self._trials) - 1
+        for i, trial in enumerate(self._trials.values()):
+            yield self._ask_record(trial, self._points[trial.id], state if i == last else {})
+        for name in self._told:
+            t = self._trials[name]
+            yield {"tell": name, "value": t.value, "status": t.status, "step": t.step}
+
+    def close(self) -> None:
+        """Close the journal, if there is one."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    # Inside
+
+    @property
+    def _sign(self) -> float:
+        return 1.0 if self.mode == "min" else -1.0
+
+    def _full_step(self) -> int | None:
+        if self.max_step is not None:
+            return self.max_step
+        return max((t.step for t in self._trials.values() if t.step is not None), default=None)
+
+    def view(self) -> View:
+        """What a strategy is shown when it is asked for the next trial."""
+        trials = [self._trials[name] for name in self._told]
+        known = [t for t in trials if t.status != "abandoned"]
+        full = self._full_step() or 1
+        d = self.space.d
+        values = [np.nan if t.value is None else self._sign * t.value for t in known]
+        fidelity = [1.0 if t.step is None else min(max(t.step, 0) / full, 1.0) for t in known]
+        pending = [self._points[t.id] for t in self.running]
+        return View(
+            space=self.space,
+            points=np.array([self._points[t.id] for t in known]).reshape(len(known), d),
+            values=np.array(values, float),
+            fidelity=np.array(fidelity, float),
+            pending=np.array(pending).reshape(len(pending), d),
+            number=len(self._trials),
+            seed=self.seed,
+            arms=tuple(t.arm for t in known),
+            pool=self._pool,
+            tasks=self._tasks,
+        )
+
+    def _checked_point(self, config: Mapping[str, Any], row: int | None) -> F:
+        try:
+            return self.space.point(config)
+        except InputError as error:
+            raise error.at(row=row) from None
+
+    def _read_pool(self, pool: Iterable[Mapping[str, Any]] | None) -> F | None:
+        if pool is None:
+            return None
+        points = self.space.points(pool)
+        if not len(points):
+            raise InputError("has no configurations", field="pool")
+        return points
+
+    def _open_journal(self, path: Path) -> None:
+        if path.exists() and path.stat().st_size:
+            raise InputError("exists; Study.load(path, journal=True) continues it", file=path)
+        self._journal = Journal(path)
+        self._journal.append(self._header())
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        if self._journal is not None:
+            self._journal.append(record)
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "qcluster_study": VERSION,
+            "space": space_to_json(self.space),
+            "strategy": self._settings,
+            "mode": self.mode,
+            "seed": self.seed,
+            "max_step": self.max_step,
+            "points": [self._checked_point(p, None).tolist() for p in self._queue],
+            "pool": None if self._pool is None else self._pool.tolist(),
+            "prior": None if self.prior is None else self.prior.to_dict(),
+        }
+
+    @staticmethod
+    def _ask_record(trial: Trial, point: F, state: Mapping[str, Any]) -> dict[str, Any]:
+        record = {"ask": trial.id, "point": point.tolist(), "arm": trial.arm}
+        return {**record, "state": dict(state)} if state else record
+
+    @classmethod
+    def _from_header(cls, row: Mapping[str, Any], space: Mapping[str, Any] | Space | None) -> Study:
+        known = parse_space(space) if space is not None else space_from_json(row["space"])
+        study = cls(
+            known,
+            strategy=row["strategy"],
+            mode=row["mode"],
+            seed=row["seed"],
+            prior=None if row["prior"] is None else Prior.from_dict(row["prior"]),
+            max_step=row["max_step"],
+            points=[known.config(np.array(p, float)) for p in row["points"]],
+        )
+        if row["pool"] is not None:
+            study._pool = np.array(row["pool"], float)
+        return study
+
+    def _replay(self, row: Mapping[str, Any]) -> None:
+        if "tell" in row:
+            self.tell(row["tell"], row["value"], row["status"], row["step"])
+            return
+        if "enqueue" in row:
+            self._queue += [self.space.config(np.array(p, float)) for p in row["enqueue"]]
+            return
+        point = np.array(row["point"], float)
+        if point.shape != (self.space.d,):
+            raise ValueError(f"a point has {point.size} numbers, wants {self.space.d}")
+        number = len(self._trials)
+        name = str(row["ask"])
+        self._trials[name] = Trial(
+            id=name, config=self.space.config(point), number=number, arm=str(row["arm"])
+        )
+        self._points[name] = point
+        if "state" in row:
+            self._strategy.restore(row["state"])

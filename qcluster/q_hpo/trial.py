@@ -1,0 +1,60 @@
+"""A trial: one configuration, and what became of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qcluster.errors import InputError
+from qcluster.record import Record
+
+__all__ = ["STATUSES", "Trial", "checked_outcome"]
+
+STATUSES = ("ok", "failed", "nan", "abandoned")
+"""How a trial can end: with a value, with an exception, with a value that is not finite, or
+dropped without anything learnt. Before that its status is ``running``."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trial(Record):
+    """One configuration.
+
+    ``value`` is the objective as reported, None unless status is ok. ``step`` is the fidelity
+    (training iterations, epochs) it was reached at. ``arm`` names the searcher that proposed it.
+    """
+
+    id: str
+    config: dict[str, Any]
+    number: int
+    status: str = "running"
+    value: float | None = None
+    step: int | None = None
+    arm: str = ""
+
+
+def checked_outcome(
+    value: Any, status: str, step: Any, field: str
+) -> tuple[float | None, str, int | None]:
+    """Value, status and step in their plain form; a value that is not finite has status nan.
+
+    Raises InputError for an unknown status, a value that is no number, or a step below 0.
+    """
+    if status not in STATUSES:
+        raise InputError(f"knows the statuses {', '.join(STATUSES)}, got {status!r}", field=field)
+    if step is not None:
+        if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 0:
+            raise InputError(f"wants a step from 0 up, got {step!r}", field=field)
+        step = int(step)
+    if status != "ok":
+        return None, status, step
+    if value is None:
+        raise InputError("wants a value with status 'ok'", field=field)
+    if hasattr(value, "item") and getattr(value, "size", 1) == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"wants a number as value, got {value!r}", field=field)
+    number = float(value)
+    return (number, "ok", step) if math.isfinite(number) else (None, "nan", step)

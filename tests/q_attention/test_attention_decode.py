@@ -1,0 +1,169 @@
+"""Decoding over a cache: against torch's kernel, and the compiled kernel against plain NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from qcluster.errors import InputError
+from qcluster.q_attention._kernels import decode_head
+from qcluster.q_attention.decode import DecodeCache, _clustered
+
+
+def inputs(n=8192, heads=2, d=16, seed=0):
+    """Keys in kinds, values that go with them, and one key that a query is after."""
+    g = torch.Generator().manual_seed(seed)
+    kinds = torch.randn(40, d, generator=g)
+    which = torch.randint(40, (heads, n), generator=g)
+    k = kinds[which] + 0.3 * torch.randn(heads, n, d, generator=g)
+    v = kinds.flip(0)[which] + 0.5 * torch.randn(heads, n, d, generator=g)
+    q = torch.randn(1, heads, 1, d, generator=g)
+    k[:, n // 3] = 6 * q[0, :, 0] / q.norm(dim=-1)[0] * d**0.5 / 2
+    earlier = torch.randn(1, heads, 64, d, generator=g)
+    return q, k[None].contiguous(), v[None].contiguous(), earlier
+
+
+def relative(found, expected):
+    return ((found - expected).norm(dim=-1) / expected.norm(dim=-1)).max().item()
+
+
+@pytest.mark.parametrize("with_queries", [False, True])
+def test_long_caches_are_read_in_part_and_close(with_queries) -> None:
+    q, k, v, earlier = inputs()
+    cache = DecodeCache(k, v, queries=earlier if with_queries else None)
+    expected = F.scaled_dot_product_attention(q, k, v)
+    assert relative(cache.attend(q), expected) < 0.04
+    assert 0 < cache.rows_read < 0.6
+    expected = F.scaled_dot_product_attention(q, k, v, scale=0.1)
+    assert relative(cache.attend(q, scale=0.1), expected) < 0.04
+
+
+@pytest.mark.parametrize("n", [1, 100, 2000])
+def test_short_caches_are_exact(n) -> None:
+    q, k, v, _ = inputs(n=n)
+    cache = DecodeCache(k, v)
+    torch.testing.assert_close(cache.attend(q), F.scaled_dot_product_attention(q, k, v))
+    assert cache.rows_read is None
+
+
+def test_a_growing_cache_sees_every_key() -> None:
+    q, k, v, _ = inputs(n=9000)
+    cache = DecodeCache(k[:, :, :5000], v[:, :, :5000])
+    for first in range(5000, 9000, 500):
+        cache.append(k[:, :, first : first + 500], v[:, :, first : first + 500])
+    assert len(cache) == 9000
+    expected = F.scaled_dot_product_attention(q, k, v)
+    assert relative(cache.attend(q), expected) < 0.04
+    cache.append(200 * q.transpose(1, 1), v[:, :, :1] + 5)
+    grown = F.scaled_dot_product_attention(
+        q, torch.cat([k, 200 * q], 2), torch.cat([v, v[:, :, :1] + 5], 2)
+    )
+    assert relative(cache.attend(q), grown) < 1e-3
+
+
+def test_grouped_queries_and_threads(monkeypatch) -> None:
+    q, k, v, _ = inputs()
+    wide = torch.cat([q, 0.5 * q], 1)[:, [0, 2, 1, 3]]
+    expected = F.scaled_dot_product_attention(wide, k, v, enable_gqa=True)
+    cache = DecodeCache(k, v)
+    alone = cache.attend(wide)
+    assert relative(alone, expected) < 0.04
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    torch.testing.assert_close(cache.attend(wide), alone)
+
+
+def test_a_smaller_tolerance_reads_more() -> None:
+    q, k, v, _ = inputs()
+    read = []
+    for tolerance in (0.1, 0.02, 0.002):
+        cache = DecodeCache(k, v, tolerance=tolerance)
+        cache.attend(q)
+        read.append(cache.rows_read)
+    assert read[0] < read[1] < read[2]
+
+
+def plain(q, scale, tolerance, h, tail_k, tail_v):
+    """The kernel's twin: the same reading in float64, for one head."""
+    ask = q.astype(np.float64) * scale
+    mean_k = h.mean_k.codes * h.mean_k.step.astype(np.float64) + h.mean_k.middle
+    mean_v = h.mean_v.codes * h.mean_v.step.astype(np.float64) + h.mean_v.middle
+    row_k = h.row_k.codes * h.row_k.step.astype(np.float64) + h.row_k.middle
+    row_v = h.row_v.codes * h.row_v.step.astype(np.float64) + h.row_v.middle
+    varied = np.minimum(ask @ h.within @ ask * h.spread, 4)
+    closed = np.exp(mean_k @ ask + h.log_size + varied / 2)
+    near = np.exp(tail_k @ ask)
+    shift = h.along @ ask
+    whole = closed.sum() + near.sum()
+    guess = (closed @ mean_v + (closed * h.spread).sum() * shift + near @ tail_v) / whole
+    square = guess @ guess
+    gain = (closed / whole) ** 2 * varied * (h.spread_v + square)
+    bins = gain.astype(np.float32).view(np.int32) >> 20
+    sums = np.bincount(bins, gain, 2048).cumsum()
+    limit = np.searchsorted(sums, tolerance**2 * square, side="right")
+    opened = bins >= limit
+    rows = np.concatenate(
+        [np.arange(a, b) for a, b, o in zip(h.start, h.start[1:], opened, strict=False) if o]
+        or [np.zeros(0, int)]
+    )
+    fine = np.exp(row_k[rows] @ ask)
+    closed = closed * ~opened
+    total = closed @ mean_v + (closed * h.spread).sum() * shift + fine @ row_v[rows]
+    return (total + near @ tail_v) / (closed.sum() + fine.sum() + near.sum()), len(rows)
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 0.05, 0.005])
+@pytest.mark.parametrize("tail", [0, 7])
+def test_kernel_is_its_numpy_twin(tolerance, tail) -> None:
+    q, k, v, _ = inputs(n=600, heads=1)
+    h = _clustered(k[0, 0], v[0, 0], None)
+    tail_k, tail_v = (np.ascontiguousarray(x[0, 0, :tail].numpy()) for x in (k, v))
+    ask = q[0, 0, 0].numpy()
+    out = np.empty(16, np.float32)
+    read = decode_head(
+        ask, np.float32(0.25), np.float32(tolerance),
+        h.mean_k.codes, h.mean_k.step, h.mean_k.middle,
+        h.mean_v.codes, h.mean_v.step, h.mean_v.middle,
+        h.log_size, h.spread, h.spread_v, h.within, h.along, h.start,
+        h.row_k.codes, h.row_k.step, h.row_k.middle,
+        h.row_v.codes, h.row_v.step, h.row_v.middle, tail_k, tail_v, tail, out,
+    )  # fmt: skip
+    expected, rows = plain(ask, 0.25, tolerance, h, tail_k, tail_v)
+    assert abs(read - rows) <= 0.05 * rows + 40
+    np.testing.assert_allclose(out, expected, atol=0.02 * tolerance * np.abs(expected).max() + 1e-4)
+
+
+def test_clusters_hold_every_row_once() -> None:
+    _, k, v, _ = inputs(n=500, heads=1)
+    h = _clustered(k[0, 0], v[0, 0], None)
+    assert h.start[0] == 0
+    assert h.start[-1] == 500
+    assert (np.diff(h.start) > 0).all()
+    assert np.exp(h.log_size).sum() == pytest.approx(500, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"k": torch.zeros(2, 3, 4)}, "k"),
+        ({"k": torch.zeros(1, 2, 8, 4, dtype=torch.float64)}, "k"),
+        ({"v": torch.full((1, 2, 8, 4), torch.inf)}, "v"),
+        ({"v": torch.zeros(1, 2, 7, 4)}, "v"),
+        ({"tolerance": 0.0}, "tolerance"),
+        ({"queries": torch.zeros(1, 3, 5, 4)}, "queries"),
+    ],
+)
+def test_wrong_arguments_are_named(change, field) -> None:
+    good = {"k": torch.zeros(1, 2, 8, 4), "v": torch.zeros(1, 2, 8, 4)}
+    with pytest.raises(InputError, match=field):
+        DecodeCache(**{**good, **change})
+
+
+def test_queries_that_do_not_fit_are_refused() -> None:
+    q, k, v, _ = inputs()
+    cache = DecodeCache(k, v)
+    with pytest.raises(InputError, match="'q'"):
+        cache.attend(q.expand(1, 2, 3, 16))
+    with pytest.raises(InputError, match="'k'"):
+        cache.append(k[:, :1], v[:, :1])
