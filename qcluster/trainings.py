@@ -21,6 +21,8 @@ Training = Callable[..., Any]
 
 KINDS: Registry[str] = Registry("kind of training", "qcluster.trainings")
 KINDS.register("transformer", "qcluster.qtransformers.language:train")
+KINDS.register("nvlink-classifier", "qcluster.q_nvlink.train:train_classifier")
+KINDS.register("nvlink-rl", "qcluster.q_nvlink.train:train_rl")
 
 
 def training(config: Mapping[str, Any]) -> tuple[Training, dict[str, Any]]:
