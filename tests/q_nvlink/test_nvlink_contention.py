@@ -46,7 +46,16 @@ def test_features_of_layouts_that_can_be_read_off(dgx1):
     assert far["indirect"] == 1
     assert far["hops"] == 1
     assert far["relayed"] == 1
-    assert near["fill"] == far["fill"] == 0.25
+
+
+def test_gpus_that_pass_traffic_on_are_busier_for_it(dgx1):
+    # GPUs 0 and 5 share no link; GPU 1 has one to both.
+    job = Job(id="a", gpus=3, kind="all_to_all", bytes=1e9)
+    found = dict(
+        zip(FEATURES, layout_features(problem_of(dgx1, [job]), {"a": [0, 1, 5]}), strict=True)
+    )
+    assert found["relayed"] == 0
+    assert found["forward"] > found["port"]
 
 
 def test_switches_join_gpus_directly(star):
