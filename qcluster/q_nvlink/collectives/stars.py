@@ -66,7 +66,8 @@ def find_racks(cap: Ints, count: int) -> Racks | None:
     uplink = links[:, ~apart].sum(axis=1)
     one_way_out = ((links[:, ~apart] > 0).sum(axis=1) == 1).all()
     alike = all(
-        (links[np.ix_(g, w)] == links[g[0], w]).all() for g, w in zip(members, mine, strict=True)
+        (links[np.ix_(np.array(g), w)] == links[g[0], w]).all()
+        for g, w in zip(members, mine, strict=True)
     )
     if racks.shape[1] < 2 or not alike or not one_way_out or len({*inside.tolist()}) > 1:
         return None
