@@ -171,7 +171,7 @@ def test_the_shipped_models_know_fabrics_that_they_have_not_seen(kernel, dgx1):
 
 def test_a_suggestion_is_valid_and_never_slower(dgx1):
     rng, flagged, better = np.random.default_rng(5), 0, 0
-    for seed in range(40):
+    for seed in range(14):
         problem, placement = random_layout(dgx1, rng)
         found = suggest_layout(problem, placement, default_model(), seed=seed)
         verify_placement(problem, found.layout)
@@ -180,7 +180,7 @@ def test_a_suggestion_is_valid_and_never_slower(dgx1):
         assert found.better == (found.seconds < problem.cost(placement))
         flagged += found.flagged
         better += found.flagged and found.better
-    assert flagged > 5
+    assert flagged > 2
     assert better > flagged / 3
 
 
