@@ -58,7 +58,10 @@ def levelling(tasks: int) -> Row:
                  (str(i - 3),) if i > 2 else ())
             for i in range(tasks)
         ]  # fmt: skip
-        return level_peak(jobs, deadline=2 * tasks // 3 + 6, deadline_s=1.0, qaoa=True, seed=seed)
+        ends: list[int] = []
+        for k, job in enumerate(jobs):
+            ends.append(job.duration + (ends[k - 3] if k > 2 else 0))
+        return level_peak(jobs, deadline=max(ends) + 3, deadline_s=1.0, qaoa=True, seed=seed)
 
     return Row("peak qaoa-window", "qcluster.q_energy", f"{tasks} tasks", run, "peak_w")
 

@@ -3,7 +3,8 @@
     python benchmarks/routing.py [--quick] [--fresh] [--only placement,split]
 
 Data come from the folder that QCLUSTER_DATA names. SGLang's EPLB comes from QCLUSTER_SGLANG or from
-its wheel; DeepSeek's from a checkout in QCLUSTER_DEEPSEEK_EPLB (see routing_parts/opponents.py).
+its wheel; DeepSeek's from a checkout in QCLUSTER_DEEPSEEK_EPLB, the ADRS leaderboard from one in
+QCLUSTER_ADRS (see routing_parts/opponents.py and adrs.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import harness
-from routing_parts import placement, quantum, replan, split, tokens, traffic
+from routing_parts import adrs, placement, quantum, replan, split, tokens, traffic
 
 PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "placement": placement.run,
@@ -25,6 +26,7 @@ PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "tokens": tokens.run,
     "replan": replan.run,
     "traffic": traffic.run,
+    "adrs": adrs.run,
     "quantum": quantum.run,
 }
 

@@ -23,6 +23,8 @@ KINDS: Registry[str] = Registry("kind of training", "qcluster.trainings")
 KINDS.register("transformer", "qcluster.qtransformers.language:train")
 KINDS.register("nvlink-classifier", "qcluster.q_nvlink.train:train_classifier")
 KINDS.register("nvlink-rl", "qcluster.q_nvlink.train:train_rl")
+KINDS.register("energy-gnn", "qcluster.q_energy.training:train_gnn")
+KINDS.register("energy-meta", "qcluster.q_energy.training:train_meta")
 
 
 def training(config: Mapping[str, Any]) -> tuple[Training, dict[str, Any]]:

@@ -8,6 +8,7 @@ import harness
 import numpy as np
 
 from qcluster.q_routing import RoutingConfig, route
+from routing_parts import warmth
 
 SIDES = ("hash", "1-opt", "annealing", "uniform", "prices", "optimum")
 
@@ -45,7 +46,7 @@ def run(quick: bool, fresh: bool) -> list[dict[str, Any]]:
         ("size", "solver", "ours", *SIDES, "iterations", "s", "kept seed", "worse"),
         rows,
     )
-    return results
+    return [*results, *warmth.run(_instance, quick)]
 
 
 def _configs() -> dict[str, RoutingConfig]:

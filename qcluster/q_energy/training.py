@@ -32,8 +32,6 @@ class TrainGnn(Config):
 
     data: str
     """CSV file with the sweeps."""
-    out: str
-    """Weights are written here (safetensors), with a JSON file beside them."""
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 400
     """Passes over the sweeps."""
     generated: Annotated[int, Field(ge=0, le=1000)] = 3
@@ -47,8 +45,6 @@ class TrainMeta(Config):
 
     data: str | None = None
     """JSON lines with stored energy plans; None takes generated histories alone."""
-    out: str
-    """Weights are written here (safetensors), with a JSON file beside them."""
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 300
     """Passes over the histories."""
     generated: Annotated[int, Field(ge=0, le=10_000)] = 200
@@ -57,8 +53,9 @@ class TrainMeta(Config):
     """Of everything random."""
 
 
-def train_gnn(config: Mapping[str, Any] | TrainGnn) -> dict[str, Any]:
-    """Fit and save the curve network; returns what was fitted and its mean errors, as shares.
+def train_gnn(config: Mapping[str, Any] | TrainGnn, *, out: str | Path, **_: Any) -> dict[str, Any]:
+    """Fit the curve network and write it to the directory ``out``; what was fitted, and its mean
+    error as a share of full speed. It takes seconds, so there is nothing to resume.
 
     Raises FormatError naming file, row and field for a bad sweep.
     """
@@ -66,35 +63,45 @@ def train_gnn(config: Mapping[str, Any] | TrainGnn) -> dict[str, Any]:
     sweep = read_sweep(config.data)
     extra = [generated(config.seed + k) for k in range(config.generated)]
     net = fit_curve_net([sweep, *extra], seed=config.seed, epochs=config.epochs)
-    net.save(config.out)
+    path = _into(out) / "curve_net.safetensors"
+    net.save(path)
     found = net.predict(sweep.graph)
     rows = [np.interp(c, found.caps, found.speed[n]) for c, n in zip(sweep.cap, sweep.node)]  # noqa: B905
     return {
         "kind": "energy-gnn",
-        "out": config.out,
+        "weights": str(path),
         "jobs": sweep.graph.n,
         "readings": len(sweep.cap),
         "speed_error": float(np.abs(np.array(rows) - sweep.speed).mean()),
     }
 
 
-def train_meta(config: Mapping[str, Any] | TrainMeta) -> dict[str, Any]:
-    """Fit and save the controller; returns what was fitted.
+def train_meta(
+    config: Mapping[str, Any] | TrainMeta, *, out: str | Path, **_: Any
+) -> dict[str, Any]:
+    """Fit the controller and write it to the directory ``out``; what was fitted.
 
     Raises FormatError naming file and line for a bad plan.
     """
     config = TrainMeta.read(config)
     stored = [] if config.data is None else stored_histories(_plans(Path(config.data)))
     made = [generated_history(config.seed + k) for k in range(config.generated)]
-    fit_meta([*stored, *made], seed=config.seed, epochs=config.epochs).save(config.out)
+    path = _into(out) / "meta_net.safetensors"
+    fit_meta([*stored, *made], seed=config.seed, epochs=config.epochs).save(path)
     windows = int(sum(len(history) for history in stored))
     return {
         "kind": "energy-meta",
-        "out": config.out,
+        "weights": str(path),
         "categories": len(stored),
         "windows": windows,
         "generated": len(made),
     }
+
+
+def _into(out: str | Path) -> Path:
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def read_sweep(path: str | Path) -> Sweep:

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["gpu_load_layer", "replicate", "weigh_layers"]
+__all__ = ["gpu_load_layer", "list_copies", "replicate", "weigh_layers"]
 
 F = NDArray[np.float64]
 I = NDArray[np.int64]  # noqa: E741 - the field's letter for an index array
@@ -98,3 +98,16 @@ def weigh_layers(w: F, slots: I, gpu: I, gpus: int) -> tuple[F, int]:
                 if e >= 0:
                     load[v, x, gpu[s]] += w[v, x, e] / count[e]
     return load, wrong
+
+
+@njit(cache=True)
+def list_copies(slots: I, out: I) -> None:
+    """The slots of each expert, rising, into ``out`` (layers, experts, largest count)."""
+    filled = np.zeros(out.shape[1], dtype=np.int64)
+    for x in range(slots.shape[0]):
+        filled[:] = 0
+        for s in range(slots.shape[1]):
+            e = slots[x, s]
+            if e >= 0:
+                out[x, e, filled[e]] = s
+                filled[e] += 1

@@ -20,7 +20,7 @@ from qcluster.q_routing import _route_kernels as kernels
 from qcluster.q_routing.config import RoutingConfig
 from qcluster.q_routing.tokens import RoutingProblem
 
-__all__ = ["Block", "Sampler", "quadratic_form", "room", "search", "uniform_sampler"]
+__all__ = ["Block", "Sampler", "pick_block", "quadratic_form", "room", "search", "uniform_sampler"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -72,7 +72,7 @@ def search(
     for number in range(config.blocks):
         if number and deadline.expired:
             break
-        block = _pick_block(problem, choice, config.qubits, rng)
+        block = pick_block(problem, choice, config.qubits, rng)
         bits, details = sampler(problem, block, deadline, int(rng.integers(2**31)))
         found = _best_sample(problem, block, bits, config.readout)
         log["blocks"] += 1
@@ -138,7 +138,7 @@ def room(problem: RoutingProblem, block: Block) -> Ints:
     return np.asarray(problem.capacity - used)
 
 
-def _pick_block(
+def pick_block(
     problem: RoutingProblem, choice: Ints, qubits: int, rng: np.random.Generator
 ) -> Block:
     """The tokens that would gain most elsewhere (with some luck), and their best experts."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import InputError
+from qcluster.q_routing._kernels import list_copies
 from qcluster.q_routing.placement import place_experts
 from qcluster.q_routing.problem import EMPTY, Placement
 
@@ -70,12 +71,7 @@ def expert_maps(
     layers, experts = counts.shape
     width = int(counts.max(initial=1))
     out = np.full((layers, experts, width), -1, dtype=np.int64)
-    for layer, row in enumerate(slots):
-        order = np.argsort(row, kind="stable")
-        order = order[row[order] >= 0]
-        expert = row[order]
-        rank = np.arange(len(order)) - np.searchsorted(expert, expert)
-        out[layer, expert, rank] = order
+    list_copies(slots, out)
     return slots.copy(), out, counts
 
 

@@ -78,6 +78,8 @@ class TrainingLoop:
         directory: str | Path | None = None,
         device: torch.device | None = None,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise InputError(f"wanted a torch module, came {type(model).__name__}", field="model")
         self.config = c = TrainingConfig.read(config)
         self.train = as_source(train_dataset, collate, field="train_dataset")
         self.held_out = (

@@ -148,14 +148,18 @@ class ScalableQuantumTransformer(nn.Module):
         return x if self.encoder_norm is None else cast(Tensor, self.encoder_norm(x))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross entropy over the labels that are not ``IGNORE``, in nats."""
-        if self.config.head == "classifier":
-            return functional.cross_entropy(logits.float(), labels.long())
-        if self.config.kind == "decoder":
-            logits, labels = logits[:, :-1], labels[:, 1:]
-        return functional.cross_entropy(
-            logits.flatten(0, 1).float(), labels.flatten().long(), ignore_index=IGNORE
-        )
+        """Mean cross entropy over the labels that are not ``IGNORE``, in nats.
+
+        Raises InputError for labels that are no class or token.
+        """
+        if self.config.head != "classifier":
+            if self.config.kind == "decoder":
+                logits, labels = logits[:, :-1], labels[:, 1:]
+            logits, labels = logits.flatten(0, 1), labels.flatten()
+        try:
+            return functional.cross_entropy(logits.float(), labels.long(), ignore_index=IGNORE)
+        except IndexError as error:
+            raise InputError(str(error), field="labels") from None
 
     def loss_weight(self, batch: Mapping[str, Tensor]) -> int:
         """How many labels the loss of this batch is the mean of."""
@@ -209,7 +213,12 @@ class ScalableQuantumTransformer(nn.Module):
         ):
             # Padding on the left does not shift positions.
             places = (keep.long().cumsum(1) - 1).clamp_min(0)[:, past:]
-        x = self.token(ids) + self.position(places)
+        try:
+            x = self.token(ids) + self.position(places)
+        except IndexError:
+            size = self.config.vocab_size
+            raise InputError(f"ids from 0 to {size - 1} wanted, came {int(ids.min())} to "
+                             f"{int(ids.max())}", field="input_ids") from None  # fmt: skip
         if self.token_type is not None:
             x = x + self.token_type(torch.zeros_like(ids) if types is None else types)
         if self.embedding_norm is not None:

@@ -100,6 +100,8 @@ class QuantumTrainer:
         ray: RayOptions | None = None,
         **fields: Any,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise InputError(f"wanted a torch module, came {type(model).__name__}", field="model")
         given = dict(config) if config is not None else {}
         if mixed_precision is not False:
             given["mixed_precision"] = "auto" if mixed_precision is True else mixed_precision

@@ -119,7 +119,7 @@ class _Search:
             part = betas[first : first + length]
             if self.problem.groups:
                 _kernels.anneal_groups(
-                    state.z, state.field, self.arrays.group, state.hot, *self.arrays.csr, part,
+                    state.z, state.field, self.arrays.group, state.hot, *self.arrays.small, part,
                     self.bits,
                 )  # fmt: skip
             else:

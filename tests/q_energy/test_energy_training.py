@@ -14,6 +14,7 @@ from qcluster.q_energy.curve_net import CurveNet
 from qcluster.q_energy.curves import speed
 from qcluster.q_energy.meta import MetaNet, MetaState, choose
 from qcluster.q_energy.training import read_sweep, train_gnn, train_meta
+from qcluster.trainings import training
 
 
 def sweep_file(path: Path, jobs: int = 6) -> Path:
@@ -31,12 +32,12 @@ def sweep_file(path: Path, jobs: int = 6) -> Path:
 
 
 def test_curves_are_fitted_to_a_file_and_saved(tmp_path: Path) -> None:
-    data, out = sweep_file(tmp_path / "sweep.csv"), tmp_path / "net.safetensors"
-    report = train_gnn({"data": str(data), "out": str(out), "generated": 1})
+    data = sweep_file(tmp_path / "sweep.csv")
+    report = train_gnn({"data": str(data), "generated": 1}, out=tmp_path / "new" / "weights")
     assert report["jobs"] == 6
     assert report["readings"] == 36
     assert report["speed_error"] < 0.05
-    found = CurveNet.load(out).predict(read_sweep(data).graph)
+    found = CurveNet.load(report["weights"]).predict(read_sweep(data).graph)
     assert found.learned.all()
 
 
@@ -75,24 +76,31 @@ def test_the_controller_is_fitted_to_stored_plans(tmp_path: Path) -> None:
     plans = [
         {"choice": {"category": "ring"}, "costs": {"classical": 1.2, "gnn": 1.0}} for _ in range(30)
     ]
-    data, out = tmp_path / "plans.jsonl", tmp_path / "meta.safetensors"
+    data = tmp_path / "plans.jsonl"
     data.write_text("\n".join(map(json.dumps, plans)) + "\n\n")
-    report = train_meta({"data": str(data), "out": str(out), "generated": 4, "epochs": 30})
+    report = train_meta({"data": str(data), "generated": 4, "epochs": 30}, out=tmp_path)
     assert (report["categories"], report["windows"]) == (1, 30)
-    net = MetaNet.load(out)
+    net = MetaNet.load(report["weights"])
     assert choose(MetaState(), "ring", ("classical", "gnn"), net).pipeline == "classical"
 
 
 def test_bad_plans_and_settings_are_named(tmp_path: Path) -> None:
     data = tmp_path / "plans.jsonl"
     data.write_text('{"choice": null}\n{')
-    out = str(tmp_path / "meta.safetensors")
     with pytest.raises(FormatError, match="row 2"):
-        train_meta({"data": str(data), "out": out})
+        train_meta({"data": str(data)}, out=tmp_path)
     data.write_text("[1]")
     with pytest.raises(FormatError, match="wants a plan"):
-        train_meta({"data": str(data), "out": out})
+        train_meta({"data": str(data)}, out=tmp_path)
     with pytest.raises(InputError, match="epochs"):
-        train_meta({"out": out, "epochs": 0})
+        train_meta({"epochs": 0}, out=tmp_path)
     with pytest.raises(InputError, match=r"config\.data"):
-        train_gnn({"out": out})
+        train_gnn({}, out=tmp_path)
+
+
+def test_both_are_kinds_of_the_train_verb(tmp_path: Path) -> None:
+    data = sweep_file(tmp_path / "sweep.csv")
+    function, rest = training({"kind": "energy-gnn", "data": str(data), "epochs": 2})
+    assert function(rest, out=tmp_path, resume=False, note=print)["kind"] == "energy-gnn"
+    function, rest = training({"kind": "energy-meta", "epochs": 1, "generated": 1})
+    assert function(rest, out=tmp_path, resume=False, note=print)["generated"] == 1

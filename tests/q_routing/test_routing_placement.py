@@ -193,6 +193,7 @@ def test_crowd_bound_is_below_the_best_of_all(seed):
     low = float(time_bound(w[None], np.full(3, 3), np.ones(3))[0])
     bound = crowd_bound(w, low, 4, 3, np.inf)
     assert low <= bound <= best * (1 + 1e-9)
+    assert crowd_bound(w, low, 4, 3, best) == pytest.approx(bound, rel=2e-5)
     placement = place_experts(w[None], num_slots=9, num_gpus=3)
     assert w.sum() / 3 / placement.upper_bound <= best * (1 + 1e-9)
 

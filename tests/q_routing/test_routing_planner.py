@@ -11,7 +11,7 @@ from qcluster.errors import InputError, NotReady, SolverFailed
 from qcluster.planner import build_planner
 from qcluster.q_routing.formats import read_trace, windows_of
 from qcluster.q_routing.planner import PlacementPlan, RoutingPlanner
-from qcluster.q_routing.windows import switched
+from qcluster.q_routing.windows import blend, switched
 from qcluster.telemetry import Batch, Block, Node, Ring, Topology
 
 TOPOLOGY = Topology(nodes=(Node(id="a", gpus=4), Node(id="b", gpus=4)))
@@ -151,6 +151,19 @@ def test_switches_are_seen_at_the_distance_asked_for():
     assert switched(one, two, 0.49)
     assert not switched(one, two, 0.51)
     assert not switched(one, 7 * one, 0.0)
+
+
+def test_older_windows_weigh_less_and_nothing_from_before_a_switch():
+    one, two = np.array([[8.0, 2.0]]), np.array([[2.0, 8.0]])
+    load, switch = blend(np.stack([one, one, one]), 0.5, 0.3)
+    assert load.tolist() == [[14.0, 3.5]]
+    assert not switch
+    load, switch = blend(np.stack([one, one, two]), 0.5, 0.3)
+    assert load.tolist() == two.tolist()
+    assert switch
+    load, switch = blend(np.stack([one, two, two]), 0.5, 0.3)
+    assert load.tolist() == (1.5 * two).tolist()
+    assert not switch
 
 
 def test_built_by_path_and_warmed():

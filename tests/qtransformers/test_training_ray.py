@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from training_worlds import in_world
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(560)]
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +28,19 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         **os.environ, "PYTHONPATH": f"{ROOT}:{HERE}", "OMP_NUM_THREADS": "1",
         "HOME": str(directory),
     }  # fmt: skip
-    done = subprocess.run(
+    child = subprocess.Popen(
         [sys.executable, str(HERE / "training_on_ray.py"), str(directory)],
-        capture_output=True, text=True, env=environment, timeout=380, cwd=ROOT,
-        check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
+        start_new_session=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    try:
+        out, err = child.communicate(timeout=540)
+    finally:
+        # Ray's agents stay in the child's group and outlive it when it is killed.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    assert child.returncode == 0, err[-4000:]
+    result: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
     result["directory"] = directory
     return result
 

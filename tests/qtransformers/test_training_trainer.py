@@ -147,11 +147,12 @@ def test_hidden_tokens_are_chosen_as_described() -> None:
         ({"mixed_precision": "fp8"}, "mixed_precision"),
         ({"eval_dataset": []}, "eval_dataset"),
         ({"loggers": ["csv"]}, "directory"),
+        ({"model": "gpt"}, "torch module, came str"),
     ],
 )
 def test_bad_trainers_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        QuantumTrainer(tiny(), TokenWindows(text(), 8), **options)
+        QuantumTrainer(**{"model": tiny(), "train_dataset": TokenWindows(text(), 8), **options})
 
 
 def test_unknown_loggers_are_refused_before_training() -> None:

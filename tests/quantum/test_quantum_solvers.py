@@ -173,7 +173,7 @@ def test_kernels_keep_fields_and_groups_true(n, grouped, seed):
     betas = np.linspace(0.1, 2.0, 20)
     if grouped:
         _kernels.anneal_groups(
-            state.z, state.field, arrays.group, state.hot, *arrays.csr, betas, bits
+            state.z, state.field, arrays.group, state.hot, *arrays.small, betas, bits
         )
     else:
         _kernels.anneal(state.z, state.field, *arrays.small, betas, bits)
