@@ -21,6 +21,8 @@ Training = Callable[..., Any]
 
 KINDS: Registry[str] = Registry("kind of training", "qcluster.trainings")
 KINDS.register("transformer", "qcluster.qtransformers.language:train")
+KINDS.register("nvlink-classifier", "qcluster.q_nvlink.train:train_classifier")
+KINDS.register("nvlink-rl", "qcluster.q_nvlink.train:train_rl")
 KINDS.register("energy-gnn", "qcluster.q_energy.training:train_gnn")
 KINDS.register("energy-meta", "qcluster.q_energy.training:train_meta")
 

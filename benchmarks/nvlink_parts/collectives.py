@@ -7,7 +7,33 @@ from typing import Any
 
 from harness import DATA, table
 
-from qcluster.q_nvlink import collective_bound, load_fabric, plan_collective, simulate
+from qcluster.q_nvlink import (
+    Fabric,
+    collective_bound,
+    load_fabric,
+    parse_node_link,
+    plan_collective,
+    simulate,
+)
+
+
+def four_racks(count: int = 4, each: int = 72, planes: int = 18, nic: float = 50.0) -> Fabric:
+    """NVL72 racks with a 400G NIC a GPU, a leaf a rack and a spine that blocks nothing."""
+    names = [(r, i) for r in range(count) for i in range(each)]
+    nodes = [{"id": f"r{r}g{i}", "kind": "gpu"} for r, i in names] + [{"id": "spine"}]
+    nodes += [{"id": f"r{r}nvswitch{j}"} for r in range(count) for j in range(planes)]
+    nodes += [{"id": f"leaf{r}"} for r in range(count)]
+    edges: list[dict[str, Any]] = [
+        {"source": f"r{r}g{i}", "target": f"r{r}nvswitch{j}", "bandwidth": 50.0}
+        for r, i in names
+        for j in range(planes)
+    ]
+    for r, i in names:
+        edges.append({"source": f"r{r}g{i}", "target": f"leaf{r}", "bandwidth": nic, "type": "ib"})
+    for r in range(count):
+        wide = {"bandwidth": nic * each, "type": "ib"}
+        edges.append({"source": f"leaf{r}", "target": "spine", **wide})
+    return parse_node_link({"nodes": nodes, "edges": edges})
 
 
 def bench_collectives(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: ARG001
@@ -18,8 +44,8 @@ def bench_collectives(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa
     fabrics["dgx1_v100, one pair of links dead"] = whole.degraded(
         factor={"gpu0->gpu1": 0.0, "gpu1->gpu0": 0.0}
     )
-    if not quick:
-        fabrics["hgx_h100_x4"] = load_fabric(folder / "hgx_h100_x4.json")
+    fabrics["hgx_h100_x4"] = load_fabric(folder / "hgx_h100_x4.json")
+    fabrics["four NVL72"] = four_racks()
     rows = []
     for name, fabric in fabrics.items():
         for kind in ("allgather", "reduce_scatter", "allreduce"):

@@ -34,6 +34,14 @@ def nvlink(
     k: int | None = typer.Option(None, "-k", help="only the best subset of this many GPUs"),
     busy: list[str] = typer.Option([], "--busy", help="a GPU that is taken; may be repeated"),
     qaoa: bool = typer.Option(False, "--qaoa", help="simulated QAOA on the rounds' conflicts"),
+    classifier: bool = typer.Option(False, "--classifier", help="try what the classifier suggests"),
+    quantum_kernel: bool = typer.Option(
+        False, "--quantum-kernel", help="the classifier's kernel: simulated circuits"
+    ),
+    rl: bool = typer.Option(False, "--rl", help="routes by learned agents over several paths"),
+    weights: Path | None = typer.Option(
+        None, "--weights", help="a directory that qcluster train wrote, for classifier and agents"
+    ),
     deadline_s: float = typer.Option(1.0, "--deadline-s", help="seconds for the plan"),
     seed: int = typer.Option(0, "--seed"),
     as_json: bool = typer.Option(False, "--json", help="machine output"),
@@ -56,7 +64,9 @@ def nvlink(
     if jobs is None:
         _show_fabric(found, k, busy, as_json)
         return
-    plan = _plan(found, jobs, qaoa, deadline_s, seed)
+    toggles = {"qaoa": qaoa, "classifier": classifier, "quantum_kernel": quantum_kernel, "rl": rl}
+    settings = {**toggles, "deadline_s": deadline_s, "seed": seed}
+    plan = _plan(found, jobs, settings, weights)
     if as_json:
         emit_json(plan)
     else:
@@ -88,15 +98,17 @@ def _write(path: Path, form: str) -> None:
     typer.echo(writers[form](load_tree(path)).rstrip())
 
 
-def _plan(fabric: Fabric, jobs: Path, qaoa: bool, deadline_s: float, seed: int) -> NVLinkPlan:
+def _plan(fabric: Fabric, jobs: Path, settings: dict[str, Any], weights: Path | None) -> NVLinkPlan:
     from qcluster.errors import InputError
-    from qcluster.q_nvlink import NVLinkConfig, plan_fabric
+    from qcluster.q_nvlink import Models, NVLinkConfig, plan_fabric
     from qcluster.telemetry import Job
 
+    models = None if weights is None else Models.load(weights)
+
     profiles = Job.parse_all(read_json(jobs), file=jobs)
-    config = NVLinkConfig.read({"qaoa": qaoa, "deadline_s": deadline_s, "seed": seed})
+    config = NVLinkConfig.read(settings)
     try:
-        return plan_fabric(fabric, profiles, config=config)
+        return plan_fabric(fabric, profiles, config=config, models=models)
     except InputError as error:
         raise error.at(file=jobs) from None
 

@@ -14,7 +14,7 @@ from qcluster.deadline import Deadline
 from qcluster.q_nvlink._kernels import best_cut, max_flow
 from qcluster.q_nvlink.symmetry import orbits
 
-__all__ = ["ENUMERATED", "UNIT", "cut_ratio", "integer", "least_cut"]
+__all__ = ["ENUMERATED", "UNIT", "cut_ratio", "integer", "least_cut", "port_bound"]
 
 ENUMERATED = 12
 """GPUs up to which cuts are enumerated rather than found by flow."""
@@ -127,3 +127,14 @@ def _draw(
     graph[m, :k] = num
     flow, side = max_flow(graph, m, target)
     return int(flow), side[:m]
+
+
+def port_bound(
+    cap: NDArray[np.int64], free: Sequence[int], switches: Sequence[int], k: int
+) -> float:
+    """Upper bound in GB/s for any ``k`` of the GPUs ``free``: a set's worst port is at most the
+    k-th best of all.
+    """
+    nodes = [*free, *switches]
+    inflow = np.sort(cap[np.ix_(nodes, list(free))].sum(axis=0))[::-1]
+    return float(inflow[k - 1]) * (k / (k - 1) if k > 1 else 1.0) / UNIT

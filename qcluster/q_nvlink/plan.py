@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qcluster.deadline import Deadline
-from qcluster.errors import Infeasible, InputError
+from qcluster.errors import FormatError, Infeasible, InputError
 from qcluster.fallback import Candidate, Certified, CircuitBreaker, Stage, certified
 from qcluster.moves import MoveBudget
 from qcluster.plan import Certificate, Plan, TelemetryRef, merge_warnings
@@ -41,6 +42,22 @@ class Models:
 
     contention: ContentionModel | None = None
     routes: RoutePolicy | None = None
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Models:
+        """What ``qcluster train`` left in a directory, one of the two or both.
+
+        Raises FormatError when neither is there, or a file is damaged.
+        """
+        classifier, routes = (
+            Path(folder) / f"nvlink-{name}.safetensors" for name in ("classifier", "rl")
+        )
+        if not (classifier.exists() or routes.exists()):
+            raise FormatError("holds no nvlink-classifier or nvlink-rl weights", file=folder)
+        return cls(
+            ContentionModel.load(classifier) if classifier.exists() else None,
+            RoutePolicy.load(routes) if routes.exists() else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

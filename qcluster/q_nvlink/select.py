@@ -14,9 +14,8 @@ NVLink islands are described by their counts in each (``qcluster.q_nvlink.island
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +23,10 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, InputError
 from qcluster.q_nvlink._kernels import rank_sets
-from qcluster.q_nvlink.cuts import ENUMERATED, UNIT, cut_ratio, integer, least_cut
+from qcluster.q_nvlink.cuts import ENUMERATED, UNIT, cut_ratio, integer, least_cut, port_bound
 from qcluster.q_nvlink.fabric import Fabric, NodeId
-from qcluster.q_nvlink.islands import Islands, pack
+from qcluster.q_nvlink.islands import Islands
+from qcluster.q_nvlink.subsets import count_sets, list_sets
 from qcluster.q_nvlink.symmetry import twins
 from qcluster.record import Record
 
@@ -176,7 +176,7 @@ def _inside(problem: _Problem, k: int, deadline: Deadline) -> tuple[list[int], f
     classes = [
         twins(problem.fast, members, problem.switches) for members in groups if len(members) >= k
     ]
-    if sum(_count_sets([len(c) for c in some], k) for some in classes) > _MOST_SETS:
+    if sum(count_sets([len(c) for c in some], k) for some in classes) > _MOST_SETS:
         return None
     ranked = []
     for some in classes:
@@ -193,7 +193,7 @@ def _inside(problem: _Problem, k: int, deadline: Deadline) -> tuple[list[int], f
 
 def _bound(problem: _Problem, k: int) -> float:
     """No set of this size is above it: by the ports of its GPUs, and of its islands."""
-    bound = _port_bound(problem, k)
+    bound = port_bound(problem.cap, problem.free, problem.switches, k)
     return min(bound, problem.islands.bound(problem.free, k, bound * UNIT) / UNIT)
 
 
@@ -235,30 +235,6 @@ def _memory(fabric: Fabric) -> _Memory:
     return found
 
 
-def _count_sets(sizes: Sequence[int], k: int) -> int:
-    ways = [1] + [0] * k
-    for size in sizes:
-        ways = [sum(ways[t - take] for take in range(min(size, t) + 1)) for t in range(k + 1)]
-    return ways[k]
-
-
-def _sets(classes: list[list[int]], k: int, hosts: list[str]) -> Iterator[list[int]]:
-    """One set for every way to split ``k`` over the classes."""
-    if not classes:
-        if k == 0:
-            yield []
-        return
-    if all(len(members) == 1 for members in classes):
-        for chosen in combinations([members[0] for members in classes], k):
-            yield list(chosen)
-        return
-    rest = sum(len(members) for members in classes[1:])
-    for take in range(min(k, len(classes[0])), max(0, k - rest) - 1, -1):
-        head = pack(classes[0], take, hosts)
-        for tail in _sets(classes[1:], k - take, hosts):
-            yield head + tail
-
-
 def _ranked(
     problem: _Problem,
     classes: list[list[int]],
@@ -273,9 +249,9 @@ def _ranked(
     """
     enumerable = k <= ENUMERATED and not problem.cap[np.ix_(*[problem.switches] * 2)].any()
     most = _MOST_SETS if enumerable or fast_only else _MOST_FLOWS
-    if _count_sets([len(c) for c in classes], k) > most:
+    if count_sets([len(c) for c in classes], k) > most:
         return None
-    sets = np.array(list(_sets(classes, k, problem.hosts)), dtype=np.int64)
+    sets = np.array(list(list_sets(classes, k, problem.hosts)), dtype=np.int64)
     value, bound = _values(problem, sets, deadline, problem.fast if fast_only else problem.cap)
     best = value.max()
     # Equal up to rounding of the division; the rest is decided by what stays free.
@@ -329,13 +305,6 @@ def _ceilings(
     direct = np.array([cap[np.ix_(row, row)].sum(axis=0) for row in sets])
     inflow: NDArray[np.float64] = (ports + direct).min(axis=1) * (k / (k - 1))
     return inflow
-
-
-def _port_bound(problem: _Problem, k: int) -> float:
-    """Upper bound for any set: its worst port is at most the k-th best port of all."""
-    nodes = problem.free + problem.switches
-    inflow = np.sort(problem.cap[np.ix_(nodes, problem.free)].sum(axis=0))[::-1]
-    return float(inflow[k - 1]) * (k / (k - 1) if k > 1 else 1.0) / UNIT
 
 
 def _residual(problem: _Problem, chosen: list[int]) -> tuple[float, float]:

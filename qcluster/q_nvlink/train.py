@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,8 +33,8 @@ class ClassifierTraining(Config):
     """``kind: nvlink-classifier``."""
 
     kind: Literal["nvlink-classifier"] = "nvlink-classifier"
-    output: str
-    """Where the model goes (safetensors, and .json beside it)."""
+    output: str | None = None
+    """Where the model goes (safetensors, and .json beside it); none: the caller's directory."""
     history: str | None = None
     """JSON lines of ``features`` and ``contended``, or of stored plans; else simulated layouts."""
     fabrics: list[str] = Field(default_factory=list)
@@ -53,8 +53,8 @@ class RoutesTraining(Config):
     """``kind: nvlink-rl``."""
 
     kind: Literal["nvlink-rl"] = "nvlink-rl"
-    output: str
-    """Where the policy goes (safetensors, and .json beside it)."""
+    output: str | None = None
+    """Where the policy goes (safetensors, and .json beside it); none: the caller's directory."""
     fabric: str | None = None
     """A fabric file to train on, with ``jobs``; none: random fabrics."""
     jobs: str | None = None
@@ -71,13 +71,22 @@ class RoutesTraining(Config):
     """Seed of everything random."""
 
 
-def train_classifier(config: Mapping[str, Any] | ClassifierTraining) -> dict[str, Any]:
+def train_classifier(
+    config: Mapping[str, Any] | ClassifierTraining,
+    *,
+    out: Path | None = None,
+    resume: bool = False,  # noqa: ARG001 - a fit takes seconds
+    note: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
     """Fit the contention classifier and save it; a quarter of the rows is held out first.
 
+    ``out`` is the directory for the file where ``output`` names none.
     Returns the file, rows, support vectors and the balanced accuracy on what was held out.
     Raises InputError for a configuration or history that makes no sense.
     """
     asked = ClassifierTraining.read(config)
+    output = _output(asked.output, out, asked.kind)
+    _say(note, "reading or simulating layouts")
     if asked.history is not None:
         history = _history(Path(asked.history))
     else:
@@ -92,10 +101,10 @@ def train_classifier(config: Mapping[str, Any] | ClassifierTraining) -> dict[str
     trial = fit_contention(first, kernel=kernel, penalty=asked.penalty)
     accuracy = _balanced(held.contended, trial.contended(held.features))
     model = fit_contention(history, kernel=kernel, penalty=asked.penalty)
-    model.save(asked.output)
+    model.save(output)
     return {
         "kind": asked.kind,
-        "output": asked.output,
+        "output": str(output),
         "kernel": kernel,
         "rows": model.rows,
         "contended": float(history.contended.mean()),
@@ -104,13 +113,22 @@ def train_classifier(config: Mapping[str, Any] | ClassifierTraining) -> dict[str
     }
 
 
-def train_rl(config: Mapping[str, Any] | RoutesTraining) -> dict[str, Any]:
+def train_rl(
+    config: Mapping[str, Any] | RoutesTraining,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
     """Train the routing policy and save it.
 
+    ``out`` is the directory for the file where ``output`` names none; with ``resume`` training goes
+    on from that file if it is there.
     Returns the file, the weights' meaning, episodes, and the mean reward a generation.
     Raises InputError for a configuration that makes no sense.
     """
     asked = RoutesTraining.read(config)
+    output = _output(asked.output, out, asked.kind)
     if (asked.fabric is None) != (asked.jobs is None):
         raise InputError("wants fabric and jobs, or neither", field="config.jobs")
     envs, start = None, None
@@ -119,7 +137,14 @@ def train_rl(config: Mapping[str, Any] | RoutesTraining) -> dict[str, Any]:
         start = default_policy()
     if asked.start is not None:
         start = RoutePolicy.load(asked.start)
+    if resume and output.exists():
+        start = RoutePolicy.load(output)
     returns: list[float] = []
+
+    def report(generation: int, value: float) -> None:
+        returns.append(value)
+        _say(note, f"generation {generation}: {value:.4f}")
+
     policy = fit_routes(
         envs=envs,
         start=start,
@@ -127,12 +152,12 @@ def train_rl(config: Mapping[str, Any] | RoutesTraining) -> dict[str, Any]:
         population=asked.population,
         batch=asked.batch,
         seed=asked.seed,
-        report=lambda _, value: returns.append(value),
+        report=report,
     )
-    policy.save(asked.output)
+    policy.save(output)
     found: dict[str, Any] = {
         "kind": asked.kind,
-        "output": asked.output,
+        "output": str(output),
         "episodes": policy.episodes,
         "gains": policy.gains,
         "returns": returns,
@@ -140,6 +165,23 @@ def train_rl(config: Mapping[str, Any] | RoutesTraining) -> dict[str, Any]:
     if envs is not None:
         found["busiest"] = min(row["busiest"] for row in episode(envs[0], policy))
     return found
+
+
+def _output(asked: str | None, out: Path | None, kind: str) -> Path:
+    """Where the weights go. Raises InputError when neither file nor directory is given."""
+    if asked is None and out is None:
+        raise InputError("wants a file", field="config.output")
+    path = Path(asked) if asked is not None else (out or Path()) / f"{kind}.safetensors"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}", field="config.output") from None
+    return path
+
+
+def _say(note: Callable[[str], None] | None, text: str) -> None:
+    if note is not None:
+        note(text)
 
 
 def _env(fabric: Fabric, jobs: tuple[Job, ...]) -> FlowEnv:

@@ -14,12 +14,14 @@ from hypothesis.extra.numpy import arrays
 from qcluster.errors import Infeasible, InputError, SolverFailed
 from qcluster.q_nvlink import load_fabric, parse_node_link, schedule_all_to_all
 from qcluster.q_nvlink.alltoall import Schedule, reference
+from qcluster.q_nvlink.alltoall._lane_kernels import spread_block
 from qcluster.q_nvlink.alltoall.birkhoff import (
     check_traffic,
     matchings,
     port_bound,
     verify_matchings,
 )
+from qcluster.q_nvlink.alltoall.domains import Domains
 from qcluster.q_nvlink.alltoall.tiers import schedule_tiers
 from qcluster.q_nvlink.alltoall.verify import verify_timed
 
@@ -230,3 +232,73 @@ def test_traffic_must_fit_the_fabric():
         schedule_all_to_all(np.ones((3, 3), dtype=int), fabric=pod(2, 2))
     with pytest.raises(InputError, match="Fabric"):
         schedule_all_to_all(np.ones((3, 3), dtype=int), fabric={"nodes": []})
+
+
+@pytest.mark.parametrize("volume", [3 * 10**7, 10**8, 10**9])
+def test_one_pair_inside_a_domain_may_use_its_nics_too(volume):
+    fabric = pod(4, 8)
+    traffic = skewed("random", 32) // 10
+    traffic[0, 1] = volume
+    traffic = check_traffic(traffic)
+    timed = schedule_tiers(traffic, fabric)
+    verify_timed(traffic, fabric, timed)
+    assert timed.makespan_s <= 1.03 * timed.lower_bound_s
+    if volume == 10**9:
+        assert "NICs" in timed.notes[0]
+
+
+def test_rails_that_do_not_meet_are_paired_side_by_side():
+    names = [(s, g) for s in range(3) for g in range(2)]
+    nodes = [{"id": f"h{s}g{g}", "kind": "gpu"} for s, g in names]
+    nodes += [{"id": f"sw{s}", "kind": "nvswitch"} for s in range(3)]
+    nodes += [{"id": f"rail{g}", "kind": "ibswitch"} for g in range(2)]
+    edges = [{"source": f"h{s}g{g}", "target": f"sw{s}", "bandwidth": 450.0} for s, g in names]
+    edges += [
+        {"source": f"h{s}g{g}", "target": f"rail{g}", "bandwidth": 50.0, "type": "ib"}
+        for s, g in names
+    ]
+    fabric = parse_node_link({"nodes": nodes, "edges": edges})
+    assert Domains.of_fabric(fabric).paired
+    assert not Domains.of_fabric(pod(3, 2)).paired
+    traffic = check_traffic(skewed("zipf", 6))
+    timed = schedule_tiers(traffic, fabric)
+    verify_timed(traffic, fabric, timed)
+    across = timed.step >= 0
+    assert (timed.out[across] % 2 == timed.into[across] % 2).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(np.int64, (3, 4), elements=st.integers(0, 50)),
+    st.lists(st.floats(0.05, 1.0), min_size=3, max_size=3),
+    st.lists(st.floats(0.05, 1.0), min_size=4, max_size=4),
+)
+def test_a_block_is_spread_whole_and_within_what_nics_take(block, left, right):
+    if not block.any():
+        return
+    left, right = (np.array(x) * max(1.0, 1.0 / sum(x)) for x in (left, right))
+    rows = spread_block(block, left, right)
+    again = np.zeros_like(block)
+    np.add.at(again, (rows[:, 2], rows[:, 3]), rows[:, 4])
+    assert (again == block).all()
+    assert (rows[:, 4] > 0).all()
+    for end, most in ((0, left), (1, right)):
+        taken = np.bincount(rows[:, end], rows[:, 4], minlength=len(most))
+        assert (taken <= most * block.sum() + 13).all()
+
+
+def test_balanced_blocks_need_no_hand_over():
+    rows = spread_block(np.full((4, 4), 100), np.full(4, 0.25), np.full(4, 0.25))
+    assert (rows[:, 0] == rows[:, 2]).all()
+    assert (rows[:, 1] == rows[:, 3]).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 4), st.integers(1, 4), st.integers(0, 2**32 - 1), st.floats(0.3, 3.0))
+def test_any_traffic_over_two_tiers_is_delivered_near_its_bound(domains, gpus, seed, spread):
+    rng = np.random.default_rng(seed)
+    n = domains * gpus
+    traffic = check_traffic((1e6 * np.exp(spread * rng.normal(size=(n, n)))).astype(np.int64))
+    timed = schedule_tiers(traffic, pod(domains, gpus))
+    verify_timed(traffic, pod(domains, gpus), timed)
+    assert timed.lower_bound_s <= timed.makespan_s <= 1.2 * timed.lower_bound_s

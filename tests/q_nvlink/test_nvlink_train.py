@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from nvlink_cases import dgx1_data
 
+from qcluster.cli import main
 from qcluster.errors import InputError
 from qcluster.q_nvlink import (
     ContentionModel,
@@ -95,6 +96,30 @@ def test_a_policy_for_ones_own_fabric_and_jobs(tmp_path, fabric_file):
     jobs.write_text(json.dumps([{**profile[0], "gpus": 9}]))
     with pytest.raises(InputError, match="too few"):
         train_rl(config)
+
+
+def test_the_command_trains_and_plans_with_what_it_trained(tmp_path, fabric_file, capsys):
+    out, config = str(tmp_path / "trained"), tmp_path / "train.yaml"
+    config.write_text("kind: nvlink-rl\ngenerations: 1\npopulation: 2\nbatch: 1\n")
+    assert main(["train", str(config), "--out", out, "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert main(["train", str(config), "--out", out, "--json", "--resume"]) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"] == 2 * first["episodes"]
+    config.write_text("kind: nvlink-classifier\nrows: 60\n")
+    assert main(["train", str(config), "--out", out]) == 0
+    capsys.readouterr()
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text(json.dumps([{"id": "a", "gpus": 4, "traffic": {"kind": "ring", "bytes": 1e9}}]))
+    asked = ["nvlink", fabric_file, "--jobs", str(jobs), "--rl", "--classifier", "--json"]
+    assert main([*asked, "--weights", out]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["config"]["rl"] is True
+    assert "routes_solver" in plan["params"]
+    assert main([*asked, "--weights", str(tmp_path)]) == 2
+    assert "weights" in capsys.readouterr().err
+    config.write_text("kind: nvlink-rl\npopulation: 3\n")
+    assert main(["train", str(config), "--out", out]) == 2
+    assert "population" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,7 @@ def _verify_windows(traffic: NDArray[np.int64], domains: Domains, timed: Timed) 
 
 def _verify_uplinks(nic: NDArray[np.float64], domains: Domains, timed: Timed) -> None:
     """What all NICs of a domain do in a window, over what it can exchange with the others."""
-    total = np.zeros((2, len(timed.windows), domains.count))
-    np.add.at(total, (slice(None), slice(None), domains.of), nic)
+    total = np.stack([nic[:, :, domains.of == s].sum(axis=2) for s in range(domains.count)], axis=2)
     room = timed.windows[None, :, None] * (1 + _ROUNDING) + _ROUNDING * timed.makespan_s
     if (total > room * domains.rate).any():
         raise SolverFailed("an uplink carries more than it can in a window")

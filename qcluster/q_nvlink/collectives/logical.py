@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from qcluster.errors import Infeasible, SolverFailed
 from qcluster.q_nvlink._kernels import max_flow
+from qcluster.q_nvlink.symmetry import orbits
 
 __all__ = ["Logical", "best_rate", "without_switches"]
 
@@ -46,7 +47,8 @@ def best_rate(cap: Ints, gpus: int) -> tuple[int, int]:
     """
     m = len(cap)
     num, den = max(1, int(cap.sum())), 1
-    for target in range(gpus):
+    # GPUs that look alike have equal cuts: one of each class is enough.
+    for target in (members[0] for members in orbits(cap, gpus)):
         while True:
             graph = np.zeros((m + 1, m + 1), dtype=np.int64)
             graph[:m, :m] = cap * den

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qcluster.errors import InputError, SolverFailed
 from qcluster.q_nvlink.collectives.logical import best_rate, without_switches
 from qcluster.q_nvlink.collectives.packing import pack_trees
+from qcluster.q_nvlink.collectives.stars import Racks, find_racks, rack_trees
 from qcluster.q_nvlink.cuts import UNIT, integer
 from qcluster.q_nvlink.fabric import Fabric, NodeId
 from qcluster.record import Record
@@ -47,6 +48,7 @@ class Collective(Record):
     ``seconds_per_gb`` is the time for 1 GB of the whole buffer, ``lower_bound_per_gb`` the min-cut
     bound (for allreduce the sum of its two phases' bounds), ``bandwidth_gb_s`` the buffer over the
     time. ``gather`` and ``reduce`` are the trees of the phases. ``capacity`` is GB/s by link.
+    ``striped``: switches that stand for several parallel ones, over which traffic is spread evenly.
     """
 
     kind: str
@@ -57,6 +59,7 @@ class Collective(Record):
     gather: list[Tree] = field(default_factory=list)
     reduce: list[Tree] = field(default_factory=list)
     capacity: dict[str, float] = field(default_factory=dict)
+    striped: dict[str, list[NodeId]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,19 +107,32 @@ def plan_collective(
     """
     nodes, cap, count = _network(fabric, kind, gpus)
     names = [fabric.nodes[i].id for i in nodes]
+    racks = find_racks(cap, count)
+    if racks is not None:
+        quick = _over_racks(racks, kind, names)
+        if quick is not None:
+            return quick
     found: dict[str, list[Tree]] = {"gather": [], "reduce": []}
-    seconds = 0.0
+    seconds = bound = 0.0
     for phase, matrix in zip(_names(kind), _phases(kind, cap), strict=True):
         if count == 1:
             continue
         num, den = best_rate(matrix, count)
+        bound += den / num / count * UNIT
+        backwards = phase == "reduce"
+        try:
+            found[phase] = _trees(matrix, count, num, den, names, backwards=backwards)
+        except SolverFailed:
+            # Splitting needs switches that pass on as much as they get: what links do both ways.
+            matrix = np.minimum(matrix, matrix.T)  # noqa: PLW2901
+            num, den = best_rate(matrix, count)
+            found[phase] = _trees(matrix, count, num, den, names, backwards=backwards)
         seconds += den / num / count * UNIT
-        found[phase] = _trees(matrix, count, num, den, names, backwards=phase == "reduce")
     result = Collective(
         kind=kind,
         gpus=names[:count],
         seconds_per_gb=seconds,
-        lower_bound_per_gb=seconds,
+        lower_bound_per_gb=bound,
         bandwidth_gb_s=1.0 / seconds if seconds else 0.0,
         gather=found["gather"],
         reduce=found["reduce"],
@@ -126,8 +142,48 @@ def plan_collective(
     )
     proof = simulate(result)
     if not proof.delivered or proof.seconds_per_gb > seconds * (1 + 1e-9):
-        raise SolverFailed("the trees do not deliver in the time of the bound")
+        raise SolverFailed("the trees do not deliver in their time")
     return result
+
+
+def _over_racks(racks: Racks, kind: str, names: list[NodeId]) -> Collective | None:
+    """The collective over equal racks, or None where it takes longer than the bound."""
+    count = racks.gpus.size
+    local = [names[i] for i in racks.kept]
+    num, den = best_rate(racks.cap, count)
+    phases = _names(kind)
+    seconds = len(phases) * den / num / count * UNIT
+    gather: list[Tree] = []
+    reduce: list[Tree] = []
+    for root, share, hops in rack_trees(racks):
+        ways = [(local[a], local[b], [local[v] for v in path]) for a, b, path in hops]
+        back = [(b, a, path[::-1]) for a, b, path in reversed(ways)]
+        if "gather" in phases:
+            gather.append(Tree(root=local[root], share=share, hops=ways))
+        if "reduce" in phases:
+            # Links work both ways alike: a reduction is the broadcast run backwards.
+            reduce.append(Tree(root=local[root], share=share, hops=back))
+    result = Collective(
+        kind=kind,
+        gpus=local[:count],
+        seconds_per_gb=seconds,
+        lower_bound_per_gb=seconds,
+        bandwidth_gb_s=1.0 / seconds,
+        gather=gather,
+        reduce=reduce,
+        capacity={
+            f"{local[a]}->{local[b]}": float(racks.cap[a, b]) / UNIT
+            for a, b in np.argwhere(racks.cap).tolist()
+        },
+        striped={
+            str(local[plane]): [names[w] for w in behind]
+            for plane, behind in zip(racks.plane, racks.planes, strict=True)
+            if len(behind) > 1
+        },
+    )
+    proof = simulate(result)
+    fits = proof.delivered and proof.seconds_per_gb <= seconds * (1 + 1e-9)
+    return result if fits else None
 
 
 def _names(kind: str) -> list[str]:

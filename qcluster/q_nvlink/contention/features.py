@@ -97,6 +97,8 @@ def _longer_ways(
     n, far = len(direct), hops.max()
     hops, width, level = hops.copy(), direct.copy(), direct.copy()
     for step in range(2, n):
+        if (hops < n).all():
+            break
         following = np.zeros_like(level)
         for w in range(n):
             following = np.maximum(following, np.minimum(level[:, w][:, None], direct[w][None, :]))

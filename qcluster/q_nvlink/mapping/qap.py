@@ -18,7 +18,7 @@ from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, InputError, SolverFailed
 from qcluster.fallback import Candidate, CircuitBreaker, Stage, certified
 from qcluster.plan import SolverRef
-from qcluster.q_nvlink.mapping._kernels import enumerate_all, tabu
+from qcluster.q_nvlink.mapping._kernels import enumerate_all, tabu, tabu_symmetric
 from qcluster.q_nvlink.mapping.reference import cost
 from qcluster.record import Record
 
@@ -173,8 +173,26 @@ def _run_tabu(
     if math.perm(m, n) <= _ENUMERATED and nonnegative:
         return _enumerated(problem)
     start = incumbent.value if incumbent is not None else np.arange(m, dtype=np.int64)
-    location = _memetic(problem, start, deadline, np.random.default_rng(seed))
+    compact, order = _compact(problem)
+    found = _memetic(compact, start[order], deadline, np.random.default_rng(seed))
+    location = np.empty_like(found)
+    location[order] = found
     return _candidate(problem, location)
+
+
+def _compact(problem: _Problem) -> tuple[_Problem, Places]:
+    """The same with silent ranks last, as nothing depends on where they are, and their order.
+
+    Where one matrix is symmetric the other one may be: only the sums of both directions count.
+    """
+    flow, dist = problem.flow, problem.dist
+    silent = ~((flow != 0).any(axis=0) | (flow != 0).any(axis=1))
+    order = np.argsort(silent, kind="stable")
+    flow = flow[np.ix_(order, order)]
+    if (flow == flow.T).all() or (dist == dist.T).all():
+        flow, dist = (flow + flow.T) / 2, (dist + dist.T) / 2
+    ranks = max(1, int((~silent).sum()))
+    return _Problem(np.ascontiguousarray(flow), np.ascontiguousarray(dist), ranks), order
 
 
 def _enumerated(problem: _Problem) -> Candidate[Places]:
@@ -214,6 +232,10 @@ class _Pool:
         self._state = np.array([rng.integers(1, 2**62)], dtype=np.uint64)
         self._steps = 10 * len(problem.dist)
         self._fresh = False
+        alike = all(
+            (m == m.T).all() and not m.diagonal().any() for m in (problem.flow, problem.dist)
+        )
+        self._search = tabu_symmetric if alike else tabu
         bound = _gilmore_lawler(problem)
         self._target = bound + 1e-9 * max(1.0, abs(bound))
 
@@ -262,7 +284,7 @@ class _Pool:
         # Mostly short runs; rugged problems need a long one now and then.
         steps = self._steps << int(self.rng.geometric(0.5) - 1 if self.members else 0)
         steps = min(steps, _LONGEST * self._steps)
-        tabu(problem.flow, problem.dist, problem.ranks, walker, found, steps, self._state)
+        self._search(problem.flow, problem.dist, problem.ranks, walker, found, steps, self._state)
         return found, cost(problem.flow, problem.dist, found)
 
 
