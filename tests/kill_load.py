@@ -108,6 +108,6 @@ def kill_twice(server: Server, role: str) -> tuple[Load, set[str]]:
                 load.more(100)
                 server.kill(role)
                 load.more(20)
-                server.until(lambda: up(server, role) >= whole, 120.0)
+                server.until(lambda: up(server, role) >= whole, 300.0)
             load.more(100)
         return load, stored - plan_ids(client)

@@ -52,12 +52,12 @@ class Server:
             )
         self.http = httpx.Client(base_url=self.url, timeout=30.0)
 
-    def wait_ready(self, timeout_s: float = 120.0) -> float:
+    def wait_ready(self, timeout_s: float = 300.0) -> float:
         """Wait until every planner has a fresh plan; returns seconds since start."""
         self.until(lambda: self.http.get("/readyz").status_code == 200, timeout_s)
         return time.monotonic() - self.started
 
-    def until(self, condition: Any, timeout_s: float = 60.0) -> Any:
+    def until(self, condition: Any, timeout_s: float = 180.0) -> Any:
         """Wait for a condition; connection errors count as not yet."""
         ends = time.monotonic() + timeout_s
         last: Any = None

@@ -40,7 +40,7 @@ def applying(tmp_path: Path, gpus: Path) -> Iterator[Server]:
     """A server with caps in force."""
     server = Server(tmp_path, "--telemetry", "nvml", "--apply", "--replicas", "1")
     try:
-        server.until(lambda: watts(gpus) != FULL, 150.0)
+        server.until(lambda: watts(gpus) != FULL, 300.0)
         server.until(lambda: server.http.get("/v1/plans/energy/latest").status_code == 200)
         plan = server.http.get("/v1/plans/energy/latest").json()["plan"]
         assert plan["telemetry"]["simulated"] is False
@@ -66,7 +66,7 @@ def test_a_plan_is_undone_and_stays_undone_until_one_is_applied(
         first = client.history("energy", 1000)[-1]["plan_id"]
         done = applying.until(lambda: undone(client, first) or undone(client, carried(client)))
         assert done["dry_run"] is False
-        applying.until(lambda: watts(gpus) == FULL, 15.0)
+        applying.until(lambda: watts(gpus) == FULL, 60.0)
         held = client.plans()["plans"]["energy"]["plan_id"]
         applying.until(lambda: client.plans()["plans"]["energy"]["plan_id"] != held)
         assert watts(gpus) == FULL
@@ -110,6 +110,6 @@ def test_kill_9_puts_the_limits_back(applying: Server, gpus: Path, victim: str) 
         assert watts(gpus) == FULL
         return
     applying.kill(victim)
-    applying.until(back, 10.0)
+    applying.until(back, 60.0)
     # The next agent carries the next plan out.
-    applying.until(lambda: watts(gpus) != FULL, 120.0)
+    applying.until(lambda: watts(gpus) != FULL, 300.0)

@@ -31,7 +31,7 @@ def test_no_call_fails_and_no_plan_is_lost(running: Server, part: str) -> None:
     load, lost = kill_twice(running, ROLES[part])
     assert load.failed == []
     assert lost == set()
-    running.until(lambda: running.http.get("/readyz").status_code == 200, 90.0)
+    running.until(lambda: running.http.get("/readyz").status_code == 200, 300.0)
 
 
 def test_a_question_asked_twice_over_a_replicas_death_has_one_answer(running: Server) -> None:
