@@ -2,8 +2,10 @@
 
 ``TelemetryHub`` and ``PlanStore`` hold what the cluster is and what was planned;
 ``RoutingPlanner``, ``EnergyPlanner`` and ``NVLinkPlanner`` are one generic host around the
-planners of ``qcluster``; ``NodeAgent`` reads one machine and carries plans out on it. All are
-plain classes that run without Ray too; ``actors.cluster`` turns them into actors.
+planners of ``qcluster``; ``NodeAgent`` reads one machine and carries plans out on it.
+``StudyHost``, ``CodecPool``, ``AttentionWorker`` and ``QuantumGateway`` answer questions that need
+state or a process of their own. All are plain classes that run without Ray too;
+``actors.cluster`` turns them into actors.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ _HOME = {
     "CodecPool": "actors.codec_pool",
     "TelemetryHub": "actors.hub",
     "PlanStore": "actors.store",
+    "QuantumGateway": "actors.gateway",
     "NodeAgent": "actors.node_agent",
     "RoutingPlanner": "actors.planners",
     "EnergyPlanner": "actors.planners",
@@ -30,6 +33,7 @@ __all__ = [
     "NVLinkPlanner",
     "NodeAgent",
     "PlanStore",
+    "QuantumGateway",
     "RoutingPlanner",
     "StudyHost",
     "TelemetryHub",
