@@ -17,10 +17,9 @@ _COLUMNS = ("input", "strategy", "rows", "relative_error", "measured_over_predic
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    verb = typer.Typer(help="Sampled attention.", no_args_is_help=True)
-    verb.command("compare", epilog="Example: qcluster attention compare qkv.npz --rows 16,64")(
-        compare_command
-    )
+    example = "Example: qcluster attention compare qkv.npz --rows 16,64"
+    verb = typer.Typer(help="Sampled attention.", epilog=example, no_args_is_help=True)
+    verb.command("compare", epilog=example)(compare_command)
     app.add_typer(verb, name="attention")
 
 

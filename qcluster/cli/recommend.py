@@ -15,7 +15,7 @@ from qcluster.errors import InputError
 
 __all__ = ["register"]
 
-MODULES = ("routing", "energy", "compressor", "decompressor", "hpo", "nvlink", "attention")
+MODULES = ("routing", "energy", "nvlink", "compressor", "decompressor", "hpo", "attention")
 
 
 def register(app: typer.Typer) -> None:
