@@ -16,11 +16,15 @@ _FILE = {"application/octet-stream": {"schema": {"type": "string", "format": "bi
 _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"description": "safetensors: out, perhaps bound; metadata: report", "content": _FILE}
 }
+_ERRORS = {
+    **problems.responses(408, 413, 503),
+    **problems.senseless("bytes that are no safetensors, or tensors that do not fit together"),
+}
 
 
 def attention_routes(worker: Any) -> APIRouter:
     """The route, around what answers like an ``AttentionWorker``."""
-    router = APIRouter(responses=problems.responses(408, 413, 422, 503))
+    router = APIRouter(responses=_ERRORS)
 
     @router.post("/attention", response_class=Response, responses=_ANSWER,
                  openapi_extra={"requestBody": {"required": True, "content": _FILE}})  # fmt: skip

@@ -21,8 +21,11 @@ _BODY = {"required": True, "content": {
     "multipart/form-data": {"schema": {"type": "object", "properties": {
         "file": {"type": "string", "format": "binary"}}}},
 }}  # fmt: skip
-_RAW: dict[int | str, dict[str, Any]] = {200: {"description": "the bytes", "content": {
-    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}  # fmt: skip
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_BLOB: dict[int | str, dict[str, Any]] = {200: {"description": "a .qct", "content": {BLOB: _BYTES}}}
+_RAW: dict[int | str, dict[str, Any]] = {
+    200: {"description": "a file of tensors", "content": {"application/octet-stream": _BYTES}}
+}
 _ERRORS = {
     **problems.responses(408, 413, 503),
     **problems.senseless("bytes that are no archive, no file of numbers, or not of that shape"),
@@ -33,7 +36,7 @@ def codec_routes(pool: Any) -> APIRouter:
     """The routes, around what answers like a ``CodecPool``."""
     router = APIRouter(responses=_ERRORS)
 
-    @router.post("/compress", response_class=Response, responses=_RAW,
+    @router.post("/compress", response_class=Response, responses=_BLOB,
                  openapi_extra={"requestBody": _BODY})  # fmt: skip
     async def compress(
         request: Request,

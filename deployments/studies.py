@@ -15,6 +15,32 @@ from qcluster.errors import InputError
 __all__ = ["study_routes"]
 
 
+_NAME = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}
+_CREATE = {
+    "id": _NAME,
+    "space": {"type": "object", "minProperties": 1},
+    "strategy": {"type": ["string", "object"]},
+    "mode": {"enum": ["min", "max"]},
+    "seed": {"type": "integer", "minimum": 0},
+}
+_ASK = {"n": {"type": "integer", "minimum": 1, "maximum": 256}, "request": _NAME}
+_TELL = {
+    "trial": {"type": "string"},
+    "value": {"type": ["number", "null"]},
+    "status": {"enum": ["ok", "failed", "nan", "abandoned"]},
+    "step": {"type": ["integer", "null"], "minimum": 0},
+}
+
+
+def _body(
+    properties: dict[str, Any], example: dict[str, Any], required: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """OpenAPI of a JSON body."""
+    schema = {"type": "object", "properties": properties, "required": list(required)}
+    content = {"application/json": {"schema": schema, "example": example}}
+    return {"requestBody": {"required": bool(required), "content": content}}
+
+
 def study_routes(host: Any, max_depth: int) -> APIRouter:
     """The routes; ``host`` answers like ``actors.studies.StudyHost``."""
     router = APIRouter(responses=problems.responses(404, 408, 413, 422, 503))
@@ -28,7 +54,19 @@ def study_routes(host: Any, max_depth: int) -> APIRouter:
             raise InputError("is not understood", field=min(unknown))
         return body
 
-    @router.post("", status_code=201, responses=problems.responses(409))
+    @router.post(
+        "",
+        status_code=201,
+        responses={
+            **problems.responses(409),
+            **problems.senseless("a space or settings that no search can be made of"),
+        },
+        openapi_extra=_body(
+            _CREATE,
+            {"id": "first", "space": {"lr": {"type": "loguniform", "low": 1e-5, "high": 0.1}}},
+            required=("id", "space"),
+        ),
+    )
     async def create(request: Request) -> JSONResponse:
         """Create a study: ``id``, ``space``, and ``strategy``, ``mode``, ``seed`` as in Python."""
         body = await body_of(request)
@@ -45,14 +83,22 @@ def study_routes(host: Any, max_depth: int) -> APIRouter:
         """Names of all studies."""
         return JSONResponse({"studies": host.list()})
 
-    @router.post("/{study}/ask")
+    @router.post(
+        "/{study}/ask",
+        responses=problems.senseless("more trials than a batch may have"),
+        openapi_extra=_body(_ASK, {"n": 1}),
+    )
     async def ask(study: str, request: Request) -> JSONResponse:
         """The next trials: ``n``, and ``request`` to get the same ones when asked again."""
         body = await body_of(request, "n", "request")
         found = await run_in_threadpool(host.ask, study, body.get("n", 1), body.get("request"))
         return JSONResponse({"trials": found})
 
-    @router.post("/{study}/tell")
+    @router.post(
+        "/{study}/tell",
+        responses=problems.senseless("another outcome than the one a trial already has"),
+        openapi_extra=_body(_TELL, {"trial": "t0000", "value": 0.5}, required=("trial",)),
+    )
     async def tell(study: str, request: Request) -> JSONResponse:
         """What a trial gave: ``trial``, ``value``, and perhaps ``status`` and ``step``."""
         body = await body_of(request, "trial", "value", "status", "step")
