@@ -31,7 +31,10 @@ def attention_routes(worker: Any) -> APIRouter:
     async def attend(
         request: Request,
         config: str | None = Query(
-            None, max_length=10_000, description="AttentionConfig as JSON; else in the metadata"
+            None,
+            # A URL must fit the proxy's buffer of 16 KiB with every character escaped.
+            max_length=1000,
+            description="AttentionConfig as JSON; longer ones in the metadata",
         ),
     ) -> Response:
         """Attention over embeddings (and w_q, w_k, w_v, w_o), or over q, k and v."""
