@@ -19,7 +19,13 @@ async def one(port: int, request: bytes, ends: float) -> int:
     answered = 0
     while time.monotonic() < ends:
         writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            # A proxy that reloads closes what was idle; a client asks again.
+            writer.close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            continue
         found = _LENGTH.search(head)
         if not head.startswith(b"HTTP/1.1 200") or found is None:
             raise SystemExit(head.decode())
