@@ -66,7 +66,7 @@ def test_a_plan_is_undone_and_stays_undone_until_one_is_applied(
         first = client.history("energy", 1000)[-1]["plan_id"]
         done = applying.until(lambda: undone(client, first) or undone(client, carried(client)))
         assert done["dry_run"] is False
-        applying.until(lambda: watts(gpus) == FULL, 60.0)
+        applying.until(lambda: watts(gpus) == FULL, 15.0)
         held = client.plans()["plans"]["energy"]["plan_id"]
         applying.until(lambda: client.plans()["plans"]["energy"]["plan_id"] != held)
         assert watts(gpus) == FULL
@@ -110,6 +110,6 @@ def test_kill_9_puts_the_limits_back(applying: Server, gpus: Path, victim: str) 
         assert watts(gpus) == FULL
         return
     applying.kill(victim)
-    applying.until(back, 60.0)
+    applying.until(back, 10.0)
     # The next agent carries the next plan out.
     applying.until(lambda: watts(gpus) != FULL, 300.0)

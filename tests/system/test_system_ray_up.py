@@ -21,9 +21,8 @@ import pytest
 import yaml
 from servers import ROOT
 
-# How long to wait before a thing counts as never coming. What it took is printed: a shared machine
-# says nothing about the times that an idle one keeps.
-NEVER_S = 300.0
+# What is promised, and how long to wait before a thing counts as never coming.
+FIRST_PLAN_S, NEVER_S = 75.0, 300.0
 BASHRC = """
 export PYTHONPATH=$HOME/qcluster:$HOME/qcluster/tests/actors/driver
 export FAKE_DRIVER=$HOME/gpus.json OMP_NUM_THREADS=1
@@ -120,7 +119,8 @@ ALL = {"head/0", "head/1", "worker/0", "worker/1"}
 
 def test_plans_come_and_cover_both_machines(cluster: Cluster) -> None:
     plan = cluster.until(lambda: cluster.get("/v1/plans/energy/latest"), NEVER_S)["plan"]
-    print(f"ray up to the first plan: {time.monotonic() - cluster.began:.1f} s, {load()}")
+    took = time.monotonic() - cluster.began
+    print(f"ray up to the first plan: {took:.1f} s, {load()}")
     assert plan["telemetry"]["simulated"] is False
     cluster.until(lambda: cluster.alive() == ALL, NEVER_S)
 
@@ -132,6 +132,9 @@ def test_plans_come_and_cover_both_machines(cluster: Cluster) -> None:
     both = cluster.until(of_both, NEVER_S)
     print(f"a plan for both machines: {time.monotonic() - cluster.began:.1f} s")
     assert set(both["gpus"]) == ALL
+    # The promise is for machines that do little else; this one may be shared.
+    if os.getloadavg()[0] <= 4 * (os.cpu_count() or 1):
+        assert took <= FIRST_PLAN_S
 
 
 def test_a_lost_worker_is_noticed_and_replaced(cluster: Cluster) -> None:
