@@ -73,7 +73,7 @@ def _metrics() -> dict[str, Metric]:
         ("power_w", "W", "gpu", "gauge", 0, 3000, "board power", "DCGM_FI_DEV_POWER_USAGE", 1.0),
         ("power_limit_w", "W", "gpu", "gauge", 0, 3000, "enforced power limit",
          "DCGM_FI_DEV_ENFORCED_POWER_LIMIT", 1.0),
-        ("power_held_s", "s", "gpu", "counter", 0, inf, "time that the power limit held clocks down",
+        ("power_held_s", "s", "gpu", "counter", 0, inf, "time the power limit held clocks down",
          "DCGM_FI_DEV_POWER_VIOLATION", 1e-9),
         ("work_rate", "1", "gpu", "gauge", 0, inf, "work a second, in whatever the job counts",
          None, 1.0),
