@@ -125,9 +125,7 @@ def on_ray(share: float, seed: int, nodes: int, seconds: int) -> dict[str, Any]:
 
         def step(at: int, caps: np.ndarray) -> list[dict[str, np.ndarray]]:
             parts = np.split(caps, nodes)
-            return list(
-                ray.get([a.step.remote(at, c) for a, c in zip(actors, parts, strict=True)])
-            )
+            return list(ray.get([a.step.remote(at, c) for a, c in zip(actors, parts, strict=True)]))
 
         return loop(step, share, seed, nodes, seconds)
     finally:

@@ -36,7 +36,8 @@ _DRAW_MISFIT, _RATE_MISFIT, _REACH = 0.03, 0.06, 0.12
 _HELD_SPEED, _HELD_WEIGHT = 0.985, 2.0
 # A log reading so far from the expected one is another job's: at a limit seen before, at a new one.
 _DRAW_APART, _RATE_APART = (0.13, 0.20), (0.09, 0.14)
-_PRIOR_S = 600.0
+_PRIOR_CHANGES, _PRIOR_S = 10.0, 2000.0
+_LONGEST_S = 600.0  # a longer silence counts as this long
 _UNKNOWN = 9.0  # variance of the log of a job's rate at full speed
 _CHUNK = 256
 
@@ -71,8 +72,8 @@ class Sightings(Record):
 
     @property
     def change_rate(self) -> float:
-        """New jobs a second and GPU, with a prior of one in ten minutes."""
-        return (self.changes + 1.0) / (self.watched_s + _PRIOR_S)
+        """New jobs a second and GPU; before anything is known one in 200 s."""
+        return (self.changes + _PRIOR_CHANGES) / (self.watched_s + _PRIOR_S)
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -99,7 +100,7 @@ def sight(before: Sightings | None, now: Sight, max_w: Floats, ts_s: float) -> S
     seen[changed, :, _LAST] = -np.inf
     held = np.where(np.isfinite(now.held), (now.held > HELD).astype(float), np.nan)
     _add(seen, np.flatnonzero(read), at, draw, rate, held, ts_s)
-    passed = min(max(ts_s - before.ts_s, 0.0), _PRIOR_S)
+    passed = min(max(ts_s - before.ts_s, 0.0), _LONGEST_S)
     return Sightings(
         seen=seen,
         ts_s=ts_s,

@@ -146,9 +146,7 @@ class EnergyPlanner:
         if plan.sightings is not None:
             most = claimed_speed(units, plan.sightings, plan.caps_w)
             if plan.throughput > most + 1e-6 * max(1.0, most):
-                raise SolverFailed(
-                    f"claims throughput {plan.throughput:g}, its caps give {most:g}"
-                )
+                raise SolverFailed(f"claims throughput {plan.throughput:g}, its caps give {most:g}")
             return
         # Spare watts only raise caps, so the speed under the final caps is at least what was
         # claimed for the allocation before.
