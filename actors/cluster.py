@@ -29,7 +29,7 @@ from actors.planners import HOSTS
 from actors.store import PlanStore
 from actors.studies import StudyHost
 from qcluster.errors import NotFound, NotReady, QClusterError
-from qcluster.telemetry.sources.nvml import driver_state
+from qcluster.telemetry.sources.nvml import driver_state, nvml_source
 
 __all__ = ["Agents", "Remote", "connect", "start_cluster", "stop_cluster"]
 
@@ -110,8 +110,11 @@ class RayNodes:
             follow=self._follow,
         )  # fmt: skip
 
-    def stop(self, node_id: str) -> None:
-        """End the node's agent; its watchdog puts old limits back."""
+    def forget(self, node_id: str, name: str) -> None:
+        """End the agent of a node that has left; its watchdog there puts old limits back."""
+        # First the hub: planners wait for nothing else.
+        with contextlib.suppress(NotReady):
+            connect(HUB, 5.0).lose(nvml_source(name))
         with contextlib.suppress(ValueError, RayError):
             ray.kill(ray.get_actor(agent_name(node_id), namespace=NAMESPACE))
 

@@ -172,7 +172,12 @@ def _solver(planner: str, fell_back: bool) -> Json:
             "used": "lpt_swaps",
             "fallback_reason": "deadline of 0.2 s passed",
         }
-    names = {"routing": "lpt_swaps", "energy": "concave_hull", "nvlink": "qaoa", "joint": "coordinated"}
+    names = {
+        "routing": "lpt_swaps",
+        "energy": "concave_hull",
+        "nvlink": "qaoa",
+        "joint": "coordinated",
+    }
     return {"requested": "auto", "used": names[planner], "fallback_reason": None}
 
 
