@@ -15,14 +15,15 @@ from qcluster.errors import InputError
 from qcluster.plan import relative_gap
 from qcluster.q_energy.capping import predicted_speed
 from qcluster.q_energy.config import EnergyConfig
+from qcluster.q_energy.draw import claimed_speed, drawn_under, seen_units
 from qcluster.q_energy.energy_plan import EnergyPlan
 from qcluster.q_energy.node_power import node_powers, savings
 from qcluster.q_energy.pipelines import learned_units
 from qcluster.q_energy.planner import limited
-from qcluster.q_energy.units import MARGIN, Units, units_from_snapshot
+from qcluster.q_energy.units import Units, units_from_snapshot
 from qcluster.telemetry import Snapshot, Topology
 
-__all__ = ["counted_w", "plan_units_of", "recapped", "settable"]
+__all__ = ["counted_w", "plan_units_of", "recapped"]
 
 Floats = NDArray[np.float64]
 
@@ -31,26 +32,18 @@ def plan_units_of(plan: EnergyPlan, snapshot: Snapshot) -> tuple[Units, Topology
     """The units that a plan's caps are for, as the snapshot and the plan's memory show them."""
     part, _ = limited(snapshot)
     units = units_from_snapshot(part, EnergyConfig.read(plan.config), plan.demand)
+    if plan.sightings is not None:
+        return seen_units(units, plan.sightings), part.topology
     if "gnn" in plan.pipeline:
         units, _ = learned_units(units)
     return units, part.topology
 
 
 def counted_w(plan: EnergyPlan, units: Units, caps: Floats) -> float:
-    """Watts that caps count for under the plan's way of holding the budget."""
+    """Watts that caps count for, at most, under the plan's way of holding the budget."""
     if plan.config["hold"] == "draw":
         return float(np.minimum(caps, units.demand_w).sum())
     return float(caps.sum())
-
-
-def settable(plan: EnergyPlan, units: Units, caps: Floats) -> Floats:
-    """The limits to set for these caps: with room for noise where a GPU may draw all it wants and
-    only its draw counts.
-    """
-    if plan.config["hold"] != "draw":
-        return caps
-    full = np.maximum(units.min_w, np.minimum(MARGIN * units.demand_w, units.max_w))
-    return np.where(caps >= units.demand_w - 1e-9, full, caps)
 
 
 def recapped(plan: EnergyPlan, units: Units, topology: Topology, caps: Floats) -> EnergyPlan:
@@ -66,12 +59,17 @@ def recapped(plan: EnergyPlan, units: Units, topology: Topology, caps: Floats) -
         raise InputError(f"caps count for {after:g} W, the plan's for {before:g} W", field="caps")
     throughput = float(predicted_speed(units, caps).sum())
     allocated = float(np.minimum(caps, units.demand_w).sum())
+    if plan.sightings is not None:
+        throughput = claimed_speed(units, plan.sightings, caps)
+        allocated = float(drawn_under(units, plan.sightings, caps).sum())
+        if allocated > plan.budget_w - plan.overhead_w - plan.reserve_w + 1e-6:
+            raise InputError(f"caps let {allocated:g} W be drawn, over the budget", field="caps")
     calm = float(np.minimum(caps, units.p50_w).sum())
     bound = plan.lower_bound
     return dataclasses.replace(
         plan,
-        caps_w=settable(plan, units, caps),
-        nodes=node_powers(units, caps, settable(plan, units, caps), topology),
+        caps_w=caps,
+        nodes=node_powers(units, caps, caps, topology),
         objective=-throughput,
         gap=None if bound is None else relative_gap(-throughput, bound),
         throughput=throughput,
