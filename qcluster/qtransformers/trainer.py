@@ -33,6 +33,7 @@ from qcluster.qtransformers.loop import Loss, TrainingLoop
 from qcluster.qtransformers.train_config import TrainingConfig
 from qcluster.qtransformers.train_report import TrainReport
 from qcluster.qtransformers.validation import Metrics
+from qcluster.qtransformers.workers import gradient_coder
 
 __all__ = ["QuantumTrainer", "RayOptions"]
 
@@ -115,6 +116,7 @@ class QuantumTrainer:
         self.options = {
             "loss": loss, "compute_metrics": compute_metrics, "comm_hook": comm_hook,
         }  # fmt: skip
+        gradient_coder(self.config, comm_hook)
         self.callbacks, self.loggers = list(callbacks), tuple(loggers)
         self.progress, self.ray = progress, ray or RayOptions()
         self.notes: list[str] = []
@@ -253,18 +255,21 @@ class QuantumTrainer:
         return replace(report, notes=tuple(self.notes), checkpoint=kept)
 
 
+class NodeLeaves(RuntimeError):
+    """Ends the workers of a node that was announced to go; Ray Train starts them elsewhere."""
+
+
 class _ToRay(Callback):
     """Gives checkpoints to Ray Train, and stores one when a node's end is announced."""
 
     def __init__(self) -> None:
         self.train = importlib.import_module("ray.train")
-        self._warned = False
 
-    def on_log(self, loop: TrainingLoop, row: Mapping[str, float]) -> None:  # noqa: ARG002
-        # A question that all workers answer together: at logs, not at every step.
-        if not self._warned and self.train.get_preemption_info() is not None:
-            self._warned = True
+    def on_meeting(self, loop: TrainingLoop) -> None:
+        if self.train.get_preemption_info() is not None:
+            # Steps after this checkpoint would be made twice, so the workers end here.
             loop.save()
+            raise NodeLeaves(f"a node is announced to go, step {loop.step} is stored")
 
     def on_checkpoint(self, loop: TrainingLoop, path: Path | None) -> None:
         metrics = {"step": loop.step, "loss": loop.losses[-1] if loop.losses else None}
