@@ -44,11 +44,11 @@ def code_levels(k: I32, tables: I64, enc: int, buf: U16, T: U32, rates: I64) -> 
         for i in range(start, start + size):
             if enc and pos + ROOM > buf.size:
                 return -1
-            one = min(abs(np.int64(k[i - 1])), 2) if i > start else 0
-            two = min(abs(np.int64(k[i - 2])), 2) if i > start + 1 else 0
-            up = min(abs(np.int64(k[i - columns])), 2) if i - columns >= start else 0
+            one = min(abs(int(np.int64(k[i - 1]))), 2) if i > start else 0
+            two = min(abs(int(np.int64(k[i - 2]))), 2) if i > start + 1 else 0
+            up = min(abs(int(np.int64(k[i - columns]))), 2) if i - columns >= start else 0
             near = base + 2 * one + two + 2 * up
-            value = np.int64(k[i]) if enc else 0
+            value = int(np.int64(k[i])) if enc else 0
             size_of = abs(value)
             low, span, pos, bit = code_plain(
                 low, span, pos, enc, buf, T, near, 1 if size_of else 0, LIMIT, rates

@@ -90,8 +90,9 @@ class CompressedGradients:
         known = told["ranks"][rank if same else 0]
         own = {}
         for name, (seen, step) in known.items():
-            owed = [tensors[at].numpy() for r in range(len(told["ranks"]))
-                    if (at := f"error-{r}/{name}") in tensors and (r == rank or not same)]  # fmt: skip
+            debtors = [rank] if same else range(len(told["ranks"]))
+            keys = [f"error-{r}/{name}" for r in debtors]
+            owed = [tensors[key].numpy() for key in keys if key in tensors]
             mean = np.mean(owed, axis=0, dtype=np.float32) if owed else None
             own[name] = {"seen": seen, "step": step, "error": mean}
         self.state.coder.put_back(shared, own)

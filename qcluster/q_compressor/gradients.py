@@ -155,7 +155,8 @@ class GradientCoder:
         if self.config.metric == "plain" or not memory.seen:
             return np.ones(memory.square.shape, np.float32)
         floor = np.float32(FLOOR * float(memory.square.mean(dtype=np.float64)))
-        return np.sqrt(memory.square + max(floor, np.float32(1e-30)))
+        scale: F32 = np.sqrt(memory.square + max(floor, np.float32(1e-30)))
+        return scale
 
     def _rounded(self, x: F32, memory: _Memory, matrix: bool) -> tuple[Any, I32]:
         """Levels of scaled values and the head that they are read with."""
@@ -165,7 +166,7 @@ class GradientCoder:
         step, code = _half(memory.step * rms)
         if step == 0:
             return np.zeros((), HEAD), np.zeros(x.shape, np.int32)
-        size = np.abs(x) / step
+        size: F32 = np.divide(np.abs(x), step, dtype=np.float32)
         whole = np.minimum(np.floor(size + np.float32(0.5 - DEAD)), LARGEST).astype(np.int32)
         head = np.array((code, _inward(size, whole, 1, 1), _inward(size, whole, 2, LARGEST)), HEAD)
         wanted = self.config.bits + (0.0 if matrix else VECTOR_BITS)
@@ -195,7 +196,8 @@ def _values(levels: I32, head: Any) -> F32:
     step = np.uint32(int(head["step"]) << 16).view(np.float32)
     inward = np.array([0, head["first"], head["more"]], dtype=np.float32) / np.float32(256)
     size = np.abs(levels)
-    return np.sign(levels) * (size - inward[np.minimum(size, 2)]) * step
+    values: F32 = np.sign(levels) * (size - inward[np.minimum(size, 2)]) * step
+    return values.astype(np.float32, copy=False)
 
 
 def _entropy(whole: I32) -> float:

@@ -31,8 +31,10 @@ class Callback:
         """Every ``log_every`` steps: step, loss, learning rate, gradient norm, samples a second."""
 
     def on_meeting(self, loop: TrainingLoop) -> None:
-        """Before a step, every few seconds and in the same step on all workers: the place for
-        questions that all of them must answer together."""
+        """Before a step, every few seconds and in the same step on all workers.
+
+        It is the place for questions that all of them must answer together.
+        """
 
     def on_evaluate(self, loop: TrainingLoop, metrics: Mapping[str, float]) -> None:
         """After an evaluation."""
