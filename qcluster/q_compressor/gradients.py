@@ -37,7 +37,7 @@ DEAD = 0.15
 # Vectors are few and matter: so many bits an element more.
 VECTOR_BITS = 2.0
 # Of the mean square, so that an element that was zero so far has a scale.
-FLOOR = 1e-3
+FLOOR = 1e-6
 DECAY = 0.99
 # An element's first step; it is then moved until the levels have the entropy that is wanted.
 FIRST_STEP = 1.5
