@@ -90,9 +90,9 @@ class GradientCoder:
             scale = self._scale(memory)
             heads[row], k = self._rounded(whole / scale, memory, gradient.ndim > 1)
             levels.append(k.ravel())
-            values[name] = _values(k, heads[row]) * scale
+            values[name] = np.asarray(_values(k, heads[row]) * scale)
             if self.config.feedback:
-                lost = whole - values[name]
+                lost = np.asarray(whole - values[name])
                 memory.error = lost if np.isfinite(lost).all() else None
         layout = Layout([g.shape for g in gradients.values()])
         body = heads.tobytes() + write_levels(np.concatenate(levels), layout)

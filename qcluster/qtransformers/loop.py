@@ -45,7 +45,8 @@ __all__ = ["Loss", "TrainingLoop", "model_loss"]
 Loss = Callable[[nn.Module, Batch], Tensor]
 
 MEETING_S = 2.0
-"""Seconds of steps between two moments at which workers ask each other whether to go on."""
+"""At most so many seconds of steps pass until workers ask each other whether to go on; they also do
+wherever a line is logged."""
 
 
 class TrainingLoop:
@@ -166,14 +167,13 @@ class TrainingLoop:
 
     def _ending(self) -> bool:
         """Whether the run is to end; workers settle that, and what callbacks ask, together."""
-        if self.step >= self._next_meeting:
+        if self.step >= self._next_meeting or self.step % self.config.log_every == 0:
             asked, seconds = self.workers.most(
                 float(self.stopped is not None), self.meters.recent_step_s()
             )
             if asked:
                 self.stop("another worker asked for the end")
-            apart = max(1, int(MEETING_S / seconds)) if seconds else 1
-            self._next_meeting = self.step + min(apart, self.config.log_every)
+            self._next_meeting = self.step + (max(1, int(MEETING_S / seconds)) if seconds else 1)
             if not asked and self.step:
                 for callback in self.callbacks:
                     callback.on_meeting(self)

@@ -40,8 +40,8 @@ def test_other_numbers_of_workers_go_on(tmp_path: Path) -> None:
 
 def test_sgd_gets_back_what_rounding_took(tmp_path: Path) -> None:
     options = {"stop": 30, "optimizer": "sgd", "learning_rate": 0.05, "save_every": None}
-    coded = in_world(2, "train_coded", directory=str(tmp_path), compression={}, **options)
-    plain = in_world(2, "train_some", directory=str(tmp_path), **options)
+    coded = in_world(2, "train_coded", directory=str(tmp_path / "a"), compression={}, **options)
+    plain = in_world(2, "train_some", directory=str(tmp_path / "b"), **options)
     assert coded[0]["weights"] == coded[1]["weights"]
     assert np.allclose(coded[0]["losses"], plain[0]["losses"], rtol=0.02)
 
