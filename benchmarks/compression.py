@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from compression_parts import exact, hostile, lossy
+from compression_parts import ddp, exact, hostile, lossy
 from harness import save
 
 PARTS = {
@@ -25,6 +25,7 @@ PARTS = {
     "delta": exact.delta,
     "vqc": lossy.vqc,
     "hostile": hostile.hostile,
+    "ddp": ddp.ddp,
 }
 
 
