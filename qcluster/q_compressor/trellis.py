@@ -65,7 +65,7 @@ class _Source:
 
 def encode_trellis(
     bits: Bits, dtype: DType, columns: int, chunk: int, target: Target, *, states: int,
-    dense: bool, transform: Transform | Denoiser | None = None, basis: F64 | None = None,
+    effort: str, transform: Transform | Denoiser | None = None, basis: F64 | None = None,
     original: Bits | None = None,
 ) -> Coded | None:  # fmt: skip
     """The coarsest step that meets the target; None when none does.
@@ -86,9 +86,9 @@ def encode_trellis(
         step = rms * target.value / np.sqrt(NOISE)
     else:
         step = rms * 2.2 * 2.0**-target.value
-    step = _start(source, float(step), target, states, dense, transform, basis)
+    step = _start(source, float(step), target, states, effort, transform, basis)
     if target.mode == "bits":
-        return _within_bits(source, step, target, states, dense, transform, basis)
+        return _within_bits(source, step, target, states, effort, transform, basis)
     best: _Quantised | None = None
     low, high, reached = 0.0, np.inf, 0.0
     for _ in range(TRIES):
@@ -104,11 +104,11 @@ def encode_trellis(
         else:
             high = step
         step = _next(step, ratio, low, high, target)
-    return None if best is None else _coded(source, best, dense, transform, basis)
+    return None if best is None else _coded(source, best, effort, transform, basis)
 
 
 def _within_bits(
-    source: _Source, step: float, target: Target, states: int, dense: bool,
+    source: _Source, step: float, target: Target, states: int, effort: str,
     transform: Transform | Denoiser | None, basis: F64 | None,
 ) -> Coded | None:  # fmt: skip
     best: Coded | None = None
@@ -116,7 +116,7 @@ def _within_bits(
     for _ in range(TRIES):
         if not np.isfinite(step) or step < 1e-290:
             break
-        coded = _encode(source, step, states, dense, transform, basis)
+        coded = _encode(source, step, states, effort, transform, basis)
         ratio = _spent(coded, source, target)
         if ratio <= 1:
             high = step
@@ -130,7 +130,7 @@ def _within_bits(
 
 
 def _start(
-    source: _Source, step: float, target: Target, states: int, dense: bool,
+    source: _Source, step: float, target: Target, states: int, effort: str,
     transform: Transform | Denoiser | None, basis: F64 | None,
 ) -> float:  # fmt: skip
     """The step that meets the target on a part, where the whole is much longer."""
@@ -147,7 +147,7 @@ def _start(
                    some(source.special), source.dtype, source.columns, source.chunk)  # fmt: skip
     for _ in range(2):
         if target.mode == "bits":
-            ratio = _spent(_encode(part, step, states, dense, transform, basis), part, target)
+            ratio = _spent(_encode(part, step, states, effort, transform, basis), part, target)
         else:
             found = _quantised(part, step, states, transform, basis)
             ratio = _error(found.decoded, part, target)
@@ -193,11 +193,11 @@ class _Quantised:
 
 
 def _encode(
-    source: _Source, step: float, states: int, dense: bool, transform: Transform | Denoiser | None,
+    source: _Source, step: float, states: int, effort: str, transform: Transform | Denoiser | None,
     basis: F64 | None,
 ) -> Coded:  # fmt: skip
     quantised = _quantised(source, step, states, transform, basis)
-    return _coded(source, quantised, dense, transform, basis)
+    return _coded(source, quantised, effort, transform, basis)
 
 
 def _quantised(
@@ -238,7 +238,7 @@ def _quantised(
 
 
 def _coded(
-    source: _Source, quantised: _Quantised, dense: bool, transform: Transform | Denoiser | None,
+    source: _Source, quantised: _Quantised, effort: str, transform: Transform | Denoiser | None,
     basis: F64 | None,
 ) -> Coded:  # fmt: skip
     lattice = quantised.lattice
@@ -247,7 +247,7 @@ def _coded(
     for number, k in enumerate(quantised.words):
         part = slice(number * source.chunk, number * source.chunk + k.size)
         size = np.abs(k).astype(np.float64) / 2 + 0.05
-        plane = best_plane(k, layout, size, 16.0, dense)
+        plane = best_plane(k, layout, size, effort)
         data = join_chunk(plane, np.flatnonzero(source.special[part]), source.bits[part])
         chunks.append(data if basis is None else pack_basis(basis) + data)
     ops: list[tuple[str, dict[str, Any]]] = [("trellis", lattice.parameters())]
