@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from qcluster.codec.jit import inline, njit
 
 __all__ = ["DIRECT", "LOCAL", "MANTISSAS", "SLOTS", "STATE", "count_pairs", "decode_floats",
-           "decode_integers", "encode_symbols", "float_contexts", "integer_contexts",
-           "pack_floats", "pack_integers", "scan_floats", "sum_levels", "sum_powers"]  # fmt: skip
+           "decode_integers", "decode_symbols", "encode_symbols", "float_contexts", "integer_contexts",
+           "join_bytes", "pack_bytes", "pack_floats", "pack_integers", "scan_floats", "sum_levels", "sum_powers"]  # fmt: skip
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -78,7 +78,7 @@ def float_contexts(
     """Contexts and symbols (n,) of floating-point bits: class, leading mantissa bits.
 
     ``shape`` is mix, mantissa bits, lowest exponent, exponent bits, dropped bits, mantissa bits
-    that are coded. ``above`` (cols,) is -1 and room.
+    that are coded, 1 where signs are sent. ``above`` (cols,) is -1 and room.
     """
     mix, mantissa, lowest, exponent = shape[0], shape[1], shape[2], shape[3]
     dropped, coded = shape[4], shape[5]
@@ -138,15 +138,14 @@ def integer_contexts(
 
 @njit
 def scan_floats(bits: Any, mantissa: int, exponent: int) -> tuple[int, int]:
-    """The largest exponent, but that of NaN and infinity, and all mantissas' bits together."""
+    """The largest exponent, but that of NaN and infinity, and all words' bits together."""
     special = (1 << exponent) - 1
-    body = (1 << mantissa) - 1
-    top, together = 0, 0
+    top, together = 0, np.int64(0)
     for i in range(bits.size):
         word = np.int64(bits[i])
         field = (word >> mantissa) & special
         top = max(top, field if field < special else 0)
-        together |= word & body
+        together |= word
     return top, together
 
 
@@ -207,20 +206,21 @@ def encode_symbols(
             entry = seconds[j]
             f = entry >> BITS
             x = x3
-            if x >= f << 19:
-                pos -= 1
-                out[pos] = x & 65535
-                x >>= 16
+            more = 1 if x >= f << 19 else 0
+            out[pos - 1] = x & 65535
+            pos -= more
+            x >>= 16 * more
             q = (x * second_reciprocal[j]) >> _RECIPROCAL
             x0, x1, x2, x3 = (q << BITS) + (x - q * f) + (entry & (SLOTS - 1)), x0, x1, x2
         j = np.int64(context[i]) * width + np.int64(symbol[i])
         entry = table[j]
         f = entry >> BITS
         x = x3
-        if x >= f << 19:
-            pos -= 1
-            out[pos] = x & 65535
-            x >>= 16
+        # Without a jump, which would be mispredicted one time in seven.
+        more = 1 if x >= f << 19 else 0
+        out[pos - 1] = x & 65535
+        pos -= more
+        x >>= 16 * more
         q = (x * reciprocal[j]) >> _RECIPROCAL
         x0, x1, x2, x3 = (q << BITS) + (x - q * f) + (entry & (SLOTS - 1)), x0, x1, x2
     pos -= 8
@@ -237,15 +237,15 @@ def pack_floats(bits: Any, symbol: U8, shape: I64, out: U32) -> int:
 
     Below the coded mantissa bits: the others, then the sign, then an exponent out of range.
     """
-    mantissa, exponent, dropped, coded = shape[1], shape[3], shape[4], shape[5]
+    mantissa, exponent, dropped, coded, signs = shape[1], shape[3], shape[4], shape[5], shape[6]
     rest = mantissa - coded
     held, count, pos = 0, 0, 0
     for i in range(symbol.size):
         word = np.int64(bits[i]) >> dropped
         held |= (word & ((1 << rest) - 1)) << count
         count += rest
-        held |= ((word >> (mantissa + exponent)) & 1) << count
-        count += 1
+        held |= ((word >> (mantissa + exponent)) & signs) << count
+        count += signs
         if count >= 32:
             out[pos] = held & 0xFFFFFFFF
             pos += 1
@@ -296,6 +296,53 @@ def pack_integers(words: I64, kind: int, out: U32) -> int:
     return pos + 1
 
 
+@njit
+def pack_bytes(bits: Any, mantissa: int, sign: int, out: U8) -> None:
+    """What the symbols leave of floating-point bits where that is 8 bits of each, without jumps:
+    the same bytes as of ``pack_floats``. ``sign`` is the place of the sign, 63 for none.
+    """
+    for i in range(bits.size):
+        word = np.int64(bits[i])
+        out[i] = (word & ((1 << mantissa) - 1)) | (((word >> sign) & 1) << mantissa)
+
+
+@njit
+def decode_symbols(
+    symbol: U8, rows: int, cols: int, words: U16, row_scale: I64, column_scale: I64, group: I64,
+    slots: U32,
+) -> int:  # fmt: skip
+    """Symbols (n,) whose contexts are promised scales alone, as ``decode_floats``."""
+    x0 = (np.int64(words[0]) << 16) | np.int64(words[1])
+    x1 = (np.int64(words[2]) << 16) | np.int64(words[3])
+    x2 = (np.int64(words[4]) << 16) | np.int64(words[5])
+    x3 = (np.int64(words[6]) << 16) | np.int64(words[7])
+    pos = 8
+    for r in range(rows):
+        scale = row_scale[r]
+        for c in range(cols):
+            s1 = min(max(scale + column_scale[c], 0), SCALES - 1)
+            slot = np.int64(slots[group[s1] + (x0 & (SLOTS - 1))])
+            symbol[r * cols + c] = slot & 255
+            x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
+            more = 1 if x < STATE else 0
+            x = (x << (16 * more)) | (np.int64(words[pos]) & -more)
+            pos += more
+            x0, x1, x2, x3 = x1, x2, x3, x
+    return 0 if x0 == STATE and x1 == STATE and x2 == STATE and x3 == STATE else 1
+
+
+@njit
+def join_bytes(
+    symbol: U8, raw: U8, mantissa: int, sign: int, lowest: int, exponent: int, out: Any
+) -> None:
+    """Bits (n,) out of symbols and of what ``pack_bytes`` left."""
+    body = (1 << mantissa) - 1
+    for i in range(symbol.size):
+        low = np.int64(raw[i])
+        field = (np.int64(symbol[i]) + lowest) & ((1 << exponent) - 1)
+        out[i] = (low & body) | (field << mantissa) | (((low >> mantissa) & 1) << sign)
+
+
 @inline
 def _refill(raw: U32, held: int, count: int, at: int) -> tuple[int, int, int]:
     """At least 31 bits; beyond the end there are zeros."""
@@ -314,12 +361,12 @@ def decode_floats(
     """Fill ``out`` (n,) with bits; returns 0, or 1 when the coders do not end as they began.
 
     ``group`` (64,) is the first slot of a context's table; a slot is symbol, (frequency - 1) << 8,
-    (slot - start) << 20. ``words`` ends in one that is not the stream's.
+    (slot - start) << 20. ``words`` has one for every symbol, beyond the
+    stream's they are zero.
     """
     mix, mantissa, lowest, exponent = shape[0], shape[1], shape[2], shape[3]
-    dropped, coded = shape[4], shape[5]
+    dropped, coded, signs = shape[4], shape[5], shape[6]
     rest = mantissa - coded
-    last = words.size - 1
     x0 = (np.int64(words[0]) << 16) | np.int64(words[1])
     x1 = (np.int64(words[2]) << 16) | np.int64(words[3])
     x2 = (np.int64(words[4]) << 16) | np.int64(words[5])
@@ -336,9 +383,9 @@ def decode_floats(
             slot = np.int64(slots[group[e] + (x0 & (SLOTS - 1))])
             cls = slot & 255
             x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
-            if x < STATE:
-                x = (x << 16) | np.int64(words[pos])
-                pos = min(pos + 1, last)
+            more = 1 if x < STATE else 0
+            x = (x << (16 * more)) | (np.int64(words[pos]) & -more)
+            pos += more
             x0, x1, x2, x3 = x1, x2, x3, x
             body = 0
             if coded:
@@ -346,15 +393,15 @@ def decode_floats(
                 slot = np.int64(second_slots[second_group[near] + (x0 & (SLOTS - 1))])
                 x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
                 body = (slot & 255) << rest
-                if x < STATE:
-                    x = (x << 16) | np.int64(words[pos])
-                    pos = min(pos + 1, last)
+                more = 1 if x < STATE else 0
+                x = (x << (16 * more)) | (np.int64(words[pos]) & -more)
+                pos += more
                 x0, x1, x2, x3 = x1, x2, x3, x
             held, count, at = _refill(raw, held, count, at)
             body |= held & ((1 << rest) - 1)
-            word = ((held >> rest) & 1) << (mantissa + exponent)
-            held >>= rest + 1
-            count -= rest + 1
+            word = ((held >> rest) & signs) << (mantissa + exponent)
+            held >>= rest + signs
+            count -= rest + signs
             field = cls + lowest
             if cls == 0:
                 held, count, at = _refill(raw, held, count, at)
@@ -378,7 +425,6 @@ def decode_integers(
     column_scale: I64, above: I64, mix: int, group: I64, slots: U32, next_state: I64,
 ) -> int:  # fmt: skip
     """Fill ``out`` (n,) with integers; ``group`` (64 << kind,), else as ``decode_floats``."""
-    last = words.size - 1
     x0 = (np.int64(words[0]) << 16) | np.int64(words[1])
     x1 = (np.int64(words[2]) << 16) | np.int64(words[3])
     x2 = (np.int64(words[4]) << 16) | np.int64(words[5])
@@ -396,9 +442,9 @@ def decode_integers(
             slot = np.int64(slots[group[(e << kind) | parity] + (x0 & (SLOTS - 1))])
             size = slot & 255
             x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
-            if x < STATE:
-                x = (x << 16) | np.int64(words[pos])
-                pos = min(pos + 1, last)
+            more = 1 if x < STATE else 0
+            x = (x << (16 * more)) | (np.int64(words[pos]) & -more)
+            pos += more
             x0, x1, x2, x3 = x1, x2, x3, x
             held, count, at = _refill(raw, held, count, at)
             sign = held & 1
@@ -408,16 +454,16 @@ def decode_integers(
             else:
                 sign = 0
             if size >= DIRECT:
-                more = 3 + ((size - DIRECT) >> 2)
-                size = (4 | ((size - DIRECT) & 3)) << more
-                part = min(more, 20)
+                below = 3 + ((size - DIRECT) >> 2)
+                size = (4 | ((size - DIRECT) & 3)) << below
+                part = min(below, 20)
                 size |= held & ((1 << part) - 1)
                 held >>= part
                 count -= part
                 held, count, at = _refill(raw, held, count, at)
-                size |= (held & ((1 << (more - part)) - 1)) << part
-                held >>= more - part
-                count -= more - part
+                size |= (held & ((1 << (below - part)) - 1)) << part
+                held >>= below - part
+                count -= below - part
             k = (size << kind) | parity
             k = -k if sign else k
             out[r * cols + c] = k

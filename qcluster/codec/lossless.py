@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qcluster.codec.dtypes import DType
 from qcluster.codec.errors import QctCorruptError, QctFormatError
 from qcluster.codec._table_kernels import scan_floats
-from qcluster.codec.plane import COLUMNS, DENSE, FLOAT, ROWS, Layout, decode_plane, encode_plane
+from qcluster.codec.plane import COLUMNS, DENSE, FLOAT, ROWS, UNSIGNED, Layout, decode_plane, encode_plane
 from qcluster.codec.tabled import encode_tabled
 
 __all__ = ["best_plane", "decode_lossless", "encode_lossless", "unzstd"]
@@ -69,21 +69,24 @@ def _repeats(bits: Bits, columns: int, effort: str) -> bool:
 
 def _encode_floats(bits: Bits, dtype: DType, columns: int, effort: str) -> bytes:
     top, together = scan_floats(bits, dtype.mantissa, dtype.exponent)
+    signed = together >> (dtype.mantissa + dtype.exponent) & 1
+    together &= (1 << dtype.mantissa) - 1
     shift = dtype.mantissa if together == 0 else (together & -together).bit_length() - 1
     lowest = top - 62
     layout = Layout(kind=FLOAT, flags=0, mantissa=dtype.mantissa - shift, exponent=dtype.exponent,
                     shift=shift, lowest=lowest, columns=columns)  # fmt: skip
     narrow = bits.dtype.itemsize <= 4
+    by_table = replace(layout, flags=0 if signed else UNSIGNED)
     if narrow and effort != "max" and bits.size >= TABLED_FROM[effort]:
-        return encode_tabled(bits, layout, dense=effort == "dense")
+        return encode_tabled(bits, by_table, dense=effort == "dense")
     words = bits.astype(np.int64)
     exponents = (words >> dtype.mantissa) & ((1 << dtype.exponent) - 1)
     above = np.minimum(exponents.astype(np.float64) - top, 0)
     magnitude = np.where(exponents < (1 << dtype.exponent) - 1, np.exp2(above), 0.0)
     magnitude *= 1 + (words & ((1 << dtype.mantissa) - 1)) / (1 << dtype.mantissa)
     found = learned_plane(words >> shift, layout, magnitude, 60.0, effort)
-    if narrow and effort == "max" and bits.size >= TABLED_FROM["dense"]:
-        return min(found, encode_tabled(bits, layout, dense=True), key=len)
+    if narrow and bits.size >= TABLED_FROM["fast"]:
+        return min(found, encode_tabled(bits, by_table, dense=True), key=len)
     return found
 
 
@@ -96,7 +99,7 @@ def best_plane(
     if magnitude is None:
         magnitude = np.abs(words).astype(np.float64)
     found = learned_plane(words, layout, magnitude, 16.0, effort)
-    if words.size >= TABLED_FROM["dense"]:
+    if effort != "fast" and words.size >= TABLED_FROM["fast"]:
         return min(found, encode_tabled(words, layout, dense=True), key=len)
     return found
 

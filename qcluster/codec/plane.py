@@ -20,7 +20,7 @@ from qcluster.codec._plane_kernels import PLANE_CONTEXTS, SCALES, WEIGHT_SETS, c
 from qcluster.codec.errors import QctFormatError
 
 __all__ = ["COLUMNS", "DENSE", "FLOAT", "INTEGER", "NO_TRELLIS", "ROWS", "SCALES", "TRELLIS",
-           "Layout", "decode_plane", "encode_plane", "fit_scales", "pack_head", "pack_scales",
+           "UNSIGNED", "Layout", "decode_plane", "encode_plane", "fit_scales", "pack_head", "pack_scales",
            "trellis"]  # fmt: skip
 
 I64 = NDArray[np.int64]
@@ -29,7 +29,7 @@ F64 = NDArray[np.float64]
 INTEGER, TRELLIS, FLOAT = 0, 1, 2
 # Added to the kind of a plane that is coded by tables.
 TABLED = 3
-DENSE, ROWS, COLUMNS = 1, 2, 4
+DENSE, ROWS, COLUMNS, UNSIGNED = 1, 2, 4, 8
 # Bits seen after which a context adapts no slower.
 LIMITS = {0: 1023, DENSE: 1023}
 _HEAD = struct.Struct("<8BiI")
@@ -187,7 +187,7 @@ def _read_head(data: memoryview, count: int) -> tuple[Layout, int | None, int]:
     kind -= TABLED if tabled else 0
     fits = (
         kind <= FLOAT
-        and flags < 8
+        and flags < (16 if tabled else 8)
         and mix <= (8 if tabled else 0)
         and mantissa <= (23 if tabled else 52)
         and exponent <= (8 if tabled else 11)

@@ -19,9 +19,12 @@ from qcluster.codec._table_kernels import (
     count_pairs,
     decode_floats,
     decode_integers,
+    decode_symbols,
     encode_symbols,
     float_contexts,
     integer_contexts,
+    join_bytes,
+    pack_bytes,
     pack_floats,
     pack_integers,
     sum_levels,
@@ -36,6 +39,7 @@ from qcluster.codec.plane import (
     ROWS,
     SCALES,
     TRELLIS,
+    UNSIGNED,
     Layout,
     pack_head,
     pack_scales,
@@ -94,8 +98,9 @@ class _Symbols:
 def _shape(layout: Layout, mix: int) -> I64:
     """What the kernels of floating point want to know."""
     coded = min(layout.mantissa, 3) if layout.flags & DENSE else 0
-    return np.array([mix, layout.mantissa, layout.lowest, layout.exponent, layout.shift, coded],
-                    dtype=np.int64)  # fmt: skip
+    signs = 0 if layout.flags & UNSIGNED else 1
+    return np.array([mix, layout.mantissa, layout.lowest, layout.exponent, layout.shift, coded,
+                     signs], dtype=np.int64)  # fmt: skip
 
 
 def encode_tabled(words: Words, layout: Layout, *, dense: bool) -> bytes:
@@ -104,7 +109,7 @@ def encode_tabled(words: Words, layout: Layout, *, dense: bool) -> bytes:
     ``dense`` looks at neighbours and leading mantissa bits where that is shorter.
     """
     if layout.kind == FLOAT and (dense or layout.mantissa < 4):
-        layout = replace(layout, flags=DENSE)
+        layout = replace(layout, flags=layout.flags | DENSE)
     scales = _fit_scales(words, layout)
     layout = replace(layout, flags=layout.flags | scales.flags, base=scales.base)
     mix = _mix(words, layout, scales) if dense else 0
@@ -118,14 +123,37 @@ def encode_tabled(words: Words, layout: Layout, *, dense: bool) -> bytes:
     parts = [pack_head(layout, mix), *pack_scales(layout.flags, scales.row, scales.column)]
     parts += [t.pack() for t in tables]
     coded = _coded(found, tables)
-    raw = np.empty(2 * words.size + 4, dtype=np.uint32)
-    if layout.kind == FLOAT:
-        used = pack_floats(words, found.symbol, _shape(layout, mix), raw)
-    else:
-        used = pack_integers(words, layout.kind, raw)
-    parts += [struct.pack("<I", coded.size), coded.astype("<u2", copy=False).data,
-              raw[:used].astype("<u4", copy=False).data]  # fmt: skip
+    raw = _left(words, layout, found, tables, mix)
+    parts += [struct.pack("<I", coded.size), coded.astype("<u2", copy=False).data, raw.data]
     return b"".join(parts)
+
+
+def _left(
+    words: Words, layout: Layout, found: _Symbols, tables: Sequence[Tables], mix: int
+) -> NDArray[Any]:
+    """The bits that the symbols leave."""
+    if layout.kind == FLOAT and _is_bytes(layout, mix, tables[0]):
+        left = np.empty(-(-words.size // 4) * 4, dtype=np.uint8)
+        left[words.size :] = 0
+        pack_bytes(words, layout.mantissa, _sign(layout), left[: words.size])
+        return left
+    room = np.empty(2 * words.size + 4, dtype=np.uint32)
+    if layout.kind == FLOAT:
+        used = pack_floats(words, found.symbol, _shape(layout, mix), room)
+    else:
+        used = pack_integers(words, layout.kind, room)
+    return room[:used].astype("<u4", copy=False)
+
+
+def _is_bytes(layout: Layout, mix: int, tables: Tables) -> bool:
+    """Whether symbols leave a byte of every element, and contexts do not depend on elements."""
+    shape = _shape(layout, mix)
+    whole = layout.mantissa + int(shape[6]) == 8 and not layout.shift
+    return bool(whole and mix == 0 and not shape[5] and not tables.logs[:, 0].any())
+
+
+def _sign(layout: Layout) -> int:
+    return 63 if layout.flags & UNSIGNED else layout.mantissa + layout.exponent
 
 
 def _coded(found: _Symbols, tables: Sequence[Tables]) -> NDArray[np.uint16]:
@@ -234,12 +262,23 @@ def decode_tabled(
     at += 4
     if count < 8 or at + 2 * count > len(data) or (len(data) - at - 2 * count) % 4:
         raise QctFormatError("has words beyond its end", field="plane")
-    words = np.zeros(count + 1, dtype=np.uint16)
-    words[:-1] = np.frombuffer(data, "<u2", count, at)
+    if count > 9 + 2 * out.size:
+        raise QctFormatError("has more words than symbols", field="plane")
+    # Each symbol takes one word at most: no place is out of range, whatever the words say.
+    words = np.zeros(9 + 2 * out.size, dtype=np.uint16)
+    words[:count] = np.frombuffer(data, "<u2", count, at)
     raw = np.frombuffer(data[at + 2 * count :], "<u4").astype(np.uint32, copy=False)
     above = np.full(layout.columns, -1, dtype=np.int64)
     rows, columns = out.size // layout.columns, layout.columns
-    if layout.kind == FLOAT:
+    if layout.kind == FLOAT and _is_bytes(layout, mix, tables):
+        left = np.zeros(max(out.size, len(raw) * 4), dtype=np.uint8)
+        left[: 4 * len(raw)] = np.frombuffer(data[at + 2 * count :], np.uint8)
+        symbol = np.empty(out.size, dtype=np.uint8)
+        wrong = decode_symbols(symbol, rows, columns, words, row + layout.base, column, group,
+                               slots)  # fmt: skip
+        join_bytes(symbol, left[: out.size], layout.mantissa, _sign(layout), layout.lowest,
+                   layout.exponent, out)  # fmt: skip
+    elif layout.kind == FLOAT:
         wrong = decode_floats(out, rows, columns, words, raw, row + layout.base, column, above,
                               shape, group, slots, second_group, second_slots)  # fmt: skip
     else:

@@ -218,17 +218,18 @@ def merge_contexts(counts: F64, bounds: I64, alone: F64, gain: F64, symbol_bits:
     """
     left = 0
     total = counts.shape[0]
-    # Contexts that nothing is in belong to the one before.
+    # Contexts that nothing is in belong to the one before, or the first.
     for c in range(total):
         some = False
         for z in range(counts.shape[1]):
             for s in range(counts.shape[2]):
                 some = some or counts[c, z, s] > 0
-        if some or left == 0:
+        if some:
             if left != c:
                 _move(counts, left, c, 0)
             left += 1
-        bounds[left - 1] = c + 1
+        bounds[max(left - 1, 0)] = c + 1
+    left = max(left, 1)
     for g in range(left):
         alone[g] = _length(counts, g, -1) + symbol_bits * _symbols(counts, g, -1)
     for g in range(left - 1):
