@@ -150,9 +150,7 @@ def scan_floats(bits: Any, mantissa: int, exponent: int) -> tuple[int, int]:
 
 
 @njit
-def sum_levels(
-    bits: Any, rows: int, cols: int, shape: I64, row_sum: I64, column_sum: I64
-) -> None:
+def sum_levels(bits: Any, rows: int, cols: int, shape: I64, row_sum: I64, column_sum: I64) -> None:
     """Add the levels of floating-point bits to their rows' and columns' sums."""
     mantissa, lowest, exponent, dropped = shape[1], shape[2], shape[3], shape[4]
     for r in range(rows):

@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from qcluster.codec.dtypes import DType
 from qcluster.codec.errors import QctCorruptError, QctFormatError
 from qcluster.codec._table_kernels import scan_floats
-from qcluster.codec.plane import COLUMNS, DENSE, FLOAT, ROWS, UNSIGNED, Layout, decode_plane, encode_plane
+from qcluster.codec.plane import (
+    COLUMNS,
+    DENSE,
+    FLOAT,
+    ROWS,
+    TRELLIS,
+    UNSIGNED,
+    Layout,
+    decode_plane,
+    encode_plane,
+)
 from qcluster.codec.tabled import encode_tabled
 
 __all__ = ["best_plane", "decode_lossless", "encode_lossless", "unzstd"]
@@ -90,14 +100,13 @@ def _encode_floats(bits: Bits, dtype: DType, columns: int, effort: str) -> bytes
     return found
 
 
-def best_plane(
-    words: NDArray[np.int64], layout: Layout, magnitude: NDArray[np.float64] | None, effort: str
-) -> bytes:
-    """The plane of integers that the effort finds; their ``magnitude`` if it is not their own."""
+def best_plane(words: NDArray[np.int64], layout: Layout, effort: str) -> bytes:
+    """The plane of integers that the effort finds."""
     if effort != "max" and words.size >= TABLED_FROM[effort]:
         return encode_tabled(words, layout, dense=effort == "dense")
-    if magnitude is None:
-        magnitude = np.abs(words).astype(np.float64)
+    magnitude = np.abs(words).astype(np.float64)
+    if layout.kind == TRELLIS:
+        magnitude = magnitude / 2 + 0.05
     found = learned_plane(words, layout, magnitude, 16.0, effort)
     if effort != "fast" and words.size >= TABLED_FROM["fast"]:
         return min(found, encode_tabled(words, layout, dense=True), key=len)

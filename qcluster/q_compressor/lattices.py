@@ -134,7 +134,7 @@ def _encode(
             mode = _prediction(k, columns)
         words = predict(k, columns, mode)
         layout = Layout(kind=INTEGER, columns=columns)
-        plane = best_plane(words, layout, None, effort)
+        plane = best_plane(words, layout, effort)
         chunks.append(join_chunk(plane, np.flatnonzero(missed), bits[part]))
     parameters |= {"predict": mode} if mode else {}
     return Coded(((name, parameters),), chunks, decoded)
