@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from qcluster.codec.jit import inline, njit
 
-__all__ = ["DIRECT", "LOCAL", "MANTISSAS", "SLOTS", "STATE", "count_pairs", "decode_floats",
-           "decode_integers", "decode_symbols", "encode_symbols", "float_contexts", "integer_contexts",
-           "join_bytes", "pack_bytes", "pack_floats", "pack_integers", "scan_floats", "sum_levels", "sum_powers"]  # fmt: skip
+__all__ = ["BITS", "DIRECT", "FLOAT_BIAS", "I64", "MANTISSAS", "SCALES", "SLOTS", "STATE", "U8",
+           "U16", "U32", "blend", "count_pairs", "encode_symbols", "float_contexts", "follow",
+           "integer_contexts", "integer_level", "pack_bytes", "pack_floats", "pack_integers",
+           "scan_floats", "sum_levels", "sum_powers", "survey"]  # fmt: skip
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -33,8 +34,6 @@ BITS = 12
 SLOTS = 1 << BITS
 STATE = 1 << 15
 SCALES = 64
-# Scales beyond which the neighbours' word is kept: where a row begins there are none.
-LOCAL = 8
 # Integers below this are symbols of their own; then there are four to an octave.
 DIRECT = 32
 MANTISSAS = 32
@@ -43,7 +42,7 @@ _RECIPROCAL = 43
 
 
 @inline
-def _blend(s1: int, mix: int, fast: int, over: int, corner: int, beside: int) -> int:
+def blend(s1: int, mix: int, fast: int, over: int, corner: int, beside: int) -> int:
     """The context of an element: its promised scale and its neighbours' levels."""
     if mix == 0:
         return s1
@@ -53,13 +52,13 @@ def _blend(s1: int, mix: int, fast: int, over: int, corner: int, beside: int) ->
 
 
 @inline
-def _follow(fast: int, level: int) -> int:
+def follow(fast: int, level: int) -> int:
     """The running mean of levels along a row, times 16."""
     return 16 * level if fast < 0 else fast + ((16 * level - fast) >> 2)
 
 
 @inline
-def _integer_level(size: int) -> int:
+def integer_level(size: int) -> int:
     """|k| (on a trellis |k| // 2) in quarter octaves."""
     cls = 0
     while (size >> cls) > 0:
@@ -86,19 +85,19 @@ def float_contexts(
         fast, corner = -1, above[0]
         for c in range(cols):
             at = r * cols + c
-            word = np.int64(bits[at]) >> dropped
+            word = int(np.int64(bits[at])) >> dropped
             cls = ((word >> mantissa) & ((1 << exponent) - 1)) - lowest
             if cls < 0 or cls > 63:
                 cls = 0
             s1 = min(max(row_scale[r] + column_scale[c], 0), SCALES - 1)
             e = s1
             if mix:
-                e = _blend(s1, mix, fast, above[c], corner, above[c + 1 if c + 1 < cols else c])
+                e = blend(s1, mix, fast, above[c], corner, above[c + 1 if c + 1 < cols else c])
                 level = 4 * (cls - FLOAT_BIAS) + (((word << 2) >> mantissa) & 3)
                 level = min(max(level, 0), SCALES - 1)
                 corner = above[c]
                 above[c] = level
-                fast = _follow(fast, level)
+                fast = follow(fast, level)
             context[at] = e
             symbol[at] = cls
             if coded:
@@ -109,9 +108,12 @@ def float_contexts(
 @njit
 def integer_contexts(
     words: I64, kind: int, rows: int, cols: int, row_scale: I64, column_scale: I64, above: I64,
-    mix: int, context: U8, symbol: U8,
+    mix: int, context: U8, symbol: U8, second: U8, near: U8,
 ) -> None:  # fmt: skip
-    """Contexts (scale, then parity as lowest bit on a trellis) and symbols (n,) of integers."""
+    """Contexts (scale, then parity as lowest bit on a trellis) and symbols (n,) of integers.
+
+    Where there is a ``second``, it is the sign, and ``near`` its context: small size and parity.
+    """
     for r in range(rows):
         fast, corner = -1, above[0]
         for c in range(cols):
@@ -121,12 +123,15 @@ def integer_contexts(
             s1 = min(max(row_scale[r] + column_scale[c], 0), SCALES - 1)
             e = s1
             if mix:
-                e = _blend(s1, mix, fast, above[c], corner, above[c + 1 if c + 1 < cols else c])
-                level = _integer_level(size)
+                e = blend(s1, mix, fast, above[c], corner, above[c + 1 if c + 1 < cols else c])
+                level = integer_level(size)
                 corner = above[c]
                 above[c] = level
-                fast = _follow(fast, level)
+                fast = follow(fast, level)
             context[at] = (e << kind) | (k & kind)
+            if second.size:
+                second[at] = 1 if words[at] < 0 else 0
+                near[at] = 2 * min(size, 3) + (k & kind)
             if size < DIRECT:
                 symbol[at] = size
             else:
@@ -140,9 +145,9 @@ def integer_contexts(
 def scan_floats(bits: Any, mantissa: int, exponent: int) -> tuple[int, int]:
     """The largest exponent, but that of NaN and infinity, and all words' bits together."""
     special = (1 << exponent) - 1
-    top, together = 0, np.int64(0)
+    top, together = 0, 0
     for i in range(bits.size):
-        word = np.int64(bits[i])
+        word = int(np.int64(bits[i]))
         field = (word >> mantissa) & special
         top = max(top, field if field < special else 0)
         together |= word
@@ -156,13 +161,25 @@ def sum_levels(bits: Any, rows: int, cols: int, shape: I64, row_sum: I64, column
     for r in range(rows):
         total = 0
         for c in range(cols):
-            word = np.int64(bits[r * cols + c]) >> dropped
+            word = int(np.int64(bits[r * cols + c])) >> dropped
             cls = ((word >> mantissa) & ((1 << exponent) - 1)) - lowest
             level = 4 * (cls - FLOAT_BIAS) + (((word << 2) >> mantissa) & 3)
             level = min(max(level, 0), SCALES - 1)
             total += level
             column_sum[c] += level
         row_sum[r] += total
+
+
+@njit
+def survey(words: I64) -> tuple[int, int, int]:
+    """How many integers are below zero, how many above, and the largest absolute value."""
+    below, above, largest = 0, 0, 0
+    for i in range(words.size):
+        k = words[i]
+        below += 1 if k < 0 else 0
+        above += 1 if k > 0 else 0
+        largest = max(largest, abs(k))
+    return below, above, largest
 
 
 @njit
@@ -183,7 +200,7 @@ def sum_powers(
 def count_pairs(context: U8, symbol: U8, table: I64, width: int) -> None:
     """Add each pair of context and symbol to ``table`` (contexts * width,)."""
     for i in range(context.size):
-        table[np.int64(context[i]) * width + np.int64(symbol[i])] += 1
+        table[int(np.int64(context[i])) * width + int(np.int64(symbol[i]))] += 1
 
 
 @njit
@@ -200,7 +217,7 @@ def encode_symbols(
     pos = out.size
     for i in range(context.size - 1, -1, -1):
         if pairs == 2:
-            j = np.int64(near[i]) * 8 + np.int64(second[i])
+            j = int(np.int64(near[i])) * 8 + int(np.int64(second[i]))
             entry = seconds[j]
             f = entry >> BITS
             x = x3
@@ -210,7 +227,7 @@ def encode_symbols(
             x >>= 16 * more
             q = (x * second_reciprocal[j]) >> _RECIPROCAL
             x0, x1, x2, x3 = (q << BITS) + (x - q * f) + (entry & (SLOTS - 1)), x0, x1, x2
-        j = np.int64(context[i]) * width + np.int64(symbol[i])
+        j = int(np.int64(context[i])) * width + int(np.int64(symbol[i]))
         entry = table[j]
         f = entry >> BITS
         x = x3
@@ -239,7 +256,7 @@ def pack_floats(bits: Any, symbol: U8, shape: I64, out: U32) -> int:
     rest = mantissa - coded
     held, count, pos = 0, 0, 0
     for i in range(symbol.size):
-        word = np.int64(bits[i]) >> dropped
+        word = int(np.int64(bits[i])) >> dropped
         held |= (word & ((1 << rest) - 1)) << count
         count += rest
         held |= ((word >> (mantissa + exponent)) & signs) << count
@@ -262,12 +279,14 @@ def pack_floats(bits: Any, symbol: U8, shape: I64, out: U32) -> int:
 
 
 @njit
-def pack_integers(words: I64, kind: int, out: U32) -> int:
-    """What the symbols leave of integers, as 32-bit words: the sign, then bits of large ones."""
+def pack_integers(words: I64, kind: int, signs: int, out: U32) -> int:
+    """What the symbols leave of integers, as 32-bit words: with ``signs`` the sign of all but
+    zero, then bits of large ones.
+    """
     held, count, pos = 0, 0, 0
     for i in range(words.size):
         k = words[i]
-        if k != 0:
+        if signs and k != 0:
             held |= (1 if k < 0 else 0) << count
             count += 1
         size = abs(k) >> kind
@@ -300,176 +319,5 @@ def pack_bytes(bits: Any, mantissa: int, sign: int, out: U8) -> None:
     the same bytes as of ``pack_floats``. ``sign`` is the place of the sign, 63 for none.
     """
     for i in range(bits.size):
-        word = np.int64(bits[i])
+        word = int(np.int64(bits[i]))
         out[i] = (word & ((1 << mantissa) - 1)) | (((word >> sign) & 1) << mantissa)
-
-
-@njit
-def decode_symbols(
-    symbol: U8, rows: int, cols: int, words: U16, row_scale: I64, column_scale: I64, group: I64,
-    slots: U32,
-) -> int:  # fmt: skip
-    """Symbols (n,) whose contexts are promised scales alone, as ``decode_floats``."""
-    x0 = (np.int64(words[0]) << 16) | np.int64(words[1])
-    x1 = (np.int64(words[2]) << 16) | np.int64(words[3])
-    x2 = (np.int64(words[4]) << 16) | np.int64(words[5])
-    x3 = (np.int64(words[6]) << 16) | np.int64(words[7])
-    pos = 8
-    for r in range(rows):
-        scale = row_scale[r]
-        for c in range(cols):
-            s1 = min(max(scale + column_scale[c], 0), SCALES - 1)
-            slot = np.int64(slots[group[s1] + (x0 & (SLOTS - 1))])
-            symbol[r * cols + c] = slot & 255
-            x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
-            more = 1 if x < STATE else 0
-            x = (x << (16 * more)) | (np.int64(words[pos]) & -more)
-            pos += more
-            x0, x1, x2, x3 = x1, x2, x3, x
-    return 0 if x0 == STATE and x1 == STATE and x2 == STATE and x3 == STATE else 1
-
-
-@njit
-def join_bytes(
-    symbol: U8, raw: U8, mantissa: int, sign: int, lowest: int, exponent: int, out: Any
-) -> None:
-    """Bits (n,) out of symbols and of what ``pack_bytes`` left."""
-    body = (1 << mantissa) - 1
-    for i in range(symbol.size):
-        low = np.int64(raw[i])
-        field = (np.int64(symbol[i]) + lowest) & ((1 << exponent) - 1)
-        out[i] = (low & body) | (field << mantissa) | (((low >> mantissa) & 1) << sign)
-
-
-@inline
-def _refill(raw: U32, held: int, count: int, at: int) -> tuple[int, int, int]:
-    """At least 31 bits; beyond the end there are zeros."""
-    if count <= 30:
-        held |= (np.int64(raw[at]) if at < raw.size else 0) << count
-        count += 32
-        at += 1
-    return held, count, at
-
-
-@njit
-def decode_floats(
-    out: Any, rows: int, cols: int, words: U16, raw: U32, row_scale: I64, column_scale: I64,
-    above: I64, shape: I64, group: I64, slots: U32, second_group: I64, second_slots: U32,
-) -> int:  # fmt: skip
-    """Fill ``out`` (n,) with bits; returns 0, or 1 when the coders do not end as they began.
-
-    ``group`` (64,) is the first slot of a context's table; a slot is symbol, (frequency - 1) << 8,
-    (slot - start) << 20. ``words`` has one for every symbol, beyond the
-    stream's they are zero.
-    """
-    mix, mantissa, lowest, exponent = shape[0], shape[1], shape[2], shape[3]
-    dropped, coded, signs = shape[4], shape[5], shape[6]
-    rest = mantissa - coded
-    x0 = (np.int64(words[0]) << 16) | np.int64(words[1])
-    x1 = (np.int64(words[2]) << 16) | np.int64(words[3])
-    x2 = (np.int64(words[4]) << 16) | np.int64(words[5])
-    x3 = (np.int64(words[6]) << 16) | np.int64(words[7])
-    pos, held, count, at = 8, 0, 0, 0
-    for r in range(rows):
-        fast, corner = -1, above[0]
-        scale = row_scale[r]
-        for c in range(cols):
-            s1 = min(max(scale + column_scale[c], 0), SCALES - 1)
-            e = s1
-            if mix:
-                e = _blend(s1, mix, fast, above[c], corner, above[c + 1 if c + 1 < cols else c])
-            slot = np.int64(slots[group[e] + (x0 & (SLOTS - 1))])
-            cls = slot & 255
-            x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
-            more = 1 if x < STATE else 0
-            x = (x << (16 * more)) | (np.int64(words[pos]) & -more)
-            pos += more
-            x0, x1, x2, x3 = x1, x2, x3, x
-            body = 0
-            if coded:
-                near = min(max(4 * (cls - FLOAT_BIAS) - e + 20, 0), MANTISSAS - 1)
-                slot = np.int64(second_slots[second_group[near] + (x0 & (SLOTS - 1))])
-                x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
-                body = (slot & 255) << rest
-                more = 1 if x < STATE else 0
-                x = (x << (16 * more)) | (np.int64(words[pos]) & -more)
-                pos += more
-                x0, x1, x2, x3 = x1, x2, x3, x
-            held, count, at = _refill(raw, held, count, at)
-            body |= held & ((1 << rest) - 1)
-            word = ((held >> rest) & signs) << (mantissa + exponent)
-            held >>= rest + signs
-            count -= rest + signs
-            field = cls + lowest
-            if cls == 0:
-                held, count, at = _refill(raw, held, count, at)
-                field = held & ((1 << exponent) - 1)
-                held >>= exponent
-                count -= exponent
-            field &= (1 << exponent) - 1
-            out[r * cols + c] = (word | (field << mantissa) | body) << dropped
-            if mix:
-                level = 4 * (cls - FLOAT_BIAS) + ((body << 2) >> mantissa)
-                level = min(max(level, 0), SCALES - 1)
-                corner = above[c]
-                above[c] = level
-                fast = _follow(fast, level)
-    return 0 if x0 == STATE and x1 == STATE and x2 == STATE and x3 == STATE else 1
-
-
-@njit
-def decode_integers(
-    out: I64, kind: int, rows: int, cols: int, words: U16, raw: U32, row_scale: I64,
-    column_scale: I64, above: I64, mix: int, group: I64, slots: U32, next_state: I64,
-) -> int:  # fmt: skip
-    """Fill ``out`` (n,) with integers; ``group`` (64 << kind,), else as ``decode_floats``."""
-    x0 = (np.int64(words[0]) << 16) | np.int64(words[1])
-    x1 = (np.int64(words[2]) << 16) | np.int64(words[3])
-    x2 = (np.int64(words[4]) << 16) | np.int64(words[5])
-    x3 = (np.int64(words[6]) << 16) | np.int64(words[7])
-    pos, held, count, at, state = 8, 0, 0, 0, 0
-    for r in range(rows):
-        fast, corner = -1, above[0]
-        scale = row_scale[r]
-        for c in range(cols):
-            s1 = min(max(scale + column_scale[c], 0), SCALES - 1)
-            e = s1
-            if mix:
-                e = _blend(s1, mix, fast, above[c], corner, above[c + 1 if c + 1 < cols else c])
-            parity = state & kind
-            slot = np.int64(slots[group[(e << kind) | parity] + (x0 & (SLOTS - 1))])
-            size = slot & 255
-            x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
-            more = 1 if x < STATE else 0
-            x = (x << (16 * more)) | (np.int64(words[pos]) & -more)
-            pos += more
-            x0, x1, x2, x3 = x1, x2, x3, x
-            held, count, at = _refill(raw, held, count, at)
-            sign = held & 1
-            if size | parity:
-                held >>= 1
-                count -= 1
-            else:
-                sign = 0
-            if size >= DIRECT:
-                below = 3 + ((size - DIRECT) >> 2)
-                size = (4 | ((size - DIRECT) & 3)) << below
-                part = min(below, 20)
-                size |= held & ((1 << part) - 1)
-                held >>= part
-                count -= part
-                held, count, at = _refill(raw, held, count, at)
-                size |= (held & ((1 << (below - part)) - 1)) << part
-                held >>= below - part
-                count -= below - part
-            k = (size << kind) | parity
-            k = -k if sign else k
-            out[r * cols + c] = k
-            if kind:
-                state = next_state[state, (k >> 1) & 1]
-            if mix:
-                level = _integer_level(size)
-                corner = above[c]
-                above[c] = level
-                fast = _follow(fast, level)
-    return 0 if x0 == STATE and x1 == STATE and x2 == STATE and x3 == STATE else 1

@@ -127,7 +127,7 @@ def search_eight(
     base = 0.0
     for i in range(n):
         v = y[i]
-        at = np.int64(scale[i]) * (2 * LEVELS)
+        at = int(np.int64(scale[i])) * (2 * LEVELS)
         c0, _ = _candidate(v, 0, prices, at)
         c1, _ = _candidate(v, 1, prices, at + LEVELS)
         c2, _ = _candidate(v, 2, prices, at)
@@ -139,10 +139,10 @@ def search_eight(
         turn = (1 if b0 < a0 else 0) | (2 if b1 < a1 else 0) | (4 if b2 < a2 else 0)
         turn |= (8 if b3 < a3 else 0) | (16 if b4 < a4 else 0) | (32 if b5 < a5 else 0)
         decision[i] = turn | (64 if b6 < a6 else 0) | (128 if b7 < a7 else 0)
-        p0, p1 = (b0 if b0 < a0 else a0), (b1 if b1 < a1 else a1)
-        p2, p3 = (b2 if b2 < a2 else a2), (b3 if b3 < a3 else a3)
-        p4, p5 = (b4 if b4 < a4 else a4), (b5 if b5 < a5 else a5)
-        p6, p7 = (b6 if b6 < a6 else a6), (b7 if b7 < a7 else a7)
+        p0, p1 = (min(a0, b0)), (min(a1, b1))
+        p2, p3 = (min(a2, b2)), (min(a3, b3))
+        p4, p5 = (min(a4, b4)), (min(a5, b5))
+        p6, p7 = (min(a6, b6)), (min(a7, b7))
         if i & 1023 == 1023:
             base += p0
             p1, p2, p3, p4 = p1 - p0, p2 - p0, p3 - p0, p4 - p0
@@ -154,9 +154,9 @@ def search_eight(
         if p < least:
             best, least = s, p
     for i in range(n - 1, -1, -1):
-        turn = (np.int64(decision[i]) >> best) & 1
-        z = np.int64(_COSET[2 * best + turn])
-        best = np.int64(_BEFORE[2 * best + turn])
+        turn = (int(np.int64(decision[i])) >> best) & 1
+        z = int(np.int64(_COSET[2 * best + turn]))
+        best = int(np.int64(_BEFORE[2 * best + turn]))
         words[i] = z + 4 * int(np.floor((y[i] - z) * 0.25 + 0.5))
     return base + least
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.codec._table_kernels import scan_floats, survey
 from qcluster.codec.dtypes import DType
 from qcluster.codec.errors import QctCorruptError, QctFormatError
-from qcluster.codec._table_kernels import scan_floats
 from qcluster.codec.plane import (
     COLUMNS,
     DENSE,
@@ -35,6 +35,8 @@ Bits = NDArray[Any]
 CONSTANT, RAW, ZSTD, SHUFFLED, PLANE = range(5)
 # Elements from which tables, which have to be sent, are shorter or worth their speed.
 TABLED_FROM = {"fast": 4096, "dense": 1 << 15}
+# Integers that tables have symbols for.
+FARTHEST_TABLED = 1 << 41
 # Elements on which the choice between contexts is tried out.
 SAMPLE = 1 << 15
 
@@ -102,13 +104,14 @@ def _encode_floats(bits: Bits, dtype: DType, columns: int, effort: str) -> bytes
 
 def best_plane(words: NDArray[np.int64], layout: Layout, effort: str) -> bytes:
     """The plane of integers that the effort finds."""
-    if effort != "max" and words.size >= TABLED_FROM[effort]:
+    fits = words.size >= TABLED_FROM["fast"] and survey(words)[2] < FARTHEST_TABLED
+    if fits and effort != "max" and words.size >= TABLED_FROM[effort]:
         return encode_tabled(words, layout, dense=effort == "dense")
     magnitude = np.abs(words).astype(np.float64)
     if layout.kind == TRELLIS:
         magnitude = magnitude / 2 + 0.05
     found = learned_plane(words, layout, magnitude, 16.0, effort)
-    if effort != "fast" and words.size >= TABLED_FROM["fast"]:
+    if effort != "fast" and fits:
         return min(found, encode_tabled(words, layout, dense=True), key=len)
     return found
 
@@ -117,7 +120,7 @@ def learned_plane(
     words: NDArray[np.int64], layout: Layout, magnitude: NDArray[np.float64], offset: float,
     effort: str,
 ) -> bytes:  # fmt: skip
-    """The plane whose coder learns as it goes, with the scales that did best on a sample of whole rows."""
+    """The plane whose coder learns, with the scales that did best on a sample of whole rows."""
     columns = layout.columns
     dense = effort != "fast"
     rows = min(words.size // columns, max(1, SAMPLE // columns))

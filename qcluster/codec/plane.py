@@ -20,8 +20,8 @@ from qcluster.codec._plane_kernels import PLANE_CONTEXTS, SCALES, WEIGHT_SETS, c
 from qcluster.codec.errors import QctFormatError
 
 __all__ = ["COLUMNS", "DENSE", "FLOAT", "INTEGER", "NO_TRELLIS", "ROWS", "SCALES", "TRELLIS",
-           "UNSIGNED", "Layout", "decode_plane", "encode_plane", "fit_scales", "pack_head", "pack_scales",
-           "trellis"]  # fmt: skip
+           "UNSIGNED", "Layout", "decode_plane", "encode_plane", "fit_scales", "pack_head",
+           "pack_scales", "trellis"]  # fmt: skip
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]

@@ -14,21 +14,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcluster.codec._table_kernels import (
-    MANTISSAS,
-    count_pairs,
+from qcluster.codec._table_decoder import (
     decode_floats,
     decode_integers,
     decode_symbols,
+    join_bytes,
+)
+from qcluster.codec._table_kernels import (
+    MANTISSAS,
+    count_pairs,
     encode_symbols,
     float_contexts,
     integer_contexts,
-    join_bytes,
     pack_bytes,
     pack_floats,
     pack_integers,
     sum_levels,
     sum_powers,
+    survey,
 )
 from qcluster.codec.errors import QctCorruptError, QctFormatError
 from qcluster.codec.plane import (
@@ -54,7 +57,7 @@ U8 = NDArray[np.uint8]
 Words = NDArray[Any]
 
 # Weights of the neighbours, of eight, that are tried, and elements that they are tried on.
-MIXES = (0, 2, 4, 6)
+MIXES = (0, 4)
 SAMPLE = 1 << 15
 # Levels of independent values spread by 6.4 steps; the gain of a scale in bits, by its variance.
 SPREAD = 41.0
@@ -62,6 +65,8 @@ GAIN = 0.0433
 SCALE_BITS = 3.5
 # Integers of fewer than 42 bits.
 WIDTH = 176
+# The share of signs that are more of one kind from which it pays to code them.
+LEANING = 0.2
 _EMPTY: U8 = np.empty(0, dtype=np.uint8)
 
 
@@ -108,7 +113,7 @@ def encode_tabled(words: Words, layout: Layout, *, dense: bool) -> bytes:
 
     ``dense`` looks at neighbours and leading mantissa bits where that is shorter.
     """
-    if layout.kind == FLOAT and (dense or layout.mantissa < 4):
+    if _pairs(words, layout, dense):
         layout = replace(layout, flags=layout.flags | DENSE)
     scales = _fit_scales(words, layout)
     layout = replace(layout, flags=layout.flags | scales.flags, base=scales.base)
@@ -124,7 +129,11 @@ def encode_tabled(words: Words, layout: Layout, *, dense: bool) -> bytes:
     parts += [t.pack() for t in tables]
     coded = _coded(found, tables)
     raw = _left(words, layout, found, tables, mix)
-    parts += [struct.pack("<I", coded.size), coded.astype("<u2", copy=False).data, raw.data]
+    parts += [
+        struct.pack("<I", coded.size),
+        coded.astype("<u2", copy=False).tobytes(),
+        raw.tobytes(),
+    ]
     return b"".join(parts)
 
 
@@ -141,7 +150,7 @@ def _left(
     if layout.kind == FLOAT:
         used = pack_floats(words, found.symbol, _shape(layout, mix), room)
     else:
-        used = pack_integers(words, layout.kind, room)
+        used = pack_integers(words, layout.kind, 0 if layout.flags & DENSE else 1, room)
     return room[:used].astype("<u4", copy=False)
 
 
@@ -154,6 +163,14 @@ def _is_bytes(layout: Layout, mix: int, tables: Tables) -> bool:
 
 def _sign(layout: Layout) -> int:
     return 63 if layout.flags & UNSIGNED else layout.mantissa + layout.exponent
+
+
+def _pairs(words: Words, layout: Layout, dense: bool) -> bool:
+    """Whether elements have second symbols: leading mantissa bits, or signs that lean one way."""
+    if layout.kind == FLOAT:
+        return dense or layout.mantissa < 4
+    below, above, _ = survey(words)
+    return abs(below - above) > LEANING * (below + above)
 
 
 def _coded(found: _Symbols, tables: Sequence[Tables]) -> NDArray[np.uint16]:
@@ -211,16 +228,20 @@ def _symbols(words: Words, layout: Layout, scales: _Scales, mix: int) -> _Symbol
     size, columns = words.size, layout.columns
     above = np.full(columns, -1, dtype=np.int64)
     context, symbol = np.empty(size, np.uint8), np.empty(size, np.uint8)
+    shape = _shape(layout, mix)
+    second = np.empty(size if _has_second(layout) else 0, np.uint8)
+    near = np.empty(second.size, np.uint8)
     if layout.kind != FLOAT:
         integer_contexts(words, layout.kind, size // columns, columns, scales.row + scales.base,
-                         scales.column, above, mix, context, symbol)  # fmt: skip
-        return _Symbols(context, symbol, _EMPTY, _EMPTY)
-    shape = _shape(layout, mix)
-    second = np.empty(size if shape[5] else 0, np.uint8)
-    near = np.empty(second.size, np.uint8)
+                         scales.column, above, mix, context, symbol, second, near)  # fmt: skip
+        return _Symbols(context, symbol, second, near)
     float_contexts(words, size // columns, columns, scales.row + scales.base, scales.column, above,
                    shape, context, symbol, second, near)  # fmt: skip
     return _Symbols(context, symbol, second, near)
+
+
+def _has_second(layout: Layout) -> bool:
+    return bool(layout.flags & DENSE) and (layout.kind != FLOAT or layout.mantissa > 0)
 
 
 def _mix(words: Words, layout: Layout, scales: _Scales) -> int:
@@ -252,8 +273,9 @@ def decode_tabled(
     group, slots = tables.decoder(64)
     shape = _shape(layout, mix)
     second_group, second_slots = _NONE, np.zeros(1, np.uint32)
-    if layout.kind == FLOAT and shape[5]:
-        seconds, used = read_tables(data[at:], MANTISSAS, 1, 1 << int(shape[5]))
+    if _has_second(layout):
+        width = 1 << int(shape[5]) if layout.kind == FLOAT else 2
+        seconds, used = read_tables(data[at:], MANTISSAS, 1, width)
         at += used
         second_group, second_slots = seconds.decoder(MANTISSAS)
     if at + 4 > len(data):
@@ -284,6 +306,8 @@ def decode_tabled(
     else:
         following = trellis(layout.states)[0] if layout.kind == TRELLIS else NO_TRELLIS
         wrong = decode_integers(out, layout.kind, rows, columns, words, raw, row + layout.base,
-                                column, above, mix, group, slots, following)  # fmt: skip
+                                column, above, mix, group, slots, following,
+                                0 if layout.flags & DENSE else 1, second_group,
+                                second_slots)  # fmt: skip
     if wrong:
         raise QctCorruptError("does not end where its coder began", field="plane")

@@ -151,9 +151,9 @@ def fit_tables(counts: I64, sets: int, *, fine: bool) -> Tables:
     contexts = len(counts) // sets
     used = np.flatnonzero(counts.any(axis=0))
     width = int(used[-1]) + 1 if used.size else 1
-    counts = np.ascontiguousarray(counts[:, :width]).astype(np.float64)
+    shape = (contexts, sets, width)
+    room: F64 = counts[:, :width].astype(np.float64, order="C").reshape(shape)
     bounds = np.zeros(contexts, dtype=np.int64)
-    room = counts.reshape(contexts, sets, width).copy()
     groups = merge_contexts(room, bounds, np.zeros(contexts), np.zeros(contexts), SYMBOL_BITS)
     merged = room[:groups].reshape(groups * sets, width)
     # A table that no element uses must still be one.
@@ -187,7 +187,7 @@ def _length(counts: F64, a: int, b: int) -> float:
                 bits -= n * np.log2(n)
         if total > 0:
             bits += total * np.log2(total)
-    return bits  # type: ignore[no-any-return]
+    return bits
 
 
 @njit
@@ -210,6 +210,23 @@ def _move(counts: F64, to: int, source: int, keep: int) -> None:
 
 
 @njit
+def _used(counts: F64, c: int) -> bool:
+    """Whether any symbol was counted in context ``c``."""
+    for z in range(counts.shape[1]):
+        for s in range(counts.shape[2]):
+            if counts[c, z, s] > 0:
+                return True
+    return False
+
+
+@njit
+def _gained(counts: F64, g: int, alone: F64, symbol_bits: float) -> float:
+    """Bits that context ``g`` and the one after it save as one."""
+    together = _length(counts, g, g + 1) + symbol_bits * _symbols(counts, g, g + 1)
+    return alone[g] + alone[g + 1] - together  # type: ignore[no-any-return]
+
+
+@njit
 def merge_contexts(counts: F64, bounds: I64, alone: F64, gain: F64, symbol_bits: float) -> int:
     """Merge neighbours of ``counts`` (contexts, sets, width) while that is shorter, best first.
 
@@ -217,14 +234,9 @@ def merge_contexts(counts: F64, bounds: I64, alone: F64, gain: F64, symbol_bits:
     ``alone`` and ``gain`` (contexts,) are room.
     """
     left = 0
-    total = counts.shape[0]
-    # Contexts that nothing is in belong to the one before, or the first.
-    for c in range(total):
-        some = False
-        for z in range(counts.shape[1]):
-            for s in range(counts.shape[2]):
-                some = some or counts[c, z, s] > 0
-        if some:
+    for c in range(counts.shape[0]):
+        # Contexts that nothing is in belong to the one before, or the first.
+        if _used(counts, c):
             if left != c:
                 _move(counts, left, c, 0)
             left += 1
@@ -233,8 +245,7 @@ def merge_contexts(counts: F64, bounds: I64, alone: F64, gain: F64, symbol_bits:
     for g in range(left):
         alone[g] = _length(counts, g, -1) + symbol_bits * _symbols(counts, g, -1)
     for g in range(left - 1):
-        gain[g] = alone[g] + alone[g + 1] - _length(counts, g, g + 1)
-        gain[g] -= symbol_bits * _symbols(counts, g, g + 1)
+        gain[g] = _gained(counts, g, alone, symbol_bits)
     while left > 1:
         best = 0
         for g in range(1, left - 1):
@@ -248,10 +259,7 @@ def merge_contexts(counts: F64, bounds: I64, alone: F64, gain: F64, symbol_bits:
         left -= 1
         for g in range(best + 1, left):
             _move(counts, g, g + 1, 0)
-            alone[g] = alone[g + 1]
-            gain[g] = gain[g + 1]
-            bounds[g] = bounds[g + 1]
+            alone[g], gain[g], bounds[g] = alone[g + 1], gain[g + 1], bounds[g + 1]
         for g in range(max(best - 1, 0), min(best + 1, left - 1)):
-            gain[g] = alone[g] + alone[g + 1] - _length(counts, g, g + 1)
-            gain[g] -= symbol_bits * _symbols(counts, g, g + 1)
+            gain[g] = _gained(counts, g, alone, symbol_bits)
     return left

@@ -289,7 +289,8 @@ def _quantise(
     known = None if memory is None else memory.get(first)
     if known is None or abs(np.log(known[0] / step)) > 0.03:
         known = (step, *_priced(y, columns, states))
-        if memory is not None:
+        # Counted prices of few elements hold for the very step that they were counted at.
+        if memory is not None and y.size > PRICED:
             memory[first] = known
     return _search(y, known[1], known[2], states, known[3])
 
