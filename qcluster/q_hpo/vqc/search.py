@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qcluster.q_hpo.config import VQCConfig
 from qcluster.q_hpo.gp.acquisition import LogImprovement
 from qcluster.q_hpo.gp.feasibility import Feasibility
-from qcluster.q_hpo.gp.optimize import maximize_by_sampling
+from qcluster.q_hpo.gp.optimize import maximize, maximize_by_sampling
 from qcluster.q_hpo.gp.warping import POWERS, warp
 from qcluster.q_hpo.strategy import Proposal, SobolStrategy, View
 from qcluster.q_hpo.vqc.features import SCALES, CircuitFeatures, FeatureMap, FourierFeatures
@@ -63,7 +63,8 @@ class VQCStrategy:
             chance = Feasibility.fit(view.space.features(view.points), ok)
         best = np.argsort(view.values[ok], kind="stable")[:3]
         rule = LogImprovement(model, incumbent, chance)
-        return Proposal(maximize_by_sampling(view, rule, view.points[ok][best]), "vqc")
+        climb = maximize if model.feature_map.exact else maximize_by_sampling
+        return Proposal(climb(view, rule, view.points[ok][best]), "vqc")
 
     def fitted(self, view: View) -> FittedHead:
         """The head of the scale and power with the highest posterior; all compete every fifth."""
