@@ -47,16 +47,20 @@ class GPConfig(Config):
 class VQCConfig(Config):
     """The circuit searcher."""
 
+    mode: Literal["features", "variational"] = "features"
+    """features: random circuits and a Bayesian head; variational: circuits trained by gradient."""
     design: Annotated[int, Field(ge=2, le=1000)] = 6
     """Sobol points before the first model."""
     circuits: Annotated[int, Field(ge=1, le=32)] = 3
-    """Random circuits whose expectation values are the features."""
+    """Random circuits whose expectation values are the features; trained ones in an ensemble."""
     layers: Annotated[int, Field(ge=1, le=8)] = 2
     """How often a circuit encodes the point."""
     shots: Annotated[int, Field(ge=1)] | None = None
     """Measurements per expectation value; None is exact."""
+    gradient: Literal["parameter-shift", "adjoint"] = "parameter-shift"
+    """Of trained circuits; the adjoint method gives the same, faster, where shots are not set."""
     twin: bool = False
-    """Random Fourier features in the circuits' place: the classical comparison."""
+    """Fourier features in the circuits' place: the classical comparison."""
 
 
 class HybridConfig(Config):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from qcluster.q_hpo.config import GPConfig, HybridConfig, VQCConfig
 from qcluster.q_hpo.gp.search import GPStrategy
 from qcluster.q_hpo.gp.warping import warp
+from qcluster.q_hpo.gp.acquisition import LogImprovement
 from qcluster.q_hpo.strategy import Proposal, View
 from qcluster.q_hpo.vqc.search import VQCStrategy
 
@@ -41,11 +42,21 @@ class HybridStrategy:
         if self.config.alternate:
             early = view.number < self.config.early
             return (self.vqc if early and view.number % 2 == 0 else self.gp).propose(view)
-        process, circuits = self.gp.fitted(view)[0], self.vqc.fitted(view)
-        better = left_out_density(
-            circuits.model.lower, circuits.model.alpha, values, circuits.power
-        ) > left_out_density(process.model.lower, process.model.alpha, values, process.power)
-        return (self.vqc if better else self.gp).propose(view)
+        import os
+        mode,val=os.environ.get("HY","pick:0").split(":"); val=float(val)
+        process=self.gp.fitted(view)[0]
+        circuits = self.vqc.fitted(view, (process.power,) if mode!="pick" else (1.0,.5,0.))
+        gap= left_out_density(process.model.lower, process.model.alpha, values, process.power)-left_out_density(
+            circuits.model.lower, circuits.model.alpha, values, circuits.power)
+        if mode in("pick","pickc"):
+            return (self.vqc if gap+val<0 else self.gp).propose(view)
+        if mode=="mix": w=1/(1+math.exp(-max(min(gap/val,30),-30)))
+        elif mode=="const": w=val
+        from qcluster.q_hpo.gp.optimize import maximize
+        rule=Mixed([LogImprovement(process.model,float(process.model.y.min())),LogImprovement(circuits.model,float(circuits.model.y.min()))],np.log([max(w,1e-9),max(1-w,1e-9)]))
+        ok=view.ok
+        best = np.argsort(view.values[ok], kind="stable")[:3]
+        return Proposal(maximize(view, rule, view.points[ok][best]), "gp" if w>.5 else "vqc")
 
     def state(self) -> dict[str, Any]:
         """States of both arms."""
@@ -56,6 +67,17 @@ class HybridStrategy:
         for arm, name in ((self.gp, "gp"), (self.vqc, "vqc")):
             if state[name]:
                 arm.restore(state[name])
+
+
+class Mixed:
+    def __init__(self,rules,logw): self.rules,self.logw=rules,logw
+    def score(self,f):
+        return np.logaddexp.reduce([r.score(f)+w for r,w in zip(self.rules,self.logw)],axis=0)
+    def slope(self,f):
+        both=[r.slope(f) for r in self.rules]
+        v=np.array([a for a,_ in both])+self.logw
+        t=np.logaddexp.reduce(v)
+        return float(t), np.exp(v-t)@np.array([g for _,g in both])
 
 
 def left_out_density(lower: F, alpha: F, values: F, power: float) -> float:
