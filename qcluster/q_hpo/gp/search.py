@@ -22,7 +22,7 @@ from qcluster.q_hpo.gp.acquisition import LogImprovement, Predictor
 from qcluster.q_hpo.gp.feasibility import Feasibility
 from qcluster.q_hpo.gp.model import Form, GaussianProcess, condition, fit, start_theta
 from qcluster.q_hpo.gp.optimize import maximize
-from qcluster.q_hpo.gp.transfer import TaskMean, first_points, transferred
+from qcluster.q_hpo.gp.transfer import TaskMean, concordance, promising, transferred
 from qcluster.q_hpo.gp.warping import POWERS, warp
 from qcluster.q_hpo.strategy import Proposal, SobolStrategy, View, from_pool, unseen
 
@@ -55,6 +55,7 @@ class GPStrategy:
         self._design = SobolStrategy()
         self._tasks: TaskMean | None = None
         self._task_sizes: tuple[tuple[str, int], ...] = ()
+        self._promising: F | None = None
 
     def propose(self, view: View) -> Proposal:
         ok = view.ok
@@ -71,13 +72,9 @@ class GPStrategy:
         incumbent = float(best.model.y.min())
         chance = self._feasibility(view)
         if view.tasks:
-            # Earlier tasks stay as they are; those of stopped trials grow.
-            sizes = tuple((task.name, len(task.values)) for task in view.tasks)
-            if self._tasks is None or self._task_sizes != sizes:
-                self._tasks, self._task_sizes = TaskMean.fit(view), sizes
             values = view.values[view.ok]
             loss = best.loss + warp(values, best.power)[1]
-            with_tasks = transferred(self._tasks, best.model.x, best.model.y, best.model.form, loss)
+            with_tasks = transferred(self._task_mean(view), best.model.x, best.model.y, best.model.form, loss)
             if with_tasks is not None:
                 return LogImprovement(with_tasks, incumbent, chance)
         if len(view.pending):
@@ -85,14 +82,29 @@ class GPStrategy:
         return LogImprovement(model, incumbent, chance)
 
     def _first(self, view: View) -> F:
-        """Before there is a model: the best of other tasks for half of the design, then Sobol."""
-        if view.tasks and view.number < self.config.design // 2:
-            points = first_points(view)
-            if view.pool is not None:
-                far = np.abs(view.pool[:, None] - points[None]).sum(axis=2)
-                return from_pool(view, np.argsort(far.min(axis=1), kind="stable"))
-            return unseen(view, points)
+        """Before there is a model: Sobol points; with other tasks two of three are what those
+        find promising, as long as they rank the new values better than by chance.
+        """
+        if view.tasks and view.number % 3 < 2:
+            tasks = self._task_mean(view)
+            guess = tasks.predict(view.space.features(view.points[view.ok]))
+            if view.number < 3 or concordance(guess, view.values[view.ok]) > 0.5:
+                assert self._promising is not None
+                if view.pool is None:
+                    return unseen(view, self._promising)
+                far = np.abs(view.pool[:, None] - self._promising[None]).sum(axis=2)
+                hits = [int(np.argmin(column)) for column in far.T]
+                rest = np.argsort(far.min(axis=1), kind="stable")
+                return from_pool(view, np.concatenate([hits, rest]))
         return self._design.propose(view).point
+
+    def _task_mean(self, view: View) -> TaskMean:
+        """Processes of the other tasks, kept until one of them grows (stopped trials' do)."""
+        sizes = tuple((task.name, len(task.values)) for task in view.tasks)
+        if self._tasks is None or self._task_sizes != sizes:
+            self._tasks, self._task_sizes = TaskMean.fit(view), sizes
+            self._promising = promising(view, self._tasks)
+        return self._tasks
 
     def fitted(self, view: View) -> list[Fitted]:
         """The models of the successful trials that are in the race, best first.

@@ -64,8 +64,29 @@ class VQCStrategy:
         best = np.argsort(view.values[ok], kind="stable")[:3]
         rule = LogImprovement(model, incumbent, chance)
         import os
+        if os.environ.get("AVG"):
+            return self._avg(view, float(os.environ["AVG"]))
         climb = maximize if model.feature_map.exact and not os.environ.get("SAMP") else maximize_by_sampling
         return Proposal(climb(view, rule, view.points[ok][best]), "vqc")
+
+    def _avg(self, view, T):
+        from qcluster.q_hpo.hybrid import Mixed
+        ok=view.ok
+        best=self.fitted(view)
+        x, values = view.space.features(view.points[ok]), view.values[ok]
+        y,jac=warp(values,best.power)
+        rules=[];lw=[]
+        for s in SCALES:
+            name=f"{s}/{best.power:g}/{x.shape[1]}"
+            known=self._thetas.get(name)
+            head,theta=fit_head(self._map(view,x.shape[1]),s,x,y,None if known is None else np.array(known))
+            self._thetas[name]=theta.tolist()
+            rules.append(LogImprovement(head,float(y.min()))); lw.append(-head.loss/T)
+        lw=np.array(lw)-np.logaddexp.reduce(lw)
+        keep=[i for i in range(len(lw)) if lw[i]>-5]
+        rule=Mixed([rules[i] for i in keep],lw[keep])
+        b = np.argsort(view.values[ok], kind="stable")[:3]
+        return Proposal(maximize_by_sampling(view, rule, view.points[ok][b]), "vqc")
 
     def fitted(self, view: View, powers: tuple[float, ...] = POWERS) -> FittedHead:
         """The head of the scale and power with the highest posterior; all compete every fifth."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from qcluster.q_hpo.config import VQCConfig
 from qcluster.q_hpo.gp.feasibility import Feasibility
 from qcluster.q_hpo.gp.optimize import candidates, maximize_by_sampling
-from qcluster.q_hpo.gp.transfer import first_points
+from qcluster.q_hpo.gp.transfer import TaskMean, promising
 from qcluster.q_hpo.gp.warping import POWERS, warp
 from qcluster.q_hpo.strategy import Proposal, SobolStrategy, Task, View, from_pool, unseen
 from qcluster.q_hpo.vqc.variational import (
@@ -83,7 +83,7 @@ class VariationalStrategy:
     def _first(self, view: View) -> F:
         """Half of the design from other tasks' best, if there are any, the rest Sobol points."""
         if view.tasks and view.pool is None and view.number < self.config.design // 2:
-            return unseen(view, first_points(view))
+            return unseen(view, promising(view, TaskMean.fit(view)))
         return self._design.propose(view).point
 
     def _trained(self, view: View) -> Ensemble:
