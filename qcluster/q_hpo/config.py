@@ -51,10 +51,11 @@ class VQCConfig(Config):
     """features: random circuits and a Bayesian head; variational: circuits trained by gradient."""
     design: Annotated[int, Field(ge=2, le=1000)] = 6
     """Sobol points before the first model."""
-    circuits: Annotated[int, Field(ge=1, le=32)] = 3
-    """Random circuits whose expectation values are the features; trained ones in an ensemble."""
-    layers: Annotated[int, Field(ge=1, le=8)] = 2
-    """How often a circuit encodes the point."""
+    circuits: Annotated[int, Field(ge=1, le=32)] | None = None
+    """Random circuits whose expectation values are the features, or trained ones in an ensemble;
+    None takes 8 or 3."""
+    layers: Annotated[int, Field(ge=1, le=8)] | None = None
+    """How often a circuit encodes the point; None takes 3, or 2 where it is trained."""
     shots: Annotated[int, Field(ge=1)] | None = None
     """Measurements per expectation value; None is exact."""
     gradient: Literal["parameter-shift", "adjoint"] = "parameter-shift"

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from qcluster.q_hpo.config import GPConfig, HybridConfig, VQCConfig
 from qcluster.q_hpo.gp.search import GPStrategy
-from qcluster.q_hpo.gp.warping import warp
-from qcluster.q_hpo.gp.acquisition import LogImprovement
+from qcluster.q_hpo.gp.warping import log_slopes
 from qcluster.q_hpo.strategy import Proposal, View
 from qcluster.q_hpo.vqc.search import VQCStrategy
 
-__all__ = ["HybridStrategy", "left_out_density"]
+__all__ = ["HybridStrategy", "left_out_densities"]
 
 F = NDArray[np.float64]
 
@@ -43,20 +42,23 @@ class HybridStrategy:
             early = view.number < self.config.early
             return (self.vqc if early and view.number % 2 == 0 else self.gp).propose(view)
         import os
-        mode,val=os.environ.get("HY","pick:0").split(":"); val=float(val)
-        process=self.gp.fitted(view)[0]
-        circuits = self.vqc.fitted(view, (process.power,) if mode!="pick" else (1.0,.5,0.))
-        gap= left_out_density(process.model.lower, process.model.alpha, values, process.power)-left_out_density(
-            circuits.model.lower, circuits.model.alpha, values, circuits.power)
-        if mode in("pick","pickc"):
-            return (self.vqc if gap+val<0 else self.gp).propose(view)
-        if mode=="mix": w=1/(1+math.exp(-max(min(gap/val,30),-30)))
-        elif mode=="const": w=val
-        from qcluster.q_hpo.gp.optimize import maximize
-        rule=Mixed([LogImprovement(process.model,float(process.model.y.min())),LogImprovement(circuits.model,float(circuits.model.y.min()))],np.log([max(w,1e-9),max(1-w,1e-9)]))
-        ok=view.ok
-        best = np.argsort(view.values[ok], kind="stable")[:3]
-        return Proposal(maximize(view, rule, view.points[ok][best]), "gp" if w>.5 else "vqc")
+
+        mode, val = os.environ.get("HY", "pick:0").split(":")
+        val = float(val)
+        process, circuits = self.gp.fitted(view)[0], self.vqc.fitted(view)
+        ours = [
+            left_out_densities(head.lower, head.alpha, values, circuits.power)
+            for head in circuits.heads
+        ]
+        mix = np.logaddexp.reduce(np.array(ours) + circuits.log_weights[:, None], axis=0)
+        each = (
+            left_out_densities(process.model.lower, process.model.alpha, values, process.power)
+            - mix
+        )
+        if mode == "half":
+            each = each[np.argsort(values, kind="stable")[: max(4, (len(values) + 1) // 2)]]
+        gap = each.sum()
+        return (self.vqc if gap + val < 0 else self.gp).propose(view)
 
     def state(self) -> dict[str, Any]:
         """States of both arms."""
@@ -69,19 +71,8 @@ class HybridStrategy:
                 arm.restore(state[name])
 
 
-class Mixed:
-    def __init__(self,rules,logw): self.rules,self.logw=rules,logw
-    def score(self,f):
-        return np.logaddexp.reduce([r.score(f)+w for r,w in zip(self.rules,self.logw)],axis=0)
-    def slope(self,f):
-        both=[r.slope(f) for r in self.rules]
-        v=np.array([a for a,_ in both])+self.logw
-        t=np.logaddexp.reduce(v)
-        return float(t), np.exp(v-t)@np.array([g for _,g in both])
-
-
-def left_out_density(lower: F, alpha: F, values: F, power: float) -> float:
-    """Log density of ``values`` (n,), each predicted from the others, before their transform.
+def left_out_densities(lower: F, alpha: F, values: F, power: float) -> F:
+    """Log densities (n,) of ``values``, each predicted from the others, before their transform.
 
     ``lower`` (n, n): Cholesky factor of the covariance of the transformed values, noise included;
     ``alpha`` (n,): inverse covariance times residual.
@@ -90,6 +81,5 @@ def left_out_density(lower: F, alpha: F, values: F, power: float) -> float:
 
     root = solve_triangular(lower, np.eye(len(values)), lower=True)
     precision = (root * root).sum(axis=0)
-    terms = 0.5 * np.log(precision) - 0.5 * alpha**2 / precision
-    _, jacobian = warp(values, power)
-    return float(terms.sum()) - 0.5 * len(values) * math.log(2 * math.pi) + jacobian
+    terms: F = 0.5 * np.log(precision / (2 * math.pi)) - 0.5 * alpha**2 / precision
+    return terms + log_slopes(values, power)

@@ -74,7 +74,9 @@ class GPStrategy:
         if view.tasks:
             values = view.values[view.ok]
             loss = best.loss + warp(values, best.power)[1]
-            with_tasks = transferred(self._task_mean(view), best.model.x, best.model.y, best.model.form, loss)
+            with_tasks = transferred(
+                self._task_mean(view), best.model.x, best.model.y, best.model.form, loss
+            )
             if with_tasks is not None:
                 return LogImprovement(with_tasks, incumbent, chance)
         if len(view.pending):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,19 +34,8 @@ MAX_QUBITS = 5
 class FeatureMap(Protocol):
     """Points to feature vectors."""
 
-    @property
-    def exact(self) -> bool:
-        """Whether values are free of shot noise, so that they have slopes."""
-        ...
-
     def __call__(self, x: F, scale: float) -> F:
         """(m, features) of points (m, columns) in [0, 1]."""
-        ...
-
-    def pulled(self, point: F, scale: float) -> tuple[F, Callable[[F], F]]:
-        """Features (k,) of one point, and the function that takes cotangents (k,) of them to the
-        gradient (columns,).
-        """
         ...
 
 
@@ -54,11 +43,10 @@ class CircuitFeatures:
     """``count`` circuits on at most five qubits; with more columns each sees a part of them."""
 
     def __init__(
-        self, columns: int, seed: int, *, count: int = 3, layers: int = 2, shots: int | None = None
+        self, columns: int, seed: int, *, count: int = 8, layers: int = 3, shots: int | None = None
     ) -> None:
         rng = np.random.default_rng([seed, columns])
         self.qubits = min(columns, MAX_QUBITS)
-        self.columns = columns
         self.shots, self.layers, self.seed = shots, layers, seed
         count = max(count, math.ceil(2 * columns / self.qubits)) if columns > MAX_QUBITS else count
         order = np.concatenate([rng.permutation(columns) for _ in range(count)])
@@ -68,22 +56,19 @@ class CircuitFeatures:
         strings: list[tuple[int, ...]] = [(q,) for q in range(self.qubits)]
         strings += list(itertools.combinations(range(self.qubits), 2))
         self.observables = circuits.z_diagonals(self.qubits, strings)
-        self._signs = circuits.z_diagonals(self.qubits, [(q,) for q in range(self.qubits)])
-        self._fixed: C | None = None
 
     @property
     def size(self) -> int:
         """Number of features."""
         return len(self.parts) * len(self.observables)
 
-    @property
-    def exact(self) -> bool:
-        """Whether expectation values are exact."""
-        return self.shots is None
-
     def __call__(self, x: F, scale: float) -> F:
         phases = self._phases(x, scale)
-        psi = self._run(phases)[-1]
+        psi: Any = phases / math.sqrt(phases.shape[2])
+        for layer in range(self.layers):
+            psi = psi @ self.fixed[layer]
+            if layer < self.layers - 1:
+                psi = psi * phases
         probabilities = psi.real**2 + psi.imag**2
         if self.shots is None:
             values = probabilities @ self.observables.T
@@ -96,52 +81,27 @@ class CircuitFeatures:
             values = np.array(draws) / self.shots @ self.observables.T
         return np.hstack(list(values)) / math.sqrt(self.size)
 
-    def pulled(self, point: F, scale: float) -> tuple[F, Callable[[F], F]]:
-        """Features of one point and their pull-back, by the adjoint method (Jones & Gacon, 2020)."""
-        phases = self._phases(point[None], scale)
-        states = self._run(phases)
-        psi = states[-1]
-        root = math.sqrt(self.size)
-        values = ((psi.real**2 + psi.imag**2) @ self.observables.T).ravel() / root
-
-        def pull(cotangents: F) -> F:
-            weights = cotangents.reshape(len(self.parts), 1, -1) @ self.observables / root
-            back = psi * weights
-            angles = np.zeros((len(self.parts), self.qubits))
-            for layer in range(self.layers - 1, -1, -1):
-                back = back @ self.fixed[layer].conj().transpose(0, 2, 1)
-                # A turned state is phases * before; d/d angle of the phases is -i/2 signs.
-                angles += (np.imag(back.conj() * states[layer]) @ self._signs.T)[:, 0]
-                back = back * phases.conj()
-            out = np.zeros(self.columns)
-            for part, slope in zip(self.parts, angles, strict=True):
-                np.add.at(out, part, math.pi * scale * slope)
-            return out
-
-        return values, pull
-
-    @property
+    @cached_property
     def fixed(self) -> C:
         """(layers, circuits, 2^q, 2^q), transposed: what follows each encoding, between Hadamards."""
-        if self._fixed is None:
-            size = 2**self.qubits
-            hadamard = np.ones((1, 1))
-            for _ in range(self.qubits):
-                hadamard = np.kron(hadamard, np.array([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2))
-            blocks = []
-            for layer in range(self.layers):
-                reach = layer % max(self.qubits - 1, 1) + 1
-                block = circuits.strongly_entangling(self.qubits, 1, ranges=[reach])
-                last = layer == self.layers - 1
-                rows = [
-                    hadamard @ block.states(
-                        np.tile(own[layer].ravel(), (size, 1)), np.eye(size)
-                    ) @ (np.eye(size) if last else hadamard)
-                    for own in self.weights
-                ]  # fmt: skip
-                blocks.append(rows)
-            self._fixed = np.array(blocks)
-        return self._fixed
+        size = 2**self.qubits
+        hadamard = np.ones((1, 1))
+        for _ in range(self.qubits):
+            hadamard = np.kron(hadamard, np.array([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2))
+        blocks = []
+        for layer in range(self.layers):
+            block = circuits.strongly_entangling(
+                self.qubits, 1, ranges=[layer % max(self.qubits - 1, 1) + 1]
+            )
+            after = np.eye(size) if layer == self.layers - 1 else hadamard
+            rows = [
+                hadamard
+                @ block.states(np.tile(own[layer].ravel(), (size, 1)), np.eye(size))
+                @ after
+                for own in self.weights
+            ]
+            blocks.append(rows)
+        return np.array(blocks)
 
     def _phases(self, x: F, scale: float) -> C:
         """(circuits, m, 2^q) what the encoding multiplies amplitudes by, between Hadamards."""
@@ -152,22 +112,9 @@ class CircuitFeatures:
             out = np.concatenate([out * one, out * one.conj()], axis=2)
         return np.asarray(out)
 
-    def _run(self, phases: C) -> list[C]:
-        """The states (circuits, m, 2^q) right after each encoding, and the last one."""
-        psi: Any = phases / math.sqrt(phases.shape[2])
-        states = [psi]
-        for layer in range(self.layers):
-            psi = psi @ self.fixed[layer]
-            if layer < self.layers - 1:
-                psi = psi * phases
-            states.append(psi)
-        return states
-
 
 class FourierFeatures:
     """cos(scale w.x + b) with normal w and uniform b: the classical twin."""
-
-    exact = True
 
     def __init__(self, columns: int, seed: int, *, size: int) -> None:
         rng = np.random.default_rng([seed, columns, 1])
@@ -182,14 +129,3 @@ class FourierFeatures:
     def __call__(self, x: F, scale: float) -> F:
         out: F = math.sqrt(2 / self.size) * np.cos(scale * x @ self.frequencies + self.phases)
         return out
-
-    def pulled(self, point: F, scale: float) -> tuple[F, Callable[[F], F]]:
-        """Features of one point and their pull-back."""
-        angles = scale * point @ self.frequencies + self.phases
-        root = math.sqrt(2 / self.size)
-
-        def pull(cotangents: F) -> F:
-            out: F = -root * scale * (self.frequencies @ (np.sin(angles) * cotangents))
-            return out
-
-        return root * np.cos(angles), pull

@@ -69,36 +69,6 @@ class LinearHead:
         variance = (ours * ours) @ widths - np.einsum("ij,ij->j", half, half)
         return self.mean + k @ self.alpha, np.sqrt(np.maximum(variance, 1e-12))
 
-    def slopes(self, point: F) -> tuple[float, float, F, F]:
-        """Mean, standard deviation and their gradients (columns,) at ``point`` (columns,)."""
-        from scipy.linalg.lapack import dpotrs
-
-        known, widths = self._wide
-        features, pull = self.feature_map.pulled(point, self.scale)
-        ours = np.concatenate([group[0] for group in groups_of(features[None], point[None])])
-        k = known @ (ours * widths)
-        solved = dpotrs(self.lower, k, lower=1)[0]
-        sd = math.sqrt(max(float((ours * ours) @ widths - k @ solved), 1e-12))
-        down = np.stack([
-            widths * (self.alpha @ known), widths * (ours - solved @ known) / sd
-        ])  # fmt: skip
-        m = len(features)
-        gradient = [pull(row[:m]) + _trend_slope(row[m:], point) for row in down]
-        return self.mean + float(k @ self.alpha), sd, gradient[0], gradient[1]
-
-
-def _trend_slope(cotangents: F, x: F) -> F:
-    """Gradient by ``x`` (d,) of the trend's features times ``cotangents``."""
-    d = len(x)
-    u = 2 * x - 1
-    slope, common, own = cotangents[:d], cotangents[d], cotangents[d + 1 : 2 * d + 1]
-    out = slope / math.sqrt(d) + 2 * common * u / d + 2 * own * u / math.sqrt(d)
-    if d > 1:
-        mixed = np.zeros((d, d))
-        mixed[np.triu_indices(d, 1)] = cotangents[2 * d + 1 :]
-        out = out + math.sqrt(2 / d) * (mixed + mixed.T) @ u
-    return 2.0 * out
-
 
 def fit_head(
     feature_map: FeatureMap, scale: float, x: F, y: F, start: F | None = None

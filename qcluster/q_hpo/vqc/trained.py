@@ -60,6 +60,7 @@ class VariationalStrategy:
 
     def __init__(self, config: VQCConfig) -> None:
         self.config = config
+        self._members = config.circuits or 3
         self._weights: list[F] = []
         self._design = SobolStrategy()
 
@@ -92,8 +93,8 @@ class VariationalStrategy:
         x, values = view.space.features(view.points[ok]), view.values[ok]
         model = self._model(x.shape[1], view)
         steps = _MORE
-        if len(self._weights) != self.config.circuits or len(self._weights[0]) != model.count:
-            self._weights = [model.start(view.seed + i) for i in range(self.config.circuits)]
+        if len(self._weights) != self._members or len(self._weights[0]) != model.count:
+            self._weights = [model.start(view.seed + i) for i in range(self._members)]
             steps = _FIRST
             for task in view.tasks:
                 self._weights = [self._on_task(view, model, task, w) for w in self._weights]
@@ -112,7 +113,7 @@ class VariationalStrategy:
 
     def _model(self, columns: int, view: View) -> Trainable:
         circuit = TrainedCircuit(
-            columns, layers=self.config.layers, shots=self.config.shots,
+            columns, layers=self.config.layers or 2, shots=self.config.shots,
             gradient=self.config.gradient, seed=view.seed * 1_000_003 + view.number,
         )  # fmt: skip
         if not self.config.twin:
