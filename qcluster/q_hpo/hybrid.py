@@ -1,8 +1,8 @@
 """Two arms, circuits and Gaussian process: each proposal comes from the one that predicts better.
 
 Before a proposal both models predict every value from all the others (leave-one-out, in closed
-form: Rasmussen & Williams, 2006, section 5.4.2); the arm with the larger log density of the values
-on their original scale proposes. That is a bandit which needs no pulls to learn an arm's worth, in
+form: Rasmussen & Williams, 2006, section 5.4.2), whichever arm proposed it; the arm with the larger
+log density of the values on their original scale proposes. That is a bandit which needs no pulls to learn an arm's worth, in
 the spirit of GP-Hedge (Hoffman, Brochu & de Freitas, 2011).
 """
 
@@ -41,24 +41,17 @@ class HybridStrategy:
         if self.config.alternate:
             early = view.number < self.config.early
             return (self.vqc if early and view.number % 2 == 0 else self.gp).propose(view)
-        import os
+        return (self.vqc if self._gain(view, values) > 0 else self.gp).propose(view)
 
-        mode, val = os.environ.get("HY", "pick:0").split(":")
-        val = float(val)
+    def _gain(self, view: View, values: F) -> float:
+        """By how many nats the circuits' heads predict the values better than the process does."""
         process, circuits = self.gp.fitted(view)[0], self.vqc.fitted(view)
-        ours = [
-            left_out_densities(head.lower, head.alpha, values, circuits.power)
-            for head in circuits.heads
+        heads = [
+            weight + left_out_densities(head.lower, head.alpha, values, circuits.power)
+            for head, weight in zip(circuits.heads, circuits.log_weights, strict=True)
         ]
-        mix = np.logaddexp.reduce(np.array(ours) + circuits.log_weights[:, None], axis=0)
-        each = (
-            left_out_densities(process.model.lower, process.model.alpha, values, process.power)
-            - mix
-        )
-        if mode == "half":
-            each = each[np.argsort(values, kind="stable")[: max(4, (len(values) + 1) // 2)]]
-        gap = each.sum()
-        return (self.vqc if gap + val < 0 else self.gp).propose(view)
+        theirs = left_out_densities(process.model.lower, process.model.alpha, values, process.power)
+        return float((np.logaddexp.reduce(heads, axis=0) - theirs).sum())
 
     def state(self) -> dict[str, Any]:
         """States of both arms."""

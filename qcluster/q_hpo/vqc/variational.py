@@ -102,7 +102,7 @@ class TrainedCircuit:
         each = self._slopes(x, weights, cotangents, self._encoding.ravel())
         for part, slope in zip(self.parts, each, strict=True):
             turned = slope.reshape(len(x), self.layers, self.qubits).sum(axis=1)
-            np.add.at(out, (slice(None), part), math.pi * turned)
+            np.add.at(out.T, part, math.pi * turned.T)
         return out
 
     def _angles(self, x: F, weights: F) -> list[F]:
