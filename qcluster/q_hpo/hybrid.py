@@ -2,8 +2,8 @@
 
 Before a proposal both models predict every value from all the others (leave-one-out, in closed
 form: Rasmussen & Williams, 2006, section 5.4.2), whichever arm proposed it; the arm with the larger
-log density of the values on their original scale proposes. That is a bandit which needs no pulls to learn an arm's worth, in
-the spirit of GP-Hedge (Hoffman, Brochu & de Freitas, 2011).
+log density of the values on their original scale proposes. That is a bandit which needs no pulls to
+learn an arm's worth, in the spirit of GP-Hedge (Hoffman, Brochu & de Freitas, 2011).
 """
 
 from __future__ import annotations
