@@ -38,10 +38,21 @@ class GPConfig(Config):
     """Sobol points before the first model."""
     kernel: Literal["auto", "matern", "rbf"] = "auto"
     """auto compares both, with and without a length per parameter, by their posterior."""
+    ard: bool = True
+    """Whether a model with a length per parameter competes with those of one length."""
     trend: bool = True
     """Whether models may carry a quadratic trend."""
     output_warping: bool = True
     """Whether values may be compressed by a power before they are modelled."""
+    input_warping: bool = False
+    """Whether parameters may be bent (Kumaraswamy) before they are modelled; not with a prior."""
+    acquisition: Literal["logei", "ei"] = "logei"
+    """The logarithm of expected improvement, or its formula."""
+    batch: Literal["believer", "fantasies"] = "believer"
+    """Running trials count as measured at their prediction, or at draws of the posterior, over
+    which the improvement is averaged (greedy batch expected improvement)."""
+    trust_region: bool = False
+    """Whether proposals stay in a box around the best point that grows and shrinks."""
 
 
 class VQCConfig(Config):

@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfcx, ndtr
 
-__all__ = ["AveragedImprovement", "LogImprovement", "expected_improvement", "log_h", "log_h_slope"]
+__all__ = [
+    "AveragedImprovement",
+    "Improvement",
+    "LogImprovement",
+    "Rule",
+    "expected_improvement",
+    "log_h",
+    "log_h_slope",
+]
 
 F = NDArray[np.float64]
 _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
@@ -105,6 +113,18 @@ class Chance(Protocol):
         ...
 
 
+class Rule(Protocol):
+    """A score of feature vectors, to be maximised."""
+
+    def score(self, features: F) -> F:
+        """(m,) scores of the rows of ``features`` (m, columns)."""
+        ...
+
+    def slope(self, features: F) -> tuple[float, F]:
+        """Score of one feature vector and its gradient."""
+        ...
+
+
 @dataclass(frozen=True)
 class LogImprovement:
     """log EI below ``best``, plus the log probability that the trial succeeds."""
@@ -152,3 +172,19 @@ class AveragedImprovement:
         terms = np.array([value for value, _ in pairs]) + self.log_weights
         total = float(np.logaddexp.reduce(terms))
         return total, np.asarray(np.exp(terms - total) @ np.array([g for _, g in pairs]))
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """Expected improvement itself, times the probability of success, from its logarithm."""
+
+    log: Rule
+
+    def score(self, features: F) -> F:
+        """(m,) scores of feature vectors (m, columns); zero where they underflow."""
+        return np.asarray(np.exp(self.log.score(features)))
+
+    def slope(self, features: F) -> tuple[float, F]:
+        """Score of one feature vector and its gradient."""
+        value, gradient = self.log.slope(features)
+        return math.exp(value), math.exp(value) * gradient
