@@ -80,7 +80,7 @@ class Sweep:
             self._take_over(warm_start)
 
     def _take_over(self, path: Path) -> None:
-        for trial in stored_trials(path):
+        for trial in stored_trials(path, self.study.space):
             try:
                 self.study.add(trial.config, trial.value, trial.status, trial.step)
             except InputError as error:

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from qcluster.q_hpo.config import GPConfig, HPOConfig
 from qcluster.q_hpo.domains import parse_space
-from qcluster.q_hpo.formats import load_prior, load_space
+from qcluster.q_hpo.formats import load_space
+from qcluster.q_hpo.mlflow_log import MLflowLog
+from qcluster.q_hpo.optuna_export import export_optuna
+from qcluster.q_hpo.optuna_import import import_optuna
 from qcluster.q_hpo.prior import Prior
+from qcluster.q_hpo.prior_files import load_prior
 from qcluster.q_hpo.recommend import recommend
 from qcluster.q_hpo.space import Space
 from qcluster.q_hpo.study import Study
@@ -21,11 +25,14 @@ __all__ = [
     "GPSearch",
     "HPOConfig",
     "HybridSearch",
+    "MLflowLog",
     "Prior",
     "Space",
     "Study",
     "Trial",
     "VQCSearch",
+    "export_optuna",
+    "import_optuna",
     "load_prior",
     "load_space",
     "parse_space",

@@ -52,7 +52,8 @@ class StudySearch(Searcher):
     sampler, study_name, storage: accepted so that scripts run unchanged; not used.
     settings: of the strategy (see ``GPConfig``).
     prior: earlier trials (``load_prior``). max_step: iterations at full fidelity.
-    warm_start: a file of a saved searcher or study whose trials are taken over.
+    warm_start: a file of a saved searcher or study, or an Optuna storage, whose trials are taken
+        over.
     """
 
     strategy: ClassVar[str] = "gp"
@@ -249,7 +250,7 @@ class StudySearch(Searcher):
                 self._take(study, only_known(point, study.space), self._rewards[i], "ok", None)
         study.enqueue(fits)
         if self._warm_start is not None:
-            for trial in stored_trials(Path(self._warm_start)):
+            for trial in stored_trials(Path(self._warm_start), study.space):
                 self._take(study, trial.config, trial.value, trial.status, trial.step)
         return study
 

@@ -185,7 +185,7 @@ class Study:
 
     def top(self, k: int) -> list[Trial]:
         """The ``k`` best finished trials at full fidelity, of different configurations."""
-        full = self._full_step()
+        full = self.full_step
         done = [
             t for t in self._trials.values()
             if t.value is not None and (t.step is None or full is None or t.step >= full)
@@ -278,7 +278,9 @@ class Study:
     def _sign(self) -> float:
         return 1.0 if self.mode == "min" else -1.0
 
-    def _full_step(self) -> int | None:
+    @property
+    def full_step(self) -> int | None:
+        """The full fidelity: ``max_step``, or the largest step seen; None without steps."""
         if self.max_step is not None:
             return self.max_step
         return max((t.step for t in self._trials.values() if t.step is not None), default=None)
@@ -286,7 +288,7 @@ class Study:
     def view(self) -> View:
         """What a strategy is shown when it is asked for the next trial."""
         trials = [self._trials[name] for name in self._told]
-        full = self._full_step()
+        full = self.full_step
         early = [t for t in trials if t.value is not None and t.step is not None
                  and full is not None and t.step < full]  # fmt: skip
         below = {t.id for t in early}
