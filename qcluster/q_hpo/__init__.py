@@ -18,7 +18,8 @@ from qcluster.q_hpo.study import Study
 from qcluster.q_hpo.trial import Trial
 
 if TYPE_CHECKING:
-    from qcluster.q_hpo.searchers import GPSearch, HybridSearch, VQCSearch, tune
+    from qcluster.q_hpo.searchers import GPSearch, HybridSearch, VQCSearch
+    from qcluster.q_hpo.tune_sweep import tune
 
 __all__ = [
     "GPConfig",
@@ -40,13 +41,16 @@ __all__ = [
     "tune",
 ]
 
-_FROM_RAY = ("GPSearch", "HybridSearch", "VQCSearch", "tune")
+_FROM_RAY = {
+    "GPSearch": "searchers", "HybridSearch": "searchers", "VQCSearch": "searchers",
+    "tune": "tune_sweep",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """The parts that need Ray, imported when they are first used."""
     if name not in _FROM_RAY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from qcluster.q_hpo import searchers
+    from importlib import import_module
 
-    return getattr(searchers, name)
+    return getattr(import_module(f"{__name__}.{_FROM_RAY[name]}"), name)

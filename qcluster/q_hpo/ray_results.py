@@ -1,15 +1,58 @@
-"""Ray Tune's own result directories: ``EXPERIMENT/TRIAL/{params.json,result.json,error.txt}``."""
+"""What Ray Tune writes: trial directories with ``params.json``, ``result.json`` and ``error.txt``,
+and snapshots of the experiment.
+"""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qcluster.errors import FormatError
 from qcluster.q_hpo.space import flatten
 
-__all__ = ["is_ray_results", "ray_rows"]
+__all__ = ["RayTrial", "is_ray_results", "ray_rows", "ray_trials"]
+
+
+@dataclass(frozen=True)
+class RayTrial:
+    """One trial as Ray's experiment snapshot has it; ``result`` is its last one, perhaps empty."""
+
+    id: str
+    status: str
+    config: dict[str, Any]
+    result: dict[str, Any]
+
+    @property
+    def ended(self) -> bool:
+        """Whether Ray will not run it again by itself."""
+        return self.status in ("TERMINATED", "ERROR")
+
+    @property
+    def error(self) -> bool:
+        """Whether it ended with an error."""
+        return self.status == "ERROR"
+
+
+def ray_trials(directory: Path) -> list[RayTrial]:
+    """The trials of the newest ``experiment_state-*.json``; none if there is no readable one."""
+    newest = max(directory.glob("experiment_state-*.json"), default=None)
+    try:
+        rows = [] if newest is None else json.loads(newest.read_text())["trial_data"]
+        return [_ray_trial(*map(_object, row)) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _object(text: Any) -> dict[str, Any]:
+    found = json.loads(text) if isinstance(text, str) else text
+    return found if isinstance(found, dict) else {}
+
+
+def _ray_trial(state: dict[str, Any], run: dict[str, Any]) -> RayTrial:
+    return RayTrial(str(state["trial_id"]), str(state["status"]), state["config"] or {},
+                    run.get("last_result") or {})  # fmt: skip
 
 
 def is_ray_results(path: Path) -> bool:
