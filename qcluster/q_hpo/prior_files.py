@@ -63,11 +63,14 @@ def load_prior(
     skipped = 0
     for row in rows:
         config = _config_of_row(space, columns, row)
-        if config is None or (_step(row) < full_step and "training_iteration" in row):
+        value = _value_of_row(row, metric)
+        # A trial that failed may never have reported a step; a stopped one has no final value.
+        early = "training_iteration" in row and value is not None and _step(row) < full_step
+        if config is None or early:
             skipped += 1
             continue
         configs.append(config)
-        values.append(_value_of_row(row, metric))
+        values.append(value)
         names.append(row.get("task") or path.stem)
     return Prior(configs=configs, values=values, names=names, skipped=skipped)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,6 +53,7 @@ class StudySearch(Searcher):
     sampler, study_name, storage: accepted so that scripts run unchanged; not used.
     settings: of the strategy (see ``GPConfig``).
     prior: earlier trials (``load_prior``). max_step: iterations at full fidelity.
+    pool: the only configurations allowed, if the objective exists for these alone.
     warm_start: a file of a saved searcher or study, or an Optuna storage, whose trials are taken
         over.
     """
@@ -74,6 +75,7 @@ class StudySearch(Searcher):
         settings: Mapping[str, Any] | None = None,
         prior: Prior | None = None,
         max_step: int | None = None,
+        pool: Iterable[Mapping[str, Any]] | None = None,
         warm_start: str | Path | None = None,
     ) -> None:
         if isinstance(metric, (list, tuple)) or isinstance(mode, (list, tuple)):
@@ -94,6 +96,7 @@ class StudySearch(Searcher):
             "seed": 0 if seed is None else seed,
             "prior": prior,
             "max_step": max_step,
+            "pool": None if pool is None else list(pool),
         }
         self._warm_start = warm_start
         self._run = DefinedByRun(space) if callable(space) else None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,9 @@ def sweep(
             failure_config=ray_tune.FailureConfig(max_failures=_RETRIES),
         ),
     )
-    tuner.fit()
+    # Ray announces the experiment on standard output, which belongs to the caller's results.
+    with redirect_stdout(sys.stderr):
+        tuner.fit()
     if search.study is None:
         raise SolverFailed("Ray Tune ended without asking for a trial")
     return search.study

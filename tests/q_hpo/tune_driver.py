@@ -35,6 +35,17 @@ def keep_ray(cpus: int) -> None:
         ray.shutdown()
 
 
+SPACE: dict[str, Any] = {
+    "x": tune.uniform(-5, 5),
+    "lr": tune.loguniform(1e-5, 1e-1),
+    "kind": tune.choice(["a", "b"]),
+}
+
+
+def loss(config: dict[str, Any]) -> float:
+    return float((config["x"] - 1) ** 2 + abs(math.log10(config["lr"]) + 3))
+
+
 def draw(config: dict[str, Any]) -> float:
     """A number in [0, 1) that depends on the configuration alone."""
     text = json.dumps(config, sort_keys=True).encode()
@@ -55,18 +66,13 @@ def trainable(config: dict[str, Any]) -> dict[str, Any]:
         raise RuntimeError("injected")
     if share < 0.6:
         return {"loss": math.nan}
-    return {"loss": (tried["x"] - 1) ** 2 + abs(math.log10(tried["lr"]) + 3)}
+    return {"loss": loss(tried)}
 
 
 def sweep(options: dict[str, Any]) -> None:
     directory = Path(options["directory"])
     ray.init(options["address"], log_to_driver=False, logging_level=logging.ERROR)
-    space = {
-        "x": tune.uniform(-5, 5),
-        "lr": tune.loguniform(1e-5, 1e-1),
-        "kind": tune.choice(["a", "b"]),
-        "options": {k: options[k] for k in ("directory", "seconds", "faults")},
-    }
+    space = {**SPACE, "options": {k: options[k] for k in ("directory", "seconds", "faults")}}
     path = directory / "results" / "sweep"
     if options["restore"]:
         tuner = tune.Tuner.restore(str(path), trainable, param_space=space)
@@ -86,7 +92,7 @@ def sweep(options: dict[str, Any]) -> None:
             ),
         )  # fmt: skip
     results = tuner.fit()
-    searcher = max(path.glob("searcher-state-*.pkl"), key=lambda p: p.stat().st_mtime)
+    searcher = max(path.glob("searcher-state-*.pkl"))
     records = json.loads(searcher.read_text())["study"]
     study = Study.from_records(records)
     print(json.dumps({
