@@ -77,6 +77,10 @@ def _cell(text: str) -> Any:
         return text
 
 
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def _key(config: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(f"{v:.9g}" if isinstance(v, float) else v for _, v in sorted(config.items()))
 
@@ -116,7 +120,9 @@ def main() -> None:
     crashed = sum(trial.status == "failed" for trial in study.history)
     print(f"{crashed} of {len(study.history)} trials crashed")
     for trial in study.top(3):
-        print(f"{trial.value:8.1f} tokens/s: {trial.config}")
+        settings = ", ".join(f"{name.removeprefix('cfg-')}={_shown(value)}"
+                             for name, value in trial.config.items())  # fmt: skip
+        print(f"{trial.value:8.1f} tokens/s: {settings}")
 
 
 if __name__ == "__main__":
