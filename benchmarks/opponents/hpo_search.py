@@ -209,7 +209,7 @@ def smac_search(world: Bbob, seed: int, budget: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         scenario = Scenario(space, n_trials=budget, deterministic=True, seed=seed,
                             output_directory=Path(directory))  # fmt: skip
-        facade = Facade(scenario, lambda config, seed=0: 0.0, overwrite=True, logging_level=False)
+        facade = Facade(scenario, lambda *_, **__: 0.0, overwrite=True, logging_level=False)
         for _ in range(budget):
             start = time.process_time()
             info = facade.ask()
