@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from qcluster.errors import FormatError, InputError, NotFound
 from qcluster.q_hpo.domains import parse_space
 from qcluster.q_hpo.journal import Journal, read_lines, write_lines
+from qcluster.q_hpo.param_space import listed_configs
 from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.space import Space, same_config
 from qcluster.q_hpo.space_json import space_from_json, space_to_json
-from qcluster.q_hpo.strategies import make_strategy
+from qcluster.q_hpo.strategies import make_strategy, settings_of
 from qcluster.q_hpo.strategy import Proposal, Task, View, one_thread
-from qcluster.q_hpo.trial import Trial, checked_outcome
+from qcluster.q_hpo.trial import Trial, checked_max_step, checked_outcome
 
 __all__ = ["VERSION", "Study"]
 
@@ -71,11 +72,11 @@ class Study:
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise InputError(f"wants a whole number from 0 up, got {seed!r}", field="seed")
         self.space = parse_space(space)
-        self.mode, self.seed, self.max_step = mode, int(seed), max_step
+        self.mode, self.seed, self.max_step = mode, int(seed), checked_max_step(max_step)
         self.prior = prior
-        self._settings = {"name": strategy} if isinstance(strategy, str) else dict(strategy)
+        self._settings = settings_of(strategy)
         self._strategy = make_strategy(self._settings)
-        self._queue = [dict(point) for point in points or ()]
+        self._queue = listed_configs(points or (), "points")
         self._pool = self._read_pool(pool)
         for i, point in enumerate(self._queue, 1):
             self._checked_point(point, i)
@@ -158,7 +159,7 @@ class Study:
 
     def enqueue(self, points: Iterable[Mapping[str, Any]]) -> None:
         """More configurations to try before anything is proposed. Raises InputError."""
-        more = [dict(point) for point in points]
+        more = listed_configs(points, "points")
         for i, config in enumerate(more, 1):
             self._checked_point(config, i)
         if more:
@@ -329,7 +330,7 @@ class Study:
     def _read_pool(self, pool: Iterable[Mapping[str, Any]] | None) -> F | None:
         if pool is None:
             return None
-        points = self.space.points(pool)
+        points = self.space.points(listed_configs(pool, "pool"))
         if not len(points):
             raise InputError("has no configurations", field="pool")
         return points
