@@ -297,6 +297,7 @@ def test_sequences_of_different_lengths_causal_and_sampled() -> None:
     torch.testing.assert_close(out.unbind()[1], theirs.eval()(parts[1], parts[1], parts[1])[0])
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 def test_other_nested_tensors_go_to_torch() -> None:
     theirs, ours = pair(batch_first=True)
     strided = torch.nested.nested_tensor([torch.randn(4, 16), torch.randn(6, 16)])
