@@ -11,7 +11,7 @@ from typing import Any
 
 from harness import arguments, save
 from nvlink_parts.agents import bench_agents
-from nvlink_parts.alltoall import bench_one_tier, bench_two_tiers
+from nvlink_parts.alltoall import bench_hard, bench_one_tier, bench_two_tiers
 from nvlink_parts.choice import bench_choice, bench_estimate
 from nvlink_parts.collectives import bench_collectives
 from nvlink_parts.colouring import bench_colouring
@@ -23,6 +23,7 @@ PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "gpu_choice": bench_choice,
     "all_to_all_one_tier": bench_one_tier,
     "all_to_all_two_tiers": bench_two_tiers,
+    "all_to_all_hard": bench_hard,
     "collectives": bench_collectives,
     "mapping": bench_mapping,
     "classifier": bench_classifier,
