@@ -18,6 +18,7 @@ from nvlink_parts.colouring import bench_colouring
 from nvlink_parts.contention import bench_classifier
 from nvlink_parts.live import bench_live
 from nvlink_parts.mapping import bench_mapping
+from nvlink_parts.partition import bench_partition
 
 PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "gpu_choice": bench_choice,
@@ -26,6 +27,7 @@ PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "all_to_all_hard": bench_hard,
     "collectives": bench_collectives,
     "mapping": bench_mapping,
+    "partition": bench_partition,
     "classifier": bench_classifier,
     "agents": bench_agents,
     "live": bench_live,
