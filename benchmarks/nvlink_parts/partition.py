@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -11,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from harness import DATA, HERE, cached, table
-from nvlink_parts.mapping import own_seconds, source_of
 
 import qcluster.q_nvlink.partition
+from nvlink_parts.mapping import own_seconds, source_of
 from qcluster.q_nvlink.partition import partition_ranks
 from qcluster.q_nvlink.partition._kernels import refine
 from qcluster.q_nvlink.partition.reference import crossing
@@ -43,7 +44,7 @@ def mixed(n: int, seed: int) -> Any:
         for replica in rank:
             for stage in replica:
                 ring(stage, rng.uniform(5e4, 1e5))
-            for before, after in zip(replica[:-1], replica[1:], strict=True):
+            for before, after in itertools.pairwise(replica):
                 bytes_[before, after] += rng.uniform(1e3, 5e3)
         experts = rng.integers(2)
         for p in range(stages):
@@ -129,7 +130,7 @@ def _outside(weight: Any, capacity: list[int], seconds: float) -> dict[str, Any]
         return None
     script = HERE / "opponents" / "partitioners.py"
     problem = {"weight": weight.tolist(), "capacity": capacity, "seconds": seconds}
-    answer = subprocess.run(  # noqa: S603 - the interpreter that the caller names
+    answer = subprocess.run(
         [python, str(script)], input=json.dumps(problem), capture_output=True, text=True, check=True
     )
     return dict(json.loads(answer.stdout.strip().splitlines()[-1]))

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 import warnings
+from typing import Any
 
 import kahip
 import numpy as np
@@ -17,7 +18,7 @@ import pymetis
 warnings.filterwarnings("ignore")
 
 
-def repaired(weight, part, capacity):
+def repaired(weight: Any, part: Any, capacity: Any) -> Any:
     part, k = part.copy(), len(capacity)
     ties = weight @ np.eye(k)[part]
     held = np.bincount(part, minlength=k)
@@ -35,11 +36,11 @@ def repaired(weight, part, capacity):
     return part
 
 
-def crossing(weight, part):
+def crossing(weight: Any, part: Any) -> float:
     return float(weight[part[:, None] != part[None, :]].sum() / 2)
 
 
-def metis(graph, k, seed):
+def metis(graph: dict, k: int, seed: int) -> Any:
     options = pymetis.Options(ufactor=1, seed=seed, contig=0)
     adjacency = pymetis.CSRAdjacency(graph["first"], graph["columns"])
     return pymetis.part_graph(
@@ -47,7 +48,7 @@ def metis(graph, k, seed):
     )[1]
 
 
-def kaffpa(graph, k, seed):
+def kaffpa(graph: dict, k: int, seed: int) -> Any:
     # Modes: 0 fast, 1 eco, 2 strong; by turns, strong first.
     mode = (2, 1, 0)[seed % 3]
     ones = [1] * (len(graph["first"]) - 1)
@@ -56,7 +57,7 @@ def kaffpa(graph, k, seed):
     )[1]
 
 
-def main():
+def main() -> None:
     problem = json.load(sys.stdin)
     weight = np.array(problem["weight"])
     capacity = np.array(problem["capacity"])

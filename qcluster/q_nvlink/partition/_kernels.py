@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 __all__ = ["cluster", "contract", "refine"]
 
 _SCANNED = 96  # nodes up to which every pair is looked at in every step
+_AGAIN = 12  # steps after which everything is listed anew
 _KEPT = 3  # candidates that are kept for each pair of domains beyond
 
 
@@ -66,9 +67,7 @@ def contract(
 
 
 @njit(cache=True)
-def _ties(
-    weight: NDArray[np.float64], part: NDArray[np.int64], k: int
-) -> NDArray[np.float64]:
+def _ties(weight: NDArray[np.float64], part: NDArray[np.int64], k: int) -> NDArray[np.float64]:
     """(n, k) what each node exchanges with each domain."""
     n = len(part)
     ties = np.zeros((n, k))
@@ -114,61 +113,115 @@ def _scan(
 
 
 @njit(cache=True)
-def _listed(
-    weight: NDArray[np.float64],
-    size: NDArray[np.int64],
+def _list(
     part: NDArray[np.int64],
     ties: NDArray[np.float64],
-    room: NDArray[np.int64],
     until: NDArray[np.int64],
     time: int,
     lead: float,
+    a: int,
+    b: int,
+    top: NDArray[np.int64],
+    value: NDArray[np.float64],
+) -> None:
+    """Who most wants to leave and where: rows and columns a and b of ``top`` and ``value``.
+
+    top and value (k, k, _KEPT): nodes of one domain that gain most in another, and how much. All
+    rows where ``a`` is negative. Tabu nodes only where they beat the best by more than ``lead``.
+    """
+    n, k = ties.shape
+    if a < 0:
+        value[:] = -np.inf
+    else:
+        value[a], value[b] = -np.inf, -np.inf
+        value[:, a], value[:, b] = -np.inf, -np.inf
+    for i in range(n):
+        here = part[i]
+        own = ties[i, here]
+        whole = a < 0 or here in (a, b)
+        for step in range(k if whole else 2):
+            d = step
+            if not whole:
+                d = a if step == 0 else b
+            if d == here:
+                continue
+            gain = ties[i, d] - own
+            if gain <= value[here, d, _KEPT - 1] or (until[i, d] >= time and gain <= lead):
+                continue
+            place = _KEPT - 1
+            while place > 0 and gain > value[here, d, place - 1]:
+                value[here, d, place] = value[here, d, place - 1]
+                top[here, d, place] = top[here, d, place - 1]
+                place -= 1
+            value[here, d, place] = gain
+            top[here, d, place] = i
+
+
+@njit(cache=True)
+def _pair(
+    weight: NDArray[np.float64],
+    size: NDArray[np.int64],
+    room: NDArray[np.int64],
+    a: int,
+    b: int,
     top: NDArray[np.int64],
     value: NDArray[np.float64],
 ) -> tuple[int, int, int, float]:
-    """As ``_scan``, for many nodes: only the ``_KEPT`` that most want from a to b are paired.
-
-    top and value (k, k, _KEPT) are scratch. Tabu nodes are left out.
-    """
-    n, k = ties.shape
-    value[:] = -np.inf
+    """The best swap (i, j, -1) or move (i, -1, domain) between two domains, of those listed."""
     bi, bj, bd, best = -1, -1, -1, -np.inf
-    for i in range(n):
-        a = part[i]
-        own = ties[i, a]
-        for d in range(k):
-            if d == a:
+    for c, d in ((a, b), (b, a)):
+        for x in range(_KEPT):
+            if value[c, d, x] <= best:
+                break
+            if size[top[c, d, x]] <= room[d]:
+                bi, bj, bd, best = top[c, d, x], -1, d, value[c, d, x]
+    for x in range(_KEPT):
+        if value[a, b, x] + value[b, a, 0] <= best:
+            break
+        i = top[a, b, x]
+        for y in range(_KEPT):
+            gain = value[a, b, x] + value[b, a, y]
+            if gain <= best:
+                break
+            j = top[b, a, y]
+            if size[j] - size[i] > room[a] or size[i] - size[j] > room[b]:
                 continue
-            gain = ties[i, d] - own
-            if until[i, d] >= time and gain <= lead:
-                continue
-            if size[i] <= room[d] and gain > best:
-                bi, bj, bd, best = i, -1, d, gain
-            if gain > value[a, d, _KEPT - 1]:
-                place = _KEPT - 1
-                while place > 0 and gain > value[a, d, place - 1]:
-                    value[a, d, place] = value[a, d, place - 1]
-                    top[a, d, place] = top[a, d, place - 1]
-                    place -= 1
-                value[a, d, place] = gain
-                top[a, d, place] = i
-    for a in range(k):
-        for b in range(a + 1, k):
-            for x in range(_KEPT):
-                if value[a, b, x] + value[b, a, 0] <= best:
-                    break
-                i = top[a, b, x]
-                for y in range(_KEPT):
-                    gain = value[a, b, x] + value[b, a, y]
-                    if gain <= best:
-                        break
-                    j = top[b, a, y]
-                    if size[j] - size[i] > room[a] or size[i] - size[j] > room[b]:
-                        continue
-                    gain -= 2.0 * weight[i, j]
-                    if gain > best:
-                        bi, bj, bd, best = i, j, -1, gain
+            gain -= 2.0 * weight[i, j]
+            if gain > best:
+                bi, bj, bd, best = i, j, -1, gain
     return bi, bj, bd, best
+
+
+@njit(cache=True)
+def _listed(
+    weight: NDArray[np.float64],
+    size: NDArray[np.int64],
+    room: NDArray[np.int64],
+    a: int,
+    b: int,
+    top: NDArray[np.int64],
+    value: NDArray[np.float64],
+    chosen: NDArray[np.int64],
+    gains: NDArray[np.float64],
+) -> tuple[int, int, int, float]:
+    """As ``_scan``, for many nodes: only those listed are paired.
+
+    chosen (k, k, 3) and gains (k, k) keep every pair of domains' best step; those of a and b are
+    made anew, or all where ``a`` is negative.
+    """
+    k = len(room)
+    bc, bd, best = -1, -1, -np.inf
+    for c in range(k):
+        for d in range(c + 1, k):
+            if a < 0 or c in (a, b) or d in (a, b):
+                i, j, e, gain = _pair(weight, size, room, c, d, top, value)
+                chosen[c, d, 0], chosen[c, d, 1], chosen[c, d, 2] = i, j, e
+                gains[c, d] = gain
+            if gains[c, d] > best:
+                bc, bd, best = c, d, gains[c, d]
+    if bc < 0:
+        return -1, -1, -1, best
+    return chosen[bc, bd, 0], chosen[bc, bd, 1], chosen[bc, bd, 2], best
 
 
 @njit(cache=True)
@@ -212,6 +265,9 @@ def refine(
     until = np.full((n, k), -1, dtype=np.int64)
     top = np.empty((k, k, _KEPT), dtype=np.int64)
     value = np.empty((k, k, _KEPT))
+    chosen = np.empty((k, k, 3), dtype=np.int64)
+    gains = np.empty((k, k))
+    c, d = -1, -1  # the domains of the last step
     best = part.copy()
     now, least = 0.0, 0.0
     seed, last, time = state[0], 0, 0
@@ -223,10 +279,13 @@ def refine(
         if n <= _SCANNED:
             i, j, d, gain = _scan(weight, size, part, ties, room, until, time, lead)
         else:
-            i, j, d, gain = _listed(
-                weight, size, part, ties, room, until, time, lead, top, value
-            )
+            if time % _AGAIN == 0:
+                c = -1  # some are not tabu any more
+            _list(part, ties, until, time, lead, c, d, top, value)
+            i, j, e, gain = _listed(weight, size, room, c, d, top, value, chosen, gains)
+            d = e
         if i < 0:
+            c = -1
             if time - last > n:
                 break
             continue
@@ -235,6 +294,7 @@ def refine(
         seed ^= seed << np.uint64(17)
         tenure = time + 2 + np.int64(seed % spread)
         a = part[i]
+        c = a
         until[i, a] = tenure
         if j >= 0:
             b = part[j]
@@ -243,6 +303,7 @@ def refine(
             room[b] += size[j] - size[i]
             _shift(weight, part, ties, i, b)
             _shift(weight, part, ties, j, a)
+            d = b
         else:
             room[a] += size[i]
             room[d] -= size[i]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 __all__ = ["least_crossing"]
 
-_SPECTRAL = 1500  # ranks up to which eigenvalues are computed
+_SPECTRAL = 400  # ranks up to which eigenvalues are computed: they take as long as a search
 
 
 def least_crossing(weight: NDArray[np.float64], capacity: NDArray[np.int64]) -> float:

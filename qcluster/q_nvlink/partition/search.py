@@ -10,6 +10,7 @@ than the better one. METIS and KaHIP join the population where they are installe
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -64,6 +65,11 @@ class _Problem:
     weight: Matrix
     capacity: Labels
 
+    @functools.cached_property
+    def bound(self) -> float:
+        """What must cross."""
+        return least_crossing(self.weight, self.capacity)
+
 
 def partition_ranks(
     traffic: ArrayLike, capacities: ArrayLike, *, deadline_s: float = 1.0, seed: int = 0
@@ -88,7 +94,7 @@ def partition_ranks(
         problem,
         stages=[Stage("multilevel-tabu", _run_multilevel)],
         fallback=Stage("linear", _run_linear),
-        bound=lambda p: least_crossing(p.weight, p.capacity),
+        bound=lambda p: p.bound,
         verify=_verify,
         deadline=Deadline.after(deadline_s),
         seed=seed,
@@ -204,7 +210,7 @@ class _Search:
         self.members: list[tuple[float, Labels]] = []
         self.best, self.least, self.drought = np.empty(0, dtype=np.int64), math.inf, 0
         self._state = np.array([rng.integers(1, 2**62)], dtype=np.uint64)
-        self._target = least_crossing(problem.weight, problem.capacity) * (1 + 1e-9)
+        self._target = problem.bound * (1 + 1e-9)
 
     @property
     def done(self) -> bool:
@@ -247,12 +253,15 @@ class _Search:
         self.add(part)
 
     def _shake(self, part: Labels) -> None:
-        """Mix the ranks of a few domains that talk to each other."""
+        """Mix some ranks of a domain and of those that it exchanges most with."""
         k = len(self.problem.capacity)
-        some = self.rng.choice(k, min(k, int(self.rng.integers(2, 5))), replace=False)
+        first = int(self.rng.integers(k))
+        ties = self.problem.weight[part == first].sum(axis=0)
+        between = np.bincount(part, weights=ties, minlength=k)
+        between[first] = np.inf
+        some = np.argsort(-between - 1e-9 * self.rng.random(k))[: int(self.rng.integers(2, 6))]
         here = np.flatnonzero(np.isin(part, some))
-        share = self.rng.uniform(0.1, 0.6)
-        mixed = here[self.rng.random(len(here)) < share]
+        mixed = here[self.rng.random(len(here)) < self.rng.uniform(0.1, 1.0)]
         part[mixed] = part[self.rng.permutation(mixed)]
 
     def _cycle(self, part: Labels, other: Labels | None) -> Labels:

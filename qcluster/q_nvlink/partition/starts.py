@@ -68,11 +68,9 @@ def _packed(weight: Matrix, capacity: Labels, rng: np.random.Generator) -> Label
                 minlength=len(room),
             )
             fits = room >= len(ranks)
-            if fits.any():
-                # The tightest domain among those that it talks to as much.
-                d = int(np.lexsort((room, -ties, ~fits))[0])
-            else:
-                d = int(np.argmax(room))
+            # The tightest domain among those that it talks to as much; the roomiest if none fits.
+            best = int(np.lexsort((room, -ties, ~fits))[0])
+            d = best if fits[best] else int(np.argmax(room))
             here = ranks[: room[d]]
             part[here] = d
             room[d] -= len(here)
