@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -36,15 +37,13 @@ def list_outside(weight: Matrix, capacity: Labels) -> Iterator[Labels]:
 
 
 def _metis(first: Labels, columns: Labels, weights: Labels, k: int) -> Any:
-    import pymetis
-
+    pymetis: Any = import_module("pymetis")
     graph = pymetis.CSRAdjacency(first.tolist(), columns.tolist())
     return pymetis.part_graph(k, adjacency=graph, eweights=weights.tolist())[1]
 
 
 def _kahip(first: Labels, columns: Labels, weights: Labels, k: int) -> Any:
-    import kahip
-
+    kahip: Any = import_module("kahip")
     ones = [1] * (len(first) - 1)
     strong, quiet, seed = 2, True, 0
     return kahip.kaffpa(
