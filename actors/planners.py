@@ -7,12 +7,13 @@ from typing import ClassVar
 
 from actors.planner_host import PlannerHost
 
-__all__ = ["HOSTS", "EnergyPlanner", "NVLinkPlanner", "RoutingPlanner"]
+__all__ = ["HOSTS", "EnergyPlanner", "JointPlanner", "NVLinkPlanner", "RoutingPlanner"]
 
 _PATHS = {
     "routing": "qcluster.q_routing.planner:RoutingPlanner",
     "energy": "qcluster.q_energy.planner:EnergyPlanner",
     "nvlink": "qcluster.q_nvlink.planner:NVLinkPlanner",
+    "joint": "qcluster.joint.planner:JointPlanner",
 }
 
 
@@ -44,7 +45,15 @@ class NVLinkPlanner(PlannerHost):
     peers: ClassVar[Mapping[str, str]] = _others("nvlink")
 
 
+class JointPlanner(PlannerHost):
+    """One plan of the three, and the one that is carried out."""
+
+    name: ClassVar[str] = "joint"
+    path: ClassVar[str] = _PATHS["joint"]
+    peers: ClassVar[Mapping[str, str]] = _others("joint")
+
+
 HOSTS: Mapping[str, type[PlannerHost]] = {
-    host.name: host for host in (RoutingPlanner, EnergyPlanner, NVLinkPlanner)
+    host.name: host for host in (RoutingPlanner, EnergyPlanner, NVLinkPlanner, JointPlanner)
 }
 """All hosts by planner name."""
