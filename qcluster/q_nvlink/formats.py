@@ -16,6 +16,7 @@ from typing import Any
 from qcluster.errors import FormatError, InputError
 from qcluster.q_nvlink.cluster_tree import ClusterTree, looks_like_tree, read_tree
 from qcluster.q_nvlink.fabric import Fabric, FabricLink, FabricNode, NodeId
+from qcluster.q_nvlink.slurm import looks_like_slurm, read_slurm, read_slurm_yaml
 from qcluster.q_nvlink.smi import looks_like_links, looks_like_matrix, read_links, read_matrix
 from qcluster.q_nvlink.topo_xml import looks_like_xml, read_topology_xml
 from qcluster.telemetry.documents import read_document
@@ -37,16 +38,19 @@ def load_fabric(path: str | Path) -> Fabric:
     Raises FormatError naming file, row and field.
     """
     path = Path(path)
+    return parse_fabric(_text(path), file=path)
+
+
+def _text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise FormatError(error.strerror or "cannot be read", file=path) from None
     encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        text = raw.decode(encoding)
+        return raw.decode(encoding)
     except UnicodeDecodeError as error:
         raise FormatError(f"is not text: {error.reason}", file=path) from None
-    return parse_fabric(text, file=path)
 
 
 def parse_fabric(text: str, *, file: Any = None) -> Fabric:
@@ -65,13 +69,15 @@ def parse_fabric(text: str, *, file: Any = None) -> Fabric:
             return read_matrix(text)
         if looks_like_links(text):
             return read_links(text)
+        if looks_like_slurm(text):
+            return read_slurm(text).fabric()
         if looks_like_tree(text):
             return read_tree(_yaml(text)).fabric()
     except InputError as error:
         raise error.at(file=file) from None
     raise FormatError(
-        "is neither node-link JSON, NCCL topology XML, a topograph model nor text of "
-        "nvidia-smi topo -m or nvlink -s",
+        "is neither node-link JSON, NCCL topology XML, a topograph model, a topology.conf nor "
+        "text of nvidia-smi topo -m or nvlink -s",
         file=file,
     )
 
@@ -89,12 +95,20 @@ def _json(text: str) -> Any:
 
 
 def load_tree(path: str | Path) -> ClusterTree:
-    """The tree of switches and blocks in a topograph model, YAML or JSON.
+    """The tree of switches and blocks in a file.
 
-    Raises FormatError naming file and field.
+    A topograph model (YAML or JSON), or Slurm's topology.conf or topology.yaml.
+
+    Raises FormatError naming file, row and field.
     """
+    path = Path(path)
     try:
-        return read_tree(read_document(path))
+        if path.suffix not in (".yaml", ".yml", ".json"):
+            text = _text(path)
+            if looks_like_slurm(text):
+                return read_slurm(text)
+        data = read_document(path)
+        return read_slurm_yaml(data) if isinstance(data, list) else read_tree(data)
     except InputError as error:
         raise error.at(file=path) from None
 
