@@ -18,6 +18,7 @@ from itertools import pairwise
 
 from qcluster.deadline import Deadline
 from qcluster.q_nvlink.gangs import Gang, GangPlan, Racks, place_gangs
+from qcluster.q_nvlink.patterns import fill_by_patterns
 
 __all__ = ["Packing", "crossing_pods", "pack_gangs"]
 
@@ -142,12 +143,15 @@ class _Search:
         self._names = list(self.racks)
         start = [tuple(nodes.values()) for nodes in self.racks.values()]
         self._deepest: list[int] = []
+        self._until = self.deadline.share(0.25)
         chosen = self._go(0, start, [])
         if chosen is None:
             sizes = sorted({g.gpus for g in (*self.narrow, *self.wide)})
             divide = all(b % a == 0 for a, b in pairwise(sizes))
             whole = all(g.segment == 1 for g in (*self.narrow, *self.wide))
             self.exhausted = not self._stopped and divide and whole
+            if self._stopped and divide:
+                chosen = fill_by_patterns(start, self.narrow, self.deadline)
         return self._plan(chosen if chosen is not None else self._deepest)
 
     def _go(self, depth: int, state: list[_Rack], chosen: list[int]) -> list[int] | None:
@@ -159,7 +163,7 @@ class _Search:
         if key in self._seen or self._hopeless(depth, state):
             return None
         self._seen.add(key)
-        if len(self._seen) > _STATES or self.deadline.expired:
+        if len(self._seen) > _STATES or self._until.expired:
             self._stopped = True
             return None
         gang = self.narrow[depth]

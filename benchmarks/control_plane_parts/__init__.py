@@ -1,0 +1,1 @@
+"""Parts of ``benchmarks/control_plane.py``."""
