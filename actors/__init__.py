@@ -1,8 +1,8 @@
 """Ray actors: they hold state and time, never algorithms.
 
 ``TelemetryHub`` and ``PlanStore`` hold what the cluster is and what was planned;
-``RoutingPlanner``, ``EnergyPlanner`` and ``NVLinkPlanner`` are one generic host around the
-planners of ``qcluster``; ``NodeAgent`` reads one machine and carries plans out on it.
+``RoutingPlanner``, ``EnergyPlanner``, ``NVLinkPlanner`` and ``JointPlanner`` are one generic host
+around the planners of ``qcluster``; ``NodeAgent`` reads one machine and carries plans out on it.
 ``StudyHost``, ``CodecPool``, ``AttentionWorker`` and ``QuantumGateway`` answer questions that need
 state or a process of their own. All are plain classes that run without Ray too;
 ``actors.cluster`` turns them into actors.
@@ -22,6 +22,7 @@ _HOME = {
     "NodeAgent": "actors.node_agent",
     "RoutingPlanner": "actors.planners",
     "EnergyPlanner": "actors.planners",
+    "JointPlanner": "actors.planners",
     "NVLinkPlanner": "actors.planners",
     "StudyHost": "actors.studies",
 }
@@ -30,6 +31,7 @@ __all__ = [
     "AttentionWorker",
     "CodecPool",
     "EnergyPlanner",
+    "JointPlanner",
     "NVLinkPlanner",
     "NodeAgent",
     "PlanStore",

@@ -32,8 +32,8 @@ class Cluster(Protocol):
         """Start the node's agent; nothing happens when it is there."""
         ...
 
-    def stop(self, node_id: str) -> None:
-        """End the node's agent, if it is there."""
+    def forget(self, node_id: str, name: str) -> None:
+        """The node has left: end its agent if it is there, and have its readings forgotten."""
         ...
 
 
@@ -46,7 +46,7 @@ class AgentKeeper:
     period_s: seconds between looks at the nodes.
     """
 
-    def __init__(self, cluster: Cluster, period_s: float = 1.0) -> None:
+    def __init__(self, cluster: Cluster, period_s: float = 0.5) -> None:
         self._cluster, self._period_s = cluster, period_s
         self._agents: dict[str, str] = {}
         self._without: dict[str, tuple[float, str]] = {}
@@ -81,8 +81,7 @@ class AgentKeeper:
         """Bring the agents in line with the nodes; returns the alarm of this look."""
         living = self._cluster.nodes()
         for node in [node for node in self._agents if node not in living]:
-            del self._agents[node]
-            self._cluster.stop(node)
+            self._cluster.forget(node, self._agents.pop(node))
         self._without = {node: seen for node, seen in self._without.items() if node in living}
         alarm = None
         for node, name in living.items():

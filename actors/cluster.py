@@ -29,7 +29,7 @@ from actors.planners import HOSTS
 from actors.store import PlanStore
 from actors.studies import StudyHost
 from qcluster.errors import NotFound, NotReady, QClusterError
-from qcluster.telemetry.sources.nvml import driver_state
+from qcluster.telemetry.sources.nvml import driver_state, nvml_source
 
 __all__ = ["Agents", "Remote", "connect", "start_cluster", "stop_cluster"]
 
@@ -88,8 +88,8 @@ def connect(name: str, timeout_s: float = 35.0) -> Any:
 class RayNodes:
     """The nodes of a Ray cluster, as the keeper of the agents sees them."""
 
-    def __init__(self, state_dir: str, apply: bool) -> None:
-        self._state_dir, self._apply = state_dir, apply
+    def __init__(self, state_dir: str, apply: bool, follow: str) -> None:
+        self._state_dir, self._apply, self._follow = state_dir, apply, follow
 
     def nodes(self) -> dict[str, str]:
         """Living nodes: id and host name."""
@@ -106,11 +106,15 @@ class RayNodes:
         """Start the node's agent."""
         # An agent that is stuck on an absent store must still see its plan expire.
         _actor(NodeAgent, agent_name(node_id), scheduling_strategy=_on(node_id)).remote(
-            connect(HUB, 5.0), connect(STORE, 5.0), self._state_dir, node=name, apply=self._apply
-        )
+            connect(HUB, 5.0), connect(STORE, 5.0), self._state_dir, node=name, apply=self._apply,
+            follow=self._follow,
+        )  # fmt: skip
 
-    def stop(self, node_id: str) -> None:
-        """End the node's agent; its watchdog puts old limits back."""
+    def forget(self, node_id: str, name: str) -> None:
+        """End the agent of a node that has left; its watchdog there puts old limits back."""
+        # First the hub: planners wait for nothing else.
+        with contextlib.suppress(NotReady):
+            connect(HUB, 5.0).lose(nvml_source(name))
         with contextlib.suppress(ValueError, RayError):
             ray.kill(ray.get_actor(agent_name(node_id), namespace=NAMESPACE))
 
@@ -209,10 +213,20 @@ def start_cluster(
     _actor(QuantumGateway, GATEWAY).remote(tuple(backends))
     for name in hosts:
         host: type[PlannerHost] = HOSTS[name]
-        config = dict((configs or {}).get(name, {}))
+        config = _config(name, configs or {})
         _actor(host, planner_name(name)).remote(connect(HUB), connect(STORE), config, period_s)
     if agents:
-        _actor(AgentKeeper, KEEPER).remote(RayNodes(str(state_dir), apply))
+        follow = "joint" if "joint" in hosts else "energy"
+        _actor(AgentKeeper, KEEPER).remote(RayNodes(str(state_dir), apply, follow))
+
+
+def _config(name: str, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A planner's configuration; the joint planner's holds those of its parts."""
+    own = dict(configs.get(name, {}))
+    if name == "joint":
+        parts = {part: dict(configs[part]) for part in configs if part in HOSTS and part != name}
+        own = {**parts, **own}
+    return own
 
 
 def stop_agents() -> None:

@@ -80,11 +80,11 @@ class Cluster(Protocol):
         """Ask the autoscaler."""
         ...
 
-    def drain_node(self, **arguments: Any) -> None:
+    def drain_node(self, *, node_id: str, reason: str, reason_message: str) -> None:
         """Drain a node; raises Refused when Ray does not accept."""
         ...
 
-    def scale(self, **arguments: Any) -> None:
+    def scale(self, *, app: str, deployment: str, num_replicas: int) -> None:
         """Set a deployment's replicas."""
         ...
 
@@ -117,7 +117,7 @@ def hand_over(
         raise InputError("Ray takes plans of nvlink and energy; this one has neither")
     if apply and any(_simulated(part) for part in (plan, *found.values())):
         raise Refused("a plan from simulated telemetry cannot be applied")
-    ray = cluster or RayCalls()
+    ray: Cluster = cluster or RayCalls()
     nodes = _Nodes(ray.nodes())
     actions: list[Action] = []
     if "nvlink" in found:

@@ -71,6 +71,18 @@ class TelemetryHub:
         """Whether this source has described its nodes since the hub started."""
         return source in self._described
 
+    def lose(self, source: str) -> bool:
+        """A source has ended because its node has left: its GPUs count as dead from now on.
+
+        They are back with its next batch. Returns whether the source was known and live.
+        """
+        with self._changed:
+            known = self._ring.lose(source, time.time())
+            if known:
+                self._snapshot = None
+                self._changed.notify_all()
+        return known
+
     def latest(self) -> Snapshot | None:
         """The picture now, or None before the first batch."""
         with self._changed:

@@ -1,4 +1,4 @@
-"""The agent of one node: reads its GPUs into the hub, and carries energy plans out where it may.
+"""The agent of one node: reads its GPUs into the hub, and carries power plans out where it may.
 
 It sets power limits only when the server was started with ``--apply``, only from plans that were
 made from measured telemetry, and only within the range of each board. Old limits are put back on
@@ -27,7 +27,7 @@ from qcluster.errors import InputError, NotReady, QClusterError, Refused
 from qcluster.telemetry import Batch
 from qcluster.telemetry.sources.nvml import NvmlNode
 
-__all__ = ["Hub", "NodeAgent", "Store", "node_caps"]
+__all__ = ["Hub", "NodeAgent", "Store", "node_caps", "power_part"]
 
 _ASK_HUB_S, _LONGEST_PAUSE_S = 5.0, 10.0
 
@@ -66,6 +66,7 @@ class NodeAgent:
     node: the node's name in the topology, the host's name by default.
     apply: whether to set limits, or only say what would be set.
     period_s: seconds between readings.
+    follow: the planner whose newest safe plan is carried out, ``joint`` or ``energy``.
     nv: the NVML module, ``pynvml`` by default.
     """
 
@@ -78,6 +79,7 @@ class NodeAgent:
         node: str | None = None,
         apply: bool = False,
         period_s: float = 1.0,
+        follow: str = "joint",
         nv: Any = None,
     ) -> None:
         if nv is None:
@@ -86,7 +88,7 @@ class NodeAgent:
             nv = pynvml
         self.node = node or socket.gethostname()
         self._hub, self._store, self._nv = hub, store, nv
-        self._apply, self._period_s = apply, period_s
+        self._apply, self._period_s, self._follow = apply, period_s, follow
         directory = Path(state_dir) / "nodes" / self.node
         self._limits, self._watchdog = PowerLimits(nv, directory), Watchdog(directory)
         self._applied = AppliedPlans(directory)
@@ -201,7 +203,7 @@ class NodeAgent:
     def _keep_carrying(self) -> None:
         while not self._stopped.is_set():
             try:
-                view = self._store.latest("energy", self._seen)
+                view = self._store.latest(self._follow, self._seen)
                 self._seen = self._store.identity()
             except NotReady as error:
                 view = {"plan": None, "alarm": str(error)}
@@ -213,7 +215,7 @@ class NodeAgent:
             self._stopped.wait(self._period_s)
 
     def _carry(self, view: Mapping[str, Any], now: float) -> str:
-        """Take one look at the newest energy plan; returns what came of it, in words."""
+        """Take one look at the newest plan; returns what came of it, in words."""
         if self._stopped.is_set():
             return "stopped"
         said = ""
@@ -279,8 +281,20 @@ class NodeAgent:
         return self._restored
 
 
+def power_part(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The energy plan itself, or the one in a joint plan. Raises Refused when there is none."""
+    if plan["planner"] != "joint":
+        return plan
+    if plan["energy"] is None:
+        raise Refused(
+            f"the joint plan sets no power: {plan['absent'].get('energy', 'none planned')}"
+        )
+    power: Mapping[str, Any] = plan["energy"]
+    return power
+
+
 def node_caps(plan: Mapping[str, Any], node: str, now: float) -> dict[int, float]:
-    """The watts that an energy plan gives each GPU of a node, by GPU index.
+    """The watts that an energy or joint plan gives each GPU of a node, by GPU index.
 
     Raises Refused when the plan may not be carried out: simulated telemetry, expired, or none of
     its own; InputError when it has no caps for the node's GPUs.
@@ -290,7 +304,8 @@ def node_caps(plan: Mapping[str, Any], node: str, now: float) -> dict[int, float
         raise Refused("plans from simulated telemetry are never carried out")
     if plan.get("expires_at") is None or now >= plan["expires_at"]:
         raise Refused("the plan has expired or never expires, so it is not carried out")
-    mine = next((one for one in plan["nodes"] if one["id"] == node), None)
+    power = power_part(plan)
+    mine = next((one for one in power["nodes"] if one["id"] == node), None)
     if mine is None or not mine["caps_w"]:
         raise InputError(f"the plan has no caps for {node}", field="nodes")
     caps = {}

@@ -73,6 +73,8 @@ class PlannerHost:
     name: ClassVar[str]
     path: ClassVar[str]
     """``module:Class`` of the planner."""
+    nice: ClassVar[int] = 0
+    """How far its worker steps back behind other planners' on a machine with few processors."""
     peers: ClassVar[Mapping[str, str]] = {}
     """Other planners' names and paths, to rebuild their plans."""
 
@@ -93,7 +95,8 @@ class PlannerHost:
         self._outbox: deque[tuple[dict[str, Any], str]] = deque(maxlen=KEPT)
         self._known: dict[str, dict[str, Any]] = {}
         self._seen: Seen | None = None
-        self._process = SolverProcess(("qcluster.planner:build_planner", (self.path, self._config)))
+        warm_up = ("qcluster.planner:build_planner", (self.path, self._config))
+        self._process = SolverProcess(warm_up, nice=self.nice)
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name=f"{self.name}-planner", daemon=True).start()
 
@@ -137,6 +140,8 @@ class PlannerHost:
             self._process.wait_ready(Deadline.after(self._period_s))
         except DeadlineExceeded:
             return "warming up"
+        # Read while there is time: between a sample and its plan every millisecond counts.
+        stored = self._newest()
         snapshot = self._hub.wait(self._since, self._period_s)
         if snapshot is None:
             starved = time.monotonic() - self._fed
@@ -152,7 +157,7 @@ class PlannerHost:
             self.name,
             self._config,
             snapshot,
-            self._newest(),
+            stored,
             self._deadline_s,
             deadline=Deadline.after(self._deadline_s + SLACK_S),
         )

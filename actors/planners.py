@@ -7,13 +7,18 @@ from typing import ClassVar
 
 from actors.planner_host import PlannerHost
 
-__all__ = ["HOSTS", "EnergyPlanner", "NVLinkPlanner", "RoutingPlanner"]
+__all__ = ["HOSTS", "EnergyPlanner", "JointPlanner", "NVLinkPlanner", "RoutingPlanner"]
 
 _PATHS = {
     "routing": "qcluster.q_routing.planner:RoutingPlanner",
     "energy": "qcluster.q_energy.planner:EnergyPlanner",
     "nvlink": "qcluster.q_nvlink.planner:NVLinkPlanner",
+    "joint": "qcluster.joint.planner:JointPlanner",
 }
+
+
+# The joint plan is the one that is carried out, so it comes first.
+_BEHIND = 5
 
 
 def _others(name: str) -> dict[str, str]:
@@ -26,6 +31,7 @@ class RoutingPlanner(PlannerHost):
     name: ClassVar[str] = "routing"
     path: ClassVar[str] = _PATHS["routing"]
     peers: ClassVar[Mapping[str, str]] = _others("routing")
+    nice: ClassVar[int] = _BEHIND
 
 
 class EnergyPlanner(PlannerHost):
@@ -34,6 +40,7 @@ class EnergyPlanner(PlannerHost):
     name: ClassVar[str] = "energy"
     path: ClassVar[str] = _PATHS["energy"]
     peers: ClassVar[Mapping[str, str]] = _others("energy")
+    nice: ClassVar[int] = _BEHIND
 
 
 class NVLinkPlanner(PlannerHost):
@@ -42,9 +49,18 @@ class NVLinkPlanner(PlannerHost):
     name: ClassVar[str] = "nvlink"
     path: ClassVar[str] = _PATHS["nvlink"]
     peers: ClassVar[Mapping[str, str]] = _others("nvlink")
+    nice: ClassVar[int] = _BEHIND
+
+
+class JointPlanner(PlannerHost):
+    """One plan of the three, and the one that is carried out."""
+
+    name: ClassVar[str] = "joint"
+    path: ClassVar[str] = _PATHS["joint"]
+    peers: ClassVar[Mapping[str, str]] = _others("joint")
 
 
 HOSTS: Mapping[str, type[PlannerHost]] = {
-    host.name: host for host in (RoutingPlanner, EnergyPlanner, NVLinkPlanner)
+    host.name: host for host in (RoutingPlanner, EnergyPlanner, NVLinkPlanner, JointPlanner)
 }
 """All hosts by planner name."""

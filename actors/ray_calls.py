@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,11 +48,12 @@ class RayCalls:
 
     def drain_node(self, *, node_id: str, reason: str, reason_message: str) -> None:
         """What ``ray drain-node`` does. Raises Refused with Ray's reason."""
-        from ray._raylet import GcsClient
+        # Compiled, and its types are not complete.
+        compiled: Any = importlib.import_module("ray._raylet")
         from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
         with _ours():
-            client = GcsClient(address=ray.get_runtime_context().gcs_address)
+            client = compiled.GcsClient(address=ray.get_runtime_context().gcs_address)
             accepted, why = client.drain_node(
                 node_id, DrainNodeReason.Value(reason), reason_message, 0
             )

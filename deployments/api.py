@@ -42,7 +42,7 @@ from qcluster.request import parse_request
 
 __all__ = ["Services", "create_api"]
 
-PLANNERS = ("routing", "energy", "nvlink")
+PLANNERS = ("routing", "energy", "nvlink", "joint")
 MAX_BATCH = 256
 
 
@@ -205,7 +205,7 @@ def _plan_routes(services: Services, cache: PlanCache) -> APIRouter:
 def _add_carrying_out(router: APIRouter, services: Services, cache: PlanCache) -> None:
     def apply(planner: str, plan_id: str, dry_run: bool = Query(False)) -> JSONResponse:
         """What carrying the plan out sets: a dry run unless the server was started to apply."""
-        current = cache.latest("energy")["plan"]
+        current = cache.latest("joint")["plan"] or cache.latest("energy")["plan"]
         wanted = services.apply and not dry_run
         plan = _found(services.store, planner, plan_id)
         return JSONResponse(apply_report(plan, current, services.agents, apply=wanted))
@@ -223,11 +223,16 @@ def _add_carrying_out(router: APIRouter, services: Services, cache: PlanCache) -
         """The same without the planner's name."""
         return apply(services.store.get(plan_id)["planner"], plan_id, dry_run)
 
+    def restore_by_id(plan_id: str, dry_run: bool = Query(False)) -> JSONResponse:
+        """The same without the planner's name."""
+        return restore(services.store.get(plan_id)["planner"], plan_id, dry_run)
+
     conflict: dict[str, Any] = {
         "response_model": dict[str, Any],
         "responses": problems.responses(404, 409, 422),
     }
     router.post("/{plan_id}/apply", **conflict)(apply_by_id)
+    router.post("/{plan_id}/restore", **conflict)(restore_by_id)
     router.post("/{planner}/{plan_id}/apply", **conflict)(apply)
     router.post("/{planner}/{plan_id}/restore", **conflict)(restore)
 

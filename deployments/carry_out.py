@@ -1,6 +1,6 @@
 """What carrying a plan out would set, whether the agents are doing it, and how it is undone.
 
-Agents on the nodes follow the newest safe energy plan by themselves when the server was started
+Agents on the nodes follow the newest safe joint plan by themselves when the server was started
 with ``--apply``; nothing here sets a limit. A plan that may not be carried out is refused for the
 reasons for which an agent would refuse it.
 """
@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from actors.node_agent import node_caps
+from actors.node_agent import node_caps, power_part
 from qcluster.errors import QClusterError, Refused
 
 __all__ = ["apply_report", "restore_report"]
@@ -22,14 +22,16 @@ def apply_report(
 ) -> dict[str, Any]:
     """``{plan_id, dry_run, expires_at, caps_w: {node: {gpu index: watts}}, agents}``.
 
-    ``current`` is the energy plan in force, ``agents`` has ``health`` as ``actors.cluster.Agents``.
-    ``dry_run`` is false only where agents carry this plan out; those that a restored plan holds
-    back go on with it. Raises Refused for a plan of
-    another planner, from simulated telemetry, expired, or not the one that agents follow.
+    For a joint plan also ``routing: {plan_id, moved_slots}`` and ``nvlink: {plan_id, assignment}``,
+    which the serving engine and the jobs' launcher carry out. ``current`` is the plan in force,
+    ``agents`` has ``health`` as ``actors.cluster.Agents``. ``dry_run`` is false only where agents
+    carry this plan out; those that a restored plan holds back go on with it. Raises Refused for a
+    plan of another planner, from simulated telemetry, expired, or not the one that agents follow.
     """
     _check_planner(plan)
     now = time.time()
-    caps = {one["id"]: node_caps(plan, one["id"], now) for one in plan["nodes"] if one["caps_w"]}
+    nodes = power_part(plan)["nodes"]
+    caps = {one["id"]: node_caps(plan, one["id"], now) for one in nodes if one["caps_w"]}
     if not caps:
         raise Refused("the plan has no caps")
     if apply and (current is None or current["plan_id"] != plan["plan_id"] or current["stale"]):
@@ -43,6 +45,17 @@ def apply_report(
         "expires_at": plan["expires_at"],
         "caps_w": {node: {str(i): w for i, w in found.items()} for node, found in caps.items()},
         "agents": _health(agents),
+        **_handed_over(plan),
+    }
+
+
+def _handed_over(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What others than our agents carry out of a joint plan."""
+    wanted = {"routing": ("plan_id", "moved_slots"), "nvlink": ("plan_id", "assignment")}
+    return {
+        part: {name: plan[part][name] for name in names}
+        for part, names in wanted.items()
+        if plan.get(part) is not None
     }
 
 
@@ -61,8 +74,10 @@ def restore_report(plan: Mapping[str, Any], agents: Any, *, apply: bool) -> dict
 
 
 def _check_planner(plan: Mapping[str, Any]) -> None:
-    if plan["planner"] != "energy":
-        raise Refused(f"only energy plans are carried out, this one is of {plan['planner']}")
+    if plan["planner"] not in ("joint", "energy"):
+        raise Refused(
+            f"only joint and energy plans are carried out, this one is of {plan['planner']}"
+        )
 
 
 def _health(agents: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ TYPES = {
     "placement_plan": "qcluster.q_routing.planner:PlacementPlan",
     "energy_plan": "qcluster.q_energy:EnergyPlan",
     "nvlink_plan": "qcluster.q_nvlink:NVLinkPlan",
+    "joint_plan": "qcluster.joint:JointPlan",
     "solution": "qcluster.quantum:Solution",
     "topology": "qcluster.telemetry:Topology",
     "job": "qcluster.telemetry:Job",

@@ -21,6 +21,7 @@ def explain(plan: Mapping[str, Any]) -> dict[str, Any]:
             _solver(plan),
             _bound(plan),
             *_baselines(plan),
+            *_conflicts(plan),
             _telemetry(plan),
             *_notes(plan),
         ],
@@ -67,6 +68,19 @@ def _baselines(plan: Mapping[str, Any]) -> list[str]:
         return [*lines, f"Quantum gain: none to report, {reason}."]
     verdict = "gained" if gain > 0 else "gained nothing against"
     return [*lines, f"The quantum path {verdict} the best classical baseline ({gain:+.6g})."]
+
+
+def _conflicts(plan: Mapping[str, Any]) -> list[str]:
+    """Of a joint plan: what stood in the way between its parts, and which parts there are not."""
+    lines = []
+    for one in plan.get("conflicts") or []:
+        step = ""
+        if one["before"] is not None and one["after"] is not None:
+            step = f" (a step took {one['before']:.4f} of the ideal, now {one['after']:.4f})"
+        between = " and ".join(one["between"])
+        lines.append(f"Between {between}: {one['what']}; resolved by: {one['resolution']}{step}.")
+    lines += [f"No {part}: {why}." for part, why in (plan.get("absent") or {}).items()]
+    return lines
 
 
 def _telemetry(plan: Mapping[str, Any]) -> str:

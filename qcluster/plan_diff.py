@@ -71,7 +71,9 @@ def _change(path: str, old: Any, new: Any) -> Iterator[dict[str, Any]]:
     if old == new:
         return
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        if max(len(old), len(new)) > 4 * _SHORT:
+        if "planner" in old and "planner" in new:  # a plan within a joint one
+            yield from _mapping(path, _content(old), _content(new))
+        elif max(len(old), len(new)) > 4 * _SHORT:
             yield {"field": path, **_table(old, new)}
         else:
             yield from _mapping(path, old, new)

@@ -21,7 +21,7 @@ from qcluster.plan import Plan
 if TYPE_CHECKING:
     from qcluster.telemetry import Snapshot
 
-__all__ = ["Planner", "build_planner", "run_planner"]
+__all__ = ["Planner", "build_planner", "in_force", "run_planner"]
 
 
 class Planner(Protocol):
@@ -95,11 +95,42 @@ def run_planner(
     for other, data in stored.items():
         # A plan written by an earlier version may not be readable any more; then plan without it.
         with contextlib.suppress(InputError):
-            plans[other] = _class(paths[other]).plan_type.from_dict(data)
-    previous = plans.pop(name, None)
+            plans[other] = _decoded(paths[other], data)
+    previous = in_force(name, plans)
+    plans.pop(name, None)
     plan = planner.plan(snapshot, previous, plans, deadline=Deadline.after(seconds))
     planner.verify(plan, snapshot)
+    _remember(paths[name], plan)
     return plan.to_dict()
+
+
+def in_force(name: str, plans: Mapping[str, Plan]) -> Plan | None:
+    """The plan that a planner's next one departs from: its own newest, or its part of a joint plan
+    that was made later, because that is what is carried out.
+    """
+    own, joint = plans.get(name), plans.get("joint")
+    part: Plan | None = getattr(joint, name, None)
+    if own is None or joint is None or part is None or joint.created_at < own.created_at:
+        return own
+    return part
+
+
+# By path of the planner: reading a large plan takes as long as making one, and most are read twice.
+_READ: dict[str, dict[str, Plan]] = {}
+_READ_KEPT = 2
+
+
+def _decoded(path: str, data: Mapping[str, Any]) -> Plan:
+    known = _READ.get(path, {}).get(data["plan_id"])
+    if known is None:
+        known = _class(path).plan_type.from_dict(data)
+        _remember(path, known)
+    return known
+
+
+def _remember(path: str, plan: Plan) -> None:
+    kept = {**_READ.get(path, {}), plan.plan_id: plan}
+    _READ[path] = dict(list(kept.items())[-_READ_KEPT:])
 
 
 def _class(path: str) -> type[Planner]:

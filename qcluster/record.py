@@ -15,7 +15,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -30,7 +30,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """The object as JSON types: dict, list, str, int, float, bool, None."""
-        return {f.name: encode(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {name: encode(getattr(self, name)) for name in _names(type(self))}  # type: ignore[arg-type]
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -40,13 +40,13 @@ class Record:
         """
         owner: Any = cls
         hints = _hints(owner)
-        unknown = set(data) - set(hints)
+        unknown = data.keys() - hints.keys()
         if unknown:
             raise FormatError(f"{cls.__name__} has no such field", field=min(unknown))
         missing = [n for n in _required(owner) if n not in data]
         if missing:
             raise FormatError(f"{cls.__name__} needs it", field=missing[0])
-        return cls(**{name: _decode(hints[name], value, name) for name, value in data.items()})
+        return cls(**{name: _decoder(hints[name])(value, name) for name, value in data.items()})
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -62,16 +62,40 @@ class Record:
 
 def encode(value: Any) -> Any:
     """``value`` as JSON types; NaN and infinities become None."""
+    kind = type(value)
+    # Plans are mostly short strings and numbers: the common types are told by identity.
+    if kind in _AS_IT_IS:
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if kind is dict:
+        return {str(key): encode(item) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [encode(item) for item in value]
+    if kind is np.ndarray:
+        return _encode_array(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {name: encode(getattr(value, name)) for name in _names(kind)}  # type: ignore[arg-type]
+    return _encode_other(value)
+
+
+_AS_IT_IS = frozenset({str, int, bool, type(None)})
+
+
+def _encode_array(value: np.ndarray[Any, Any]) -> Any:
+    if value.dtype.kind in "iub" or (value.dtype.kind == "f" and np.isfinite(value).all()):
+        return value.tolist()
+    return encode(value.tolist())
+
+
+def _encode_other(value: Any) -> Any:
+    """Subclasses of plain types, NumPy scalars, pydantic models, sets."""
     if hasattr(value, "model_dump"):
         return encode(value.model_dump(mode="json"))
-    if isinstance(value, np.ndarray):
-        return encode(value.tolist())
     if isinstance(value, np.generic):
         return encode(value.item())
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, (set, frozenset)):
@@ -79,6 +103,11 @@ def encode(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return [encode(item) for item in value]
     return value
+
+
+@functools.cache
+def _names(cls: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(cls))
 
 
 @functools.cache
@@ -95,26 +124,43 @@ def _required(cls: Any) -> tuple[str, ...]:
     )
 
 
-def _decode(hint: Any, value: Any, name: str) -> Any:
+_Decoder = Callable[[Any, str], Any]
+
+
+@functools.cache
+def _decoder(hint: Any) -> _Decoder:
+    """What turns JSON into a value of this annotation; made once for each annotation."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _decode(next(a for a in args if a is not type(None)), value, name)
+        inner = _decoder(next(a for a in args if a is not type(None)))
+        if type(None) not in args:
+            return inner
+        return lambda value, name: None if value is None else inner(value, name)
     if origin is np.ndarray:
-        return _decode_array(args, value, name)
+        return lambda value, name: _decode_array(args, value, name)
     if isinstance(hint, type) and issubclass(hint, Record):
-        return hint.from_dict(value) if isinstance(value, Mapping) else value
+        return lambda value, _: hint.from_dict(value) if isinstance(value, Mapping) else value
     if origin is tuple and args:
-        return _decode_tuple(args, value, name)
+        return _tuple_decoder(args)
     if isinstance(origin, type) and issubclass(origin, Mapping) and args:
-        return {
-            _key(args[0], key): _decode(args[1], item, f"{name}.{key}")
-            for key, item in value.items()
+        item_of = _decoder(args[1])
+        return lambda value, name: {
+            _key(args[0], key): item_of(item, f"{name}.{key}") for key, item in value.items()
         }
     if isinstance(origin, type) and issubclass(origin, Sequence) and args:
-        return [_decode(args[0], item, name) for item in value]
-    return value
+        each = _decoder(args[0])
+        return lambda value, name: [each(item, name) for item in value]
+    return lambda value, _: value
+
+
+def _tuple_decoder(args: tuple[Any, ...]) -> _Decoder:
+    if len(args) == 2 and args[1] is Ellipsis:
+        each = _decoder(args[0])
+        return lambda value, name: tuple([each(item, name) for item in value])
+    parts = [_decoder(arg) for arg in args]
+    return lambda value, name: tuple(
+        [part(item, name) for part, item in zip(parts, value, strict=True)]
+    )
 
 
 def _decode_array(args: tuple[Any, ...], value: Any, name: str) -> np.ndarray[Any, Any]:
@@ -125,12 +171,6 @@ def _decode_array(args: tuple[Any, ...], value: Any, name: str) -> np.ndarray[An
         return np.asarray(value, dtype=dtype)
     except (TypeError, ValueError) as error:
         raise FormatError(f"not an array of {dtype}: {error}", field=name) from None
-
-
-def _decode_tuple(args: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
-    if len(args) == 2 and args[1] is Ellipsis:
-        return tuple(_decode(args[0], item, name) for item in value)
-    return tuple(_decode(arg, item, name) for arg, item in zip(args, value, strict=True))
 
 
 def _null_to_nan(value: Any) -> Any:

@@ -12,7 +12,7 @@ from servers import Server
 
 from qcluster.client import Client
 
-PLANNERS = ("routing", "energy", "nvlink")
+PLANNERS = ("routing", "energy", "nvlink", "joint")
 QUESTION = {"h": [1.0, 2.0], "J": [[0, 1, 0.5]], "deadline_s": 0.05}
 ROLES = {
     "replica": "ray::ServeReplica:qcluster-api",

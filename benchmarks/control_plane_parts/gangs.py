@@ -86,7 +86,7 @@ def greedy_pack(racks: Mapping[str, Mapping[str, int]], gangs: Sequence[Gang]) -
 
 
 def least_cut(slices: Sequence[int]) -> float:
-    """All-gather bandwidth of GPUs over racks, GB/s: a GPU's ports, or the smallest slice's cards."""
+    """All-gather bandwidth over racks, GB/s: a GPU's ports, or the smallest slice's cards."""
     k = sum(slices)
     if k < 2:
         return 0.0

@@ -4,6 +4,7 @@ import { LoadChart, PowerChart } from "./charts.js";
 import { byId, el, setHidden, setText } from "./dom.js";
 import { Fabric } from "./fabric.js";
 import { age, clock, NONE, plural, watts } from "./format.js";
+import { JointPanel } from "./joint.js";
 import { PlanTable } from "./plans.js";
 import { isDown, PLANNERS, powerOf, State } from "./state.js";
 import { Stream } from "./stream.js";
@@ -17,6 +18,7 @@ const state = new State();
 const fabric = new Fabric();
 const power = new PowerChart();
 const load = new LoadChart();
+const joint = new JointPanel();
 const table = new PlanTable(state, (plan) => showWhy(plan, plan ? state.planState(plan, isLive()) : ""));
 let frame = 0;
 let dirty = new Set();
@@ -80,10 +82,11 @@ function draw(...parts) {
     if (due.has("plans")) {
       table.live = isLive();
       table.update();
-      load.update(state.current.routing);
+      load.update(state.part("routing"));
+      joint.update(state.current.joint, state.planList("joint"));
     }
     if (state.snapshot && due.size) {
-      fabric.update(state.snapshot, state.current.nvlink);
+      fabric.update(state.snapshot, state.part("nvlink"));
       power.update(state);
       updateTables(state);
       showEvents();
@@ -140,7 +143,7 @@ function header() {
   byId("t-gpus").classList.toggle("bad", dead > 0);
   byId("t-links").classList.toggle("bad", down > 0);
   const { watts: total } = powerOf(snapshot);
-  const budget = state.current.energy?.budget_w ?? null;
+  const budget = state.part("energy")?.budget_w ?? null;
   setText(byId("t-power"), watts(total));
   setText(byId("t-budget"), budget === null ? NONE : watts(budget));
   byId("t-power").classList.toggle("bad", budget !== null && total > budget);

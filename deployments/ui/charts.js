@@ -7,7 +7,7 @@ import { num, percent, plural, watts } from "./format.js";
 import { powerOf } from "./state.js";
 
 // uPlot takes its colours once: a chart is made anew when the theme changes, else only resized.
-class Chart {
+export class Chart {
   constructor(id, options) {
     this.box = byId(id);
     this.options = options;
@@ -34,7 +34,7 @@ class Chart {
   }
 }
 
-const axis = (color, more = {}) => ({
+export const axis = (color, more = {}) => ({
   stroke: color("muted"), grid: { stroke: color("rule"), width: 1 }, ticks: { show: false },
   font: "11px system-ui, sans-serif", ...more,
 });
@@ -62,7 +62,7 @@ export class PowerChart {
     const { samples, snapshot } = state;
     if (!samples.length) return;
     this.chart.show([0, 1, 2, 3].map((column) => samples.map((sample) => sample[column])));
-    setText(byId("power-text"), powerText(powerOf(snapshot), state.current.energy));
+    setText(byId("power-text"), powerText(powerOf(snapshot), state.part("energy")));
   }
 }
 

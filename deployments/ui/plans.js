@@ -9,14 +9,14 @@ export class PlanTable {
   constructor(state, onSelect) {
     Object.assign(this, { state, onSelect, planner: "all", selected: null, rows: new Map() });
     this.body = byId("plan-table").tBodies[0];
-    this.follow = "routing";
+    this.follow = "joint";
     this.body.addEventListener("keydown", (event) => this.key(event));
     this.body.addEventListener("click", (event) => this.choose(event.target.closest("tr"), false));
     this.body.addEventListener("focusin", (event) => this.choose(event.target.closest("tr"), false));
     this.offer([]);
     byId("plan-filter").addEventListener("change", (event) => {
       this.planner = event.target.value;
-      this.follow = this.planner === "all" ? "routing" : this.planner;
+      this.follow = this.planner === "all" ? "joint" : this.planner;
       this.update();
     });
   }

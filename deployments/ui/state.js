@@ -10,7 +10,9 @@ const PERIODS = 3.5;
 const MODULE_FIELDS = [
   "gpu_load_before", "gpu_load_after", "balancedness_before", "upper_bound", "moved_slots",
   "switched", "kept", "budget_w", "slowdown", "assignment", "unplaced",
+  "measure", "relative_speed", "absent", "made_here", "conflicts",
 ];
+const PARTS = ["routing", "energy", "nvlink"];
 const ENVELOPE = [
   "plan_id", "created_at", "planner", "config", "seed", "telemetry", "wall_s", "solver",
   "objective", "lower_bound", "gap", "baselines", "quantum_gain", "reasons", "warnings",
@@ -88,7 +90,7 @@ export class State {
   }
 
   addSample(snapshot) {
-    const energy = this.current.energy;
+    const energy = this.part("energy");
     const power = powerOf(snapshot).watts;
     this.push([snapshot.ts_s, power, energy?.budget_w ?? null, energy?.predicted_w ?? null]);
   }
@@ -144,6 +146,13 @@ export class State {
     return plan.sentAge + (performance.now() - plan.takenAt) / 1000;
   }
 
+  // What is carried out of a planner's work: its part of the joint plan while that one is good.
+  part(planner) {
+    const { joint } = this.current;
+    const whole = joint && !joint.stale ? joint.parts?.[planner] : null;
+    return whole ?? this.current[planner];
+  }
+
   // One word for the table: what may be relied on.
   planState(plan, live) {
     if (this.current[plan.planner]?.plan_id !== plan.plan_id) return "replaced";
@@ -169,6 +178,10 @@ function condense(raw) {
   if ("caps_w" in raw) Object.assign(plan, { caps_w: raw.caps_w, gpus: raw.gpus });
   if ("predicted_power_w" in raw) Object.assign(plan, { predicted_w: raw.predicted_power_w?.p50 ?? null, most_w: raw.predicted_power_w?.p95 ?? null });
   if ("link_loads" in raw) plan.link_loads = raw.link_loads;
+  if (raw.conflicts) {
+    plan.parts = {};
+    for (const name of PARTS) if (raw[name]) plan.parts[name] = condense(raw[name]);
+  }
   return plan;
 }
 

@@ -21,7 +21,7 @@ function fill(table, rows) {
 export function updateTables(state) {
   if (!byId("gpu-details").open || !state.snapshot) return;
   const { gpus = [], alive = [], power_w: power = [], utilization = [], links = [] } = state.snapshot;
-  const { energy, nvlink } = state.current;
+  const [energy, nvlink] = [state.part("energy"), state.part("nvlink")];
   const cap = new Map((energy?.gpus ?? []).map((gpu, i) => [gpu, energy.caps_w?.[i]]));
   const job = new Map();
   for (const [name, members] of Object.entries(nvlink?.assignment ?? {})) {

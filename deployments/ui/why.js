@@ -2,6 +2,7 @@
 
 import { byId, el } from "./dom.js";
 import { dots } from "./dots.js";
+import { conflicts } from "./joint.js";
 import { clock, duration, list, NONE, num, percent, plural, signed, sum, watts } from "./format.js";
 
 let shown = "";
@@ -19,7 +20,7 @@ export function showWhy(plan, state) {
     el("p", { class: "lead" }, el("b", {}, plan.planner), ` ${headline(plan)}`),
     state === "current" ? "" : el("p", { class: `state ${state.replace(" ", "-")}` }, stateText(state)),
     plan.alarm ? el("p", { class: "state stale" }, `Alarm: ${plan.alarm}`) : "",
-    ...fallback(plan), comparison(plan), facts(plan), ...warnings(plan),
+    ...fallback(plan), comparison(plan), ...standing(plan), facts(plan), ...warnings(plan),
   );
 }
 
@@ -60,6 +61,12 @@ function comparison(plan) {
   return el("div", {}, title, dots(rows, { format: (x) => num(x, 6) }));
 }
 
+// Of a joint plan: what its parts held against each other.
+function standing(plan) {
+  if (!plan.conflicts) return [];
+  return [el("h3", {}, "Between the planners"), el("ul", { class: "plain" }, ...conflicts(plan))];
+}
+
 function facts(plan) {
   const telemetry = plan.telemetry ?? {};
   const gain = typeof plan.quantum_gain === "number" ? signed(plan.quantum_gain)
@@ -80,6 +87,11 @@ function facts(plan) {
 
 function own(plan) {
   const rows = [];
+  if (typeof plan.relative_speed === "number") {
+    rows.push(["Speed", `${percent(plan.relative_speed, 1)} of full speed, at most ${percent(plan.upper_bound, 1)} is possible`]);
+    const made = plan.made_here?.length ? `${list(plan.made_here)} made or changed for the whole` : "all parts are the planners' own";
+    rows.push(["Parts", made]);
+  }
   if (typeof plan.balancedness === "number") {
     const before = typeof plan.balancedness_before === "number" ? `, ${num(plan.balancedness_before)} before` : "";
     rows.push(["Balancedness", `${num(plan.balancedness)} of at most ${num(plan.upper_bound)}${before}`]);

@@ -135,9 +135,9 @@ TokenFile = typer.Option(None, help="Its token; by default the file that it was 
 Really = typer.Option(False, "--apply/--dry-run", help="Do it, or only say what would be done.")
 
 
-@plans.command("apply", epilog="Example: qcluster plans apply latest:energy --apply")
+@plans.command("apply", epilog="Example: qcluster plans apply latest:joint --apply")
 def apply_(
-    plan_id: str = typer.Argument("latest:energy", help="An energy plan's id."),
+    plan_id: str = typer.Argument("latest:joint", help="A joint or energy plan's id."),
     really: bool = Really,
     url: str = Url,
     token_file: Path | None = TokenFile,
@@ -149,7 +149,7 @@ def apply_(
     A server that was started with --apply carries the newest safe plan out by itself.
     """
     with _client(url, token_file, state_dir) as client:
-        told = client.apply(_energy_id(client, plan_id), dry_run=not really)
+        told = client.apply(_plan_id(client, plan_id), dry_run=not really)
     if as_json:
         emit_json(told)
         return
@@ -160,9 +160,9 @@ def apply_(
         typer.echo(f"{node or 'agents'}: {agent['carrying']}")
 
 
-@plans.command("restore", epilog="Example: qcluster plans restore latest:energy --apply")
+@plans.command("restore", epilog="Example: qcluster plans restore latest:joint --apply")
 def restore(
-    plan_id: str = typer.Argument("latest:energy", help="An energy plan that was carried out."),
+    plan_id: str = typer.Argument("latest:joint", help="A plan that was carried out."),
     really: bool = Really,
     url: str = Url,
     token_file: Path | None = TokenFile,
@@ -172,10 +172,10 @@ def restore(
     """Put back the power limits that stood before a plan was carried out.
 
     With --apply it is done, and no newer plan is carried out until `plans apply --apply`.
-    latest:energy is the plan that the nodes carry out now.
+    latest:joint is the plan that the nodes carry out now.
     """
     with _client(url, token_file, state_dir) as client:
-        told = client.restore(_energy_id(client, plan_id, carried=True), dry_run=not really)
+        told = client.restore(_plan_id(client, plan_id, carried=True), dry_run=not really)
     if as_json:
         emit_json(told)
         return
@@ -194,13 +194,17 @@ def _client(url: str, token_file: Path | None, state_dir: Path) -> Client:
     return Client(address, token, patience_s=10.0)
 
 
-def _energy_id(client: Client, plan_id: str, *, carried: bool = False) -> str:
-    """The id itself, or of the newest energy plan, or of the one that is carried out."""
-    if plan_id != "latest:energy":
+def _plan_id(client: Client, plan_id: str, *, carried: bool = False) -> str:
+    """The id itself, or of a planner's newest plan, or of the one that is carried out."""
+    if not plan_id.startswith("latest:"):
         return plan_id
-    plan = client.plans()["plans"]["energy"]
+    planner = plan_id.removeprefix("latest:")
+    plans = client.plans()["plans"]
+    if planner == "joint" and planner not in plans:
+        planner = "energy"  # a server that was started without the joint planner
+    plan = plans.get(planner)
     if plan is None:
-        raise NotFound("there is no energy plan yet")
+        raise NotFound(f"there is no {planner} plan yet")
     newest = str(plan["plan_id"])
     if not carried or plan["telemetry"]["simulated"]:
         return newest
@@ -211,7 +215,7 @@ def _energy_id(client: Client, plan_id: str, *, carried: bool = False) -> str:
 def _say_mode(told: dict[str, Any], really: bool) -> None:
     mode = "dry run" if told["dry_run"] else "done"
     why = ": the server was started without --apply" if told["dry_run"] and really else ""
-    typer.echo(f"energy plan {told['plan_id']} ({mode}{why})")
+    typer.echo(f"plan {told['plan_id']} ({mode}{why})")
 
 
 def _journal(state_dir: Path) -> Journal:

@@ -104,24 +104,22 @@ class Client:
         return self._get(f"/v1/plans/{planner}/{plan_id}")
 
     def apply(self, plan_id: str, *, dry_run: bool = False) -> dict[str, Any]:
-        """The limits that an energy plan sets, and what the nodes' agents say of it.
+        """The limits that a joint or energy plan sets, and what the nodes' agents say of it.
 
         ``dry_run`` of the answer is true unless the server was started with ``--apply``. After a
         ``restore`` agents go on with this plan and those that follow. Raises Refused for plans
         that are never carried out, such as those from simulated telemetry.
         """
-        return self._post(_carry("energy", plan_id, "apply", dry_run), None, None)
+        return self._post(_carry(plan_id, "apply", dry_run), None, None)
 
-    def restore(
-        self, plan_id: str, *, planner: str = "energy", dry_run: bool = False
-    ) -> dict[str, Any]:
-        """Undo an energy plan: every node puts back what stood before it was carried out.
+    def restore(self, plan_id: str, *, dry_run: bool = False) -> dict[str, Any]:
+        """Undo a plan: every node puts back what stood before it was carried out.
 
         ``{plan_id, dry_run, nodes: {node: {previous, done: {gpu uuid: what}}}}``; ``dry_run`` as in
         ``apply``. No newer plan is carried out until one is applied. Raises Refused when no node
         carried it out.
         """
-        return self._post(_carry(planner, plan_id, "restore", dry_run), None, None)
+        return self._post(_carry(plan_id, "restore", dry_run), None, None)
 
     # -- questions --------------------------------------------------------------------------
 
@@ -253,8 +251,8 @@ class Client:
         return found
 
 
-def _carry(planner: str, plan_id: str, verb: str, dry_run: bool) -> str:
-    return f"/v1/plans/{planner}/{plan_id}/{verb}{'?dry_run=true' if dry_run else ''}"
+def _carry(plan_id: str, verb: str, dry_run: bool) -> str:
+    return f"/v1/plans/{plan_id}/{verb}{'?dry_run=true' if dry_run else ''}"
 
 
 def _one_of_batch(kind: str, found: Mapping[str, Any]) -> Any:

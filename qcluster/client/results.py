@@ -23,6 +23,7 @@ _PLANS = {
     "routing": "qcluster.q_routing.planner:PlacementPlan",
     "energy": "qcluster.q_energy:EnergyPlan",
     "nvlink": "qcluster.q_nvlink:NVLinkPlan",
+    "joint": "qcluster.joint:JointPlan",
 }
 _READING = ("age_s", "stale", "alarm")
 
@@ -31,9 +32,9 @@ _READING = ("age_s", "stale", "alarm")
 class StoredPlan:
     """A planner's plan that is safe to carry out now.
 
-    ``plan`` is an EnergyPlan, NVLinkPlan or PlacementPlan, or a dict where this version of the
-    library does not know the planner. ``age_s`` is in seconds; while ``stale`` is true, ``alarm``
-    says why there is nothing newer.
+    ``plan`` is an EnergyPlan, NVLinkPlan, PlacementPlan or JointPlan, or a dict where this version
+    of the library does not know the planner. ``age_s`` is in seconds; while ``stale`` is true,
+    ``alarm`` says why there is nothing newer.
     """
 
     planner: str

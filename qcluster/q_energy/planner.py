@@ -19,7 +19,7 @@ from qcluster.q_energy.energy_plan import EnergyPlan, plan_units
 from qcluster.q_energy.jobs import schedule_jobs
 from qcluster.q_energy.levelling import load_kernels
 from qcluster.q_energy.pipelines import learned_units, pick
-from qcluster.q_energy.problem import Curve
+from qcluster.q_energy.problem import Curve, Schedule
 from qcluster.q_energy.units import units_from_snapshot, watched
 from qcluster.telemetry import Snapshot
 
@@ -39,6 +39,7 @@ class EnergyPlanner:
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         self.config = EnergyConfig.read(config)
+        self._scheduled: tuple[Any, Schedule | None] = (None, None)
 
     def plan(
         self,
@@ -71,15 +72,26 @@ class EnergyPlanner:
             topology=snapshot.topology,
             previous=in_force,
             demand=demand,
-            schedule=schedule_jobs(
-                snapshot.jobs,
-                self.config,
-                qaoa="qaoa" in picked.pipeline,
-                topology=snapshot.topology,
-                deadline_s=seconds,
-            ),
+            schedule=self._schedule(snapshot, "qaoa" in picked.pipeline, seconds),
         )
         return dataclasses.replace(plan, warnings=[*left_out, *plan.warnings])
+
+    def _schedule(self, snapshot: Snapshot, qaoa: bool, seconds: float) -> Schedule | None:
+        """The jobs' schedule; made anew only when what it depends on has changed."""
+        topology = snapshot.topology
+        key = (snapshot.jobs, topology.nodes, topology.accelerators, qaoa)
+        if key != self._scheduled[0]:
+            made = schedule_jobs(
+                snapshot.jobs,
+                self.config,
+                qaoa=qaoa,
+                topology=topology,
+                deadline_s=seconds,
+            )
+            if made is not None and made.peak_w > made.lower_bound * (1 + 1e-9):
+                return made  # more time may find a better one
+            self._scheduled = (key, made)
+        return self._scheduled[1]
 
     def verify(self, plan: Plan, snapshot: Snapshot) -> None:
         """Raise SolverFailed unless the caps can be set and keep the budget.

@@ -92,10 +92,21 @@ class RoutingPlanner:
         Raises NotReady when the snapshot has no GPUs, no load, or only zeros; InputError when the
         configured slots cannot hold the experts.
         """
-        del peers  # placements do not depend on power or fabric plans
+        del peers  # the joint planner brings power and links in
+        return self.plan_at(snapshot, previous, None, deadline=deadline)
+
+    def plan_at(
+        self,
+        snapshot: Snapshot,
+        previous: Plan | None,
+        speed: NDArray[np.float64] | None,
+        *,
+        deadline: Deadline,
+    ) -> PlacementPlan:
+        """``plan`` for GPUs of unequal speed: (gpus,) relative, above 0; None takes all alike."""
         windows = _windows(snapshot, self.config)
         load, switch = blend(windows, self.config.memory, self.config.switch_distance)
-        task = self._task(load, snapshot, previous)
+        task = self._task(load, snapshot, previous, speed)
         in_force = task.previous
         found = certified(
             task,
@@ -146,7 +157,13 @@ class RoutingPlanner:
             np.ones((1, 2)), np.full((1, 2), 1e9), load, np.full(4, 3), np.ones(4), 0.0, deadline
         )
 
-    def _task(self, load: NDArray[np.float64], snapshot: Snapshot, previous: Plan | None) -> _Task:
+    def _task(
+        self,
+        load: NDArray[np.float64],
+        snapshot: Snapshot,
+        previous: Plan | None,
+        speed: NDArray[np.float64] | None,
+    ) -> _Task:
         topology = snapshot.topology
         gpus, experts = len(topology.gpu_ids), load.shape[1]
         arguments: dict[str, Any] = {
@@ -156,6 +173,7 @@ class RoutingPlanner:
             "num_groups": self.config.num_groups,
             "mode": self.config.mode,
             "alive": snapshot.alive,
+            "speed": speed,
         }
         problem = PlacementProblem.of(load, **arguments)
         in_force = previous.placement if isinstance(previous, PlacementPlan) else None
@@ -173,7 +191,10 @@ class RoutingPlanner:
         in_force = task.previous
         if in_force is None or not _holds(task, in_force):
             return found, False
-        before = in_force.balancedness_on(task.load)
+        loads = gpu_loads(
+            in_force.slots, task.problem.gpu_of_slot, task.load, len(task.problem.speed)
+        )
+        before = balancedness(loads, task.problem.speed)
         gain = found.balancedness - before
         if before >= self.config.balanced_enough or gain < self.config.min_gain:
             return _renewed(in_force, before, found), True

@@ -33,12 +33,15 @@ MAX_ADOPTED = 16_384
 
 @dataclass
 class _Feed:
-    """What is known of a source: its number, its newest time stamp, when a batch last came."""
+    """What is known of a source: its number, its newest time stamp, when a batch last came, and
+    whether it is known to have ended.
+    """
 
     number: int
     simulated: bool = False
     newest: float = 0.0
     arrived: float | None = None
+    lost: bool = False
 
 
 class Ring:
@@ -105,6 +108,23 @@ class Ring:
             self._remember_power(batch.ts_s, batch.period_s)
         self.seq += 1
 
+    def lose(self, source: str, ts_s: float) -> bool:
+        """Take what a source has delivered for too old, until it delivers again.
+
+        For a source that is known to have ended, because its node has left: nobody has to wait for
+        three periods then. Returns whether the source is known.
+        """
+        feed = self._sources.get(source)
+        if feed is None or feed.lost:
+            return False
+        feed.lost = True
+        for node in self._described.get(source, Topology()).nodes:
+            self._events.append(
+                Event(ts_s=ts_s, kind="gpu_lost", subject=node.id, detail="its node has left")
+            )
+        self.seq += 1
+        return True
+
     def snapshot(self, *, clock: float | None = None) -> Snapshot:
         """The picture now; values older than three periods of their source are NaN."""
         now = self._now(clock)
@@ -135,6 +155,7 @@ class Ring:
             name = next(iter(self._sources))  # a flood of names: they share one clock
         feed = self._sources.setdefault(name, _Feed(len(self._sources)))
         feed.simulated = batch.simulated
+        feed.lost = False
         feed.newest, feed.arrived = max(feed.newest, batch.ts_s), clock
         return feed
 
@@ -142,7 +163,9 @@ class Ring:
         """The time now in each source's own clock, (sources,)."""
         return np.array(
             [
-                self.ts_s
+                np.inf
+                if feed.lost
+                else self.ts_s
                 if clock is None or feed.arrived is None
                 else feed.newest + max(0.0, clock - feed.arrived)
                 for feed in self._sources.values()

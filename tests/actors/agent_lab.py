@@ -19,6 +19,7 @@ def plan(caps: dict[str, float] | None = None, *, lasts_s: float = 60.0, **more:
     caps = {"a/0": 500.0, "a/1": 400.0} if caps is None else caps
     return {
         "plan_id": f"p-{time.time_ns()}",
+        "planner": "energy",
         "stale": False,
         "telemetry": {"snapshot_hash": "abc", "simulated": False},
         "expires_at": time.time() + lasts_s,
@@ -39,7 +40,7 @@ class FakeStore:
         return "s", 1
 
     def latest(self, planner: str, seen: Any) -> dict[str, Any]:
-        assert planner == "energy"
+        assert planner == "joint"
         if self.away:
             raise NotReady("plan-store is away")
         return {"planner": planner, "plan": self.plan, "alarm": self.alarm or "no plan yet"}

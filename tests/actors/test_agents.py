@@ -33,8 +33,8 @@ class FakeCluster:
     def start(self, node_id: str, name: str) -> None:
         self.log.append((node_id, name))
 
-    def stop(self, node_id: str) -> None:
-        self.log.append((node_id, "stopped"))
+    def forget(self, node_id: str, name: str) -> None:
+        self.log.append((node_id, f"{name} forgotten"))
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_nodes_that_leave_and_come_back(keep: Any) -> None:
     keeper = keep(cluster)
     until(lambda: len(cluster.log) == 2)
     del cluster.living["n2"]
-    until(lambda: ("n2", "stopped") in cluster.log)
+    until(lambda: ("n2", "b forgotten") in cluster.log)
     cluster.states["n4"] = "ready"
     cluster.living["n4"] = "b"  # the same machine, a new node
     until(lambda: ("n4", "b") in cluster.log)

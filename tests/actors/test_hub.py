@@ -78,6 +78,19 @@ def test_wait_gives_the_next_snapshot_or_none() -> None:
     assert again.seq == 1
 
 
+def test_a_node_that_has_left_wakes_those_who_wait() -> None:
+    hub = TelemetryHub(())
+    hub.push([batch(1.0)])
+    seq = hub.latest().seq
+    assert hub.lose("test")
+    snapshot = hub.wait(seq, 5.0)
+    assert snapshot is not None
+    assert not snapshot.alive.any()
+    assert not hub.lose("test")
+    hub.push([batch(2.0)])
+    assert hub.latest().alive.all()
+
+
 def test_a_source_runs_to_its_end(scripted: list[Any]) -> None:
     scripted += [batch(100.0), batch(101.0)]
     hub = TelemetryHub(("scripted",))

@@ -264,3 +264,14 @@ def test_caps_of_a_node() -> None:
         node_caps(plan(), "c", time.time())
     with pytest.raises(Refused):
         node_caps(plan(), "a", time.time() + 1000)
+
+
+def test_caps_of_a_node_in_a_joint_plan() -> None:
+    whole = plan(planner="joint", energy=plan(), nodes=[], absent={})
+    assert node_caps(whole, "a", time.time()) == {0: 500.0, 1: 400.0}
+    without = {**whole, "energy": None, "absent": {"energy": "no power reading yet"}}
+    with pytest.raises(Refused, match="no power reading yet"):
+        node_caps(without, "a", time.time())
+    stale = {**whole, "expires_at": time.time() - 1}  # the joint plan's own time counts
+    with pytest.raises(Refused, match="expired"):
+        node_caps(stale, "a", time.time())

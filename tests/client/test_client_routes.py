@@ -140,7 +140,7 @@ def test_events_come_and_are_taken_up_again(client: Client, guarded: Guarded) ->
     for event in client.events():
         names.add(event.event)
         if event.event == "plan":
-            assert event.data["planner"] in ("routing", "energy", "nvlink")
+            assert event.data["planner"] in ("routing", "energy", "nvlink", "joint")
         if names >= {"plan", "snapshot"}:
             break
 

@@ -115,6 +115,29 @@ def test_agents_follow_only_the_newest(api: Any) -> None:
         assert new in answer.json()["detail"]
 
 
+def test_a_joint_plan_is_carried_out_as_one(api: Any) -> None:
+    http, services = api
+    parts = {
+        "energy": {"nodes": NODES},
+        "routing": {"plan_id": "r", "moved_slots": 3, "placement": {}},
+        "nvlink": {"plan_id": "n", "assignment": {"job": ["a/0", "a/1"]}},
+        "absent": {},
+    }
+    plan = stored_plan(services.store, "joint", telemetry=MEASURED, **parts)
+    told = http.post(f"/v1/plans/{plan['plan_id']}/apply?dry_run=true").raise_for_status().json()
+    assert told["caps_w"] == {"a": {"0": 500.0, "1": 450.0}}
+    assert told["routing"] == {"plan_id": "r", "moved_slots": 3}
+    assert told["nvlink"] == {"plan_id": "n", "assignment": {"job": ["a/0", "a/1"]}}
+    services.agents.carried.add(plan["plan_id"])
+    told = http.post(f"/v1/plans/{plan['plan_id']}/restore").raise_for_status().json()
+    assert told["dry_run"] is not services.apply
+    powerless = {**parts, "energy": None, "absent": {"energy": "no power reading yet"}}
+    plan = stored_plan(services.store, "joint", telemetry=MEASURED, **powerless)
+    answer = http.post(f"/v1/plans/{plan['plan_id']}/apply?dry_run=true")
+    assert answer.status_code == 409
+    assert "no power reading yet" in answer.json()["detail"]
+
+
 def test_restore_undoes_what_agents_carried_out(api: Any) -> None:
     http, services = api
     plan_id = energy(services)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from servers import ROOT, Server, events
 
-PLANNERS = ("routing", "energy", "nvlink")
+PLANNERS = ("routing", "energy", "nvlink", "joint")
 ENVELOPE = {
     "schema_version", "plan_id", "created_at", "planner", "config", "seed", "telemetry", "wall_s",
     "solver", "objective", "lower_bound", "gap", "baselines", "quantum_gain", "warnings",

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 Json = dict[str, Any]
-PLANNERS = ("routing", "energy", "nvlink")
+PLANNERS = ("routing", "energy", "nvlink", "joint")
 
 
 def wave(tick: int, index: int, low: float, high: float) -> float:
@@ -117,6 +117,8 @@ class Scene:
             own = {"budget_w": self.budget_w, "gpus": self.gpus, "caps_w": caps}
             predicted = {"p50": 0.9 * self.budget_w, "p95": 0.97 * self.budget_w}
             return {**own, "predicted_power_w": predicted}
+        if planner == "joint":
+            return self._joint(tick)
         half = n // 2
         load = {
             f"{a}->{b}": round(wave(tick, i, 0.05, 0.8), 3)
@@ -124,6 +126,27 @@ class Scene:
         }
         jobs = {"train-70b": self.gpus[:half], "serve-moe": self.gpus[half : half + n // 4]}
         return {"assignment": jobs, "link_loads": load}
+
+    def _joint(self, tick: int) -> Json:
+        objective, bound, baselines = _figures("joint", tick)
+        conflict = {
+            "kind": "power",
+            "between": ["energy", "routing"],
+            "what": "caps leave GPUs between 84.1% and 100.0% of full speed",
+            "resolution": "power follows placement",
+            "before": baselines["apart"],
+            "after": objective,
+        }
+        return {
+            **{name: self.plan(name, tick, 0.0) for name in ("routing", "energy")},
+            "nvlink": None,
+            "measure": "experts",
+            "relative_speed": 1 / objective,
+            "upper_bound": 1 / bound if bound else None,
+            "absent": {"nvlink": "telemetry knows no links yet"},
+            "made_here": ["energy"],
+            "conflicts": [conflict],
+        }
 
 
 def _figures(planner: str, tick: int) -> tuple[float, float | None, Json]:
@@ -137,6 +160,8 @@ def _figures(planner: str, tick: int) -> tuple[float, float | None, Json]:
     if planner == "energy":
         objective = -61250.0 * drift
         return objective, objective * 1.0008, {"common cap": -58020.0, "proportional": -60110.0}
+    if planner == "joint":
+        return 1.0155 * drift, 1.0084, {"apart": 1.0388 * drift, "both": 1.0157 * drift}
     return 0.412 * drift, None, {"first fit": 0.63, "greedy": 0.411 * drift}
 
 
@@ -147,7 +172,12 @@ def _solver(planner: str, fell_back: bool) -> Json:
             "used": "lpt_swaps",
             "fallback_reason": "deadline of 0.2 s passed",
         }
-    names = {"routing": "lpt_swaps", "energy": "concave_hull", "nvlink": "qaoa"}
+    names = {
+        "routing": "lpt_swaps",
+        "energy": "concave_hull",
+        "nvlink": "qaoa",
+        "joint": "coordinated",
+    }
     return {"requested": "auto", "used": names[planner], "fallback_reason": None}
 
 

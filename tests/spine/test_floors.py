@@ -16,6 +16,7 @@ FLOOR: dict[str, float] = {
     "qcluster.cli": 5,
     "deployments": 4,
     "actors": 3,
+    "qcluster.joint": 2.5,  # one plan of three rooms' plans
     "qcluster.qtransformers": 2.5,  # models, on q_attention's samplers
     "qcluster.exports": 2.5,  # plans of any planner, in q_nvlink's and its own writers
     "qcluster.q_": 2,
@@ -115,6 +116,7 @@ def test_importing_qcluster_is_light() -> None:
         "q_compressor",
         "q_decompressor",
         "q_hpo",
+        "joint",
     ],
 )
 def test_rooms_load_no_heavy_library_on_import(package: str) -> None:

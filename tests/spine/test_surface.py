@@ -23,9 +23,10 @@ NAMES = {
     "qcluster.qtransformers": "QuantumMultiheadAttention QuantumTransformerBlock "
     "ScalableQuantumTransformer QuantumTrainer QuantumAttentionSimulator "
     "MatrixProductStateSimulator AdvancedMemoryProfiler zoo",
+    "qcluster.joint": "JointPlanner JointPlan JointConfig Conflict",
     "qcluster.client": "Client",
-    "actors": "TelemetryHub RoutingPlanner EnergyPlanner NVLinkPlanner QuantumGateway NodeAgent "
-    "PlanStore CodecPool StudyHost AttentionWorker",
+    "actors": "TelemetryHub RoutingPlanner EnergyPlanner NVLinkPlanner JointPlanner QuantumGateway "
+    "NodeAgent PlanStore CodecPool StudyHost AttentionWorker",
 }
 
 

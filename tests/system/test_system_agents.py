@@ -63,12 +63,12 @@ def test_a_plan_is_undone_and_stays_undone_until_one_is_applied(
         assert dry["dry_run"] is True
         assert watts(gpus) != FULL
         # The first plan of all is in the record too: before it stood the boards' own limits.
-        first = client.history("energy", 1000)[-1]["plan_id"]
+        first = client.history("joint", 1000)[-1]["plan_id"]
         done = applying.until(lambda: undone(client, first) or undone(client, carried(client)))
         assert done["dry_run"] is False
         applying.until(lambda: watts(gpus) == FULL, 15.0)
-        held = client.plans()["plans"]["energy"]["plan_id"]
-        applying.until(lambda: client.plans()["plans"]["energy"]["plan_id"] != held)
+        held = client.plans()["plans"]["joint"]["plan_id"]
+        applying.until(lambda: client.plans()["plans"]["joint"]["plan_id"] != held)
         assert watts(gpus) == FULL
         applying.until(lambda: applied(client))
         applying.until(lambda: watts(gpus) != FULL)
@@ -76,7 +76,7 @@ def test_a_plan_is_undone_and_stays_undone_until_one_is_applied(
 
 def carried(client: Client) -> str:
     """The plan that the node carries out."""
-    newest = client.plans()["plans"]["energy"]["plan_id"]
+    newest = client.plans()["plans"]["joint"]["plan_id"]
     (agent,) = client.apply(newest, dry_run=True)["agents"].values()
     return str(agent["plan_id"])
 
@@ -90,7 +90,7 @@ def undone(client: Client, plan_id: str) -> Any:
 
 def applied(client: Client) -> Any:
     try:
-        return client.apply(client.plans()["plans"]["energy"]["plan_id"])
+        return client.apply(client.plans()["plans"]["joint"]["plan_id"])
     except Refused:  # there is a newer one already
         return None
 

@@ -267,6 +267,6 @@ def test_the_slow_do_not_hold_up_others(running: Server, kind: str) -> None:
 
 
 def test_after_all_this_it_still_answers(running: Server) -> None:
-    assert set(running.plans()["plans"]) == {"routing", "energy", "nvlink"}
+    assert set(running.plans()["plans"]) == {"routing", "energy", "nvlink", "joint"}
     answer = running.http.post("/v1/solve", json={"h": [1.0], "deadline_s": 0.1})
     assert json.loads(answer.content)["objective"] == -1.0

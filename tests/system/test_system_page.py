@@ -381,7 +381,7 @@ def test_real_planners_fill_the_page(browser, live_url):
     states = """return Object.fromEntries([...document.querySelectorAll('#plan-table tbody tr')]
         .filter(r => r.dataset.state === 'current')
         .map(r => [r.cells[0].innerText, [...r.cells].map(c => c.innerText)]))"""
-    current = browser.until(lambda: len(found := browser.js(states)) == 3 and found, 30)
+    current = browser.until(lambda: len(found := browser.js(states)) == 4 and found, 30)
     dash = chr(0x2013)
     for planner, cells in current.items():
         objective, bound, gap, solver = cells[3:7]

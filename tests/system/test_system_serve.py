@@ -15,7 +15,7 @@ import httpx
 import pytest
 from servers import ROOT, Server
 
-PLANNERS = ("routing", "energy", "nvlink")
+PLANNERS = ("routing", "energy", "nvlink", "joint")
 # What is promised, and how long to wait before a thing counts as never coming.
 FIRST_PLAN_S, HEAD_BACK_S, NEVER_S = 40.0, 30.0, 300.0
 

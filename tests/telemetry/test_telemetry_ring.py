@@ -11,6 +11,7 @@ from qcluster.telemetry import Batch, Block, Event, Job, Link, Node, Quality, Ri
 from qcluster.telemetry.ring import describe
 
 TWO = Topology(nodes=(Node(id="a", gpus=2), Node(id="b", gpus=1)))
+ONE, OTHER = Topology(nodes=TWO.nodes[:1]), Topology(nodes=TWO.nodes[1:])
 
 
 def gpu(ids, **columns):
@@ -112,6 +113,23 @@ def test_a_fast_clock_does_not_make_everybody_else_look_dead():
     ring, clock = live(*steps)
     assert ring.snapshot(clock=clock).alive.tolist() == [True, True, True]
     assert not ring.snapshot().alive[0], "without a common clock time stamps are all there is"
+
+
+def test_a_source_whose_node_has_left_is_dead_at_once_and_back_with_its_next_batch():
+    here = batch(1.0, gpu(["a/0", "a/1"], power_w=[5, 6]), topology=ONE, source="a")
+    there = batch(1.0, gpu(["b/0"], power_w=[7]), topology=OTHER, source="b")
+    ring, _ = live((1.0, here), (1.0, there))
+    seq = ring.seq
+    assert ring.lose("a", 2.0)
+    assert ring.seq == seq + 1
+    gone = ring.snapshot(clock=1.1)
+    assert gone.alive.tolist() == [False, False, True]
+    np.testing.assert_array_equal(gone.gpu["power_w"], [np.nan, np.nan, 7])
+    assert [(e.kind, e.subject) for e in gone.events] == [("gpu_lost", "a")]
+    assert not ring.lose("a", 2.1), "said once"
+    assert not ring.lose("nobody", 2.1)
+    ring.add(batch(3.0, gpu(["a/0", "a/1"], power_w=[8, 9]), source="a"), clock=3.0)
+    assert ring.snapshot(clock=3.0).alive.all()
 
 
 def test_a_source_that_falls_silent_goes_stale_by_the_common_clock():

@@ -24,7 +24,7 @@ from qcluster.telemetry.schema import Batch, Block, Event
 from qcluster.telemetry.sources.nvlink import node_links
 from qcluster.telemetry.topology import Link, Node, Topology
 
-__all__ = ["Driver", "Nvml", "NvmlNode", "driver_state"]
+__all__ = ["Driver", "Nvml", "NvmlNode", "driver_state", "nvml_source"]
 
 KIB, XID_OFF_BUS = 1024.0, 79.0
 ALL_LINKS = 0xFFFFFFFF
@@ -45,6 +45,11 @@ class Driver(NamedTuple):
     state: str
     detail: str
     gpus: int = 0
+
+
+def nvml_source(node: str) -> str:
+    """The name under which a node's readings come."""
+    return f"nvml:node={node}"
 
 
 def driver_state(nv: Any = None) -> Driver:
@@ -168,7 +173,7 @@ class NvmlNode:
             blocks.append(self._link_states())
         self._sent = True
         return Batch(
-            source=f"nvml:node={self.node}",
+            source=nvml_source(self.node),
             ts_s=now,
             period_s=self.period_s,
             blocks=tuple(blocks),
