@@ -18,8 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
 from control_plane_parts.gangs import bench_gangs  # noqa: E402 - after the path is set
+from control_plane_parts.scale import bench_scale  # noqa: E402
 
-PARTS: dict[str, Callable[[bool], Any]] = {"gangs": bench_gangs}
+PARTS: dict[str, Callable[[bool], Any]] = {"gangs": bench_gangs, "scale": bench_scale}
 
 
 def main() -> None:

@@ -45,7 +45,8 @@ def pack_gangs(racks: Racks, gangs: Sequence[Gang], *, deadline: Deadline | None
     """Place all gangs, those that fit a rack each in one.
 
     Of all ways found, the one that starts most GPUs, then has the fewest crossing pods, then
-    spreads wide gangs over the fewest racks.
+    spreads wide gangs over the fewest racks. Only where room is so tight that an integer program
+    has to look for it does it take as long as ``deadline``, by default two seconds.
 
     Raises InputError as ``place_gangs`` does.
     """
@@ -54,9 +55,10 @@ def pack_gangs(racks: Racks, gangs: Sequence[Gang], *, deadline: Deadline | None
     narrow = sorted(
         (gang for gang in gangs if gang not in wide), key=lambda g: (-g.gpus, -g.pods * g.gpus)
     )
-    search = _Search(racks, narrow, wide, deadline or Deadline.after(0.5))
+    deadline = deadline or Deadline.after(2.0)
+    search = _Search(racks, narrow, wide, deadline)
     # Wide gangs first leaves whole racks; when the narrow ones then lack room, they go first.
-    ways = [_wide_first(racks, narrow, wide, deadline), in_turn]
+    ways = [_wide_first(racks, narrow, wide, deadline.share(0.5)), in_turn]
     if crossing_pods(racks, gangs, ways[0]) or ways[0].unplaced:
         ways.insert(1, search.run())
     best = min(ways, key=lambda plan: _score(racks, gangs, plan))
@@ -118,11 +120,11 @@ def _merge(*plans: GangPlan) -> GangPlan:
 
 
 def _wide_first(
-    racks: Racks, narrow: Sequence[Gang], wide: Sequence[Gang], deadline: Deadline | None
+    racks: Racks, narrow: Sequence[Gang], wide: Sequence[Gang], deadline: Deadline
 ) -> GangPlan:
     first = place_gangs(racks, wide)
     rest = _left(racks, first, wide)
-    packed = _Search(rest, narrow, (), deadline or Deadline.after(0.5)).run()
+    packed = _Search(rest, narrow, (), deadline).run()
     return _merge(first, packed)
 
 
