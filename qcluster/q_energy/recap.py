@@ -15,7 +15,7 @@ from qcluster.errors import InputError
 from qcluster.plan import relative_gap
 from qcluster.q_energy.capping import predicted_speed
 from qcluster.q_energy.config import EnergyConfig
-from qcluster.q_energy.draw import claimed_speed, drawn_under, seen_units
+from qcluster.q_energy.draw import seen_units
 from qcluster.q_energy.energy_plan import EnergyPlan
 from qcluster.q_energy.node_power import node_powers, savings
 from qcluster.q_energy.pipelines import learned_units
@@ -23,7 +23,7 @@ from qcluster.q_energy.planner import limited
 from qcluster.q_energy.units import Units, units_from_snapshot
 from qcluster.telemetry import Snapshot, Topology
 
-__all__ = ["counted_w", "plan_units_of", "recapped"]
+__all__ = ["plan_units_of", "recapped"]
 
 Floats = NDArray[np.float64]
 
@@ -32,38 +32,29 @@ def plan_units_of(plan: EnergyPlan, snapshot: Snapshot) -> tuple[Units, Topology
     """The units that a plan's caps are for, as the snapshot and the plan's memory show them."""
     part, _ = limited(snapshot)
     units = units_from_snapshot(part, EnergyConfig.read(plan.config), plan.demand)
-    if plan.sightings is not None:
-        return seen_units(units, plan.sightings), part.topology
     if "gnn" in plan.pipeline:
         units, _ = learned_units(units)
+    if plan.sightings is not None:
+        units = seen_units(units, plan.sightings)
     return units, part.topology
-
-
-def counted_w(plan: EnergyPlan, units: Units, caps: Floats) -> float:
-    """Watts that caps count for, at most, under the plan's way of holding the budget."""
-    if plan.config["hold"] == "draw":
-        return float(np.minimum(caps, units.demand_w).sum())
-    return float(caps.sum())
 
 
 def recapped(plan: EnergyPlan, units: Units, topology: Topology, caps: Floats) -> EnergyPlan:
     """The plan with these caps (n,) in watts and the figures that follow from them.
 
-    Raises InputError when the caps are outside their limits or count for more than the plan's.
+    Raises InputError when the caps are outside their limits or sum to more than the plan's, and for
+    a plan whose budget counts draw and not caps.
     """
+    if plan.sightings is not None:
+        raise InputError("counts the draw and not the caps", field="plan")
     high = np.maximum(units.max_w, units.min_w)
     if (caps < units.min_w - 1e-6).any() or (caps > high + 1e-6).any():
         raise InputError("a cap is outside its GPU's limits", field="caps")
-    before, after = counted_w(plan, units, plan.caps_w), counted_w(plan, units, caps)
+    before, after = float(plan.caps_w.sum()), float(caps.sum())
     if after > before * (1 + 1e-9) + 1e-6:
-        raise InputError(f"caps count for {after:g} W, the plan's for {before:g} W", field="caps")
+        raise InputError(f"caps sum to {after:g} W, the plan's to {before:g} W", field="caps")
     throughput = float(predicted_speed(units, caps).sum())
     allocated = float(np.minimum(caps, units.demand_w).sum())
-    if plan.sightings is not None:
-        throughput = claimed_speed(units, plan.sightings, caps)
-        allocated = float(drawn_under(units, plan.sightings, caps).sum())
-        if allocated > plan.budget_w - plan.overhead_w - plan.reserve_w + 1e-6:
-            raise InputError(f"caps let {allocated:g} W be drawn, over the budget", field="caps")
     calm = float(np.minimum(caps, units.p50_w).sum())
     bound = plan.lower_bound
     return dataclasses.replace(

@@ -36,6 +36,8 @@ def _feed(digest: hashlib._Hash, value: Any) -> None:
         for key in sorted(value):
             digest.update(key.encode())
             _feed(digest, value[key])
+    elif isinstance(value, Topology):
+        digest.update(value.text.encode())
     else:
         text = json.dumps(encode(value), sort_keys=True, separators=(",", ":"))
         digest.update(text.encode())
