@@ -10,6 +10,7 @@ bound; rounding to real clocks makes fractional operations fast and then slows w
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -375,7 +376,7 @@ def _bindings() -> tuple[Any, Any]:
     as SciPy may move what it does not promise.
     """
     try:
-        import highspy
+        highspy = importlib.import_module("highspy")
     except ImportError:
         try:
             from scipy.optimize._highspy import _core
