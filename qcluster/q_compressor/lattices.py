@@ -64,7 +64,11 @@ def encode_point_rel(
     lattice = Logarithmic(eps, 1 - int(Logarithmic(eps, 0).nearest(np.array([largest]))[0]))
 
     def kept(x: F64, y: F64) -> NDArray[np.bool_]:
-        return np.asarray(_within(x, y, eps * np.abs(x) * (1 - 2.0**-52)) & ((y == 0) == (x == 0)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            # Near the smallest numbers the bound itself would be rounded, by up to its own size.
+            up = np.where(np.abs(x) < 2.0**-700, 2.0**300, 1.0)
+            limit = eps * np.abs(x * up) * (1 - 2.0**-52)
+            return np.asarray(_within(x * up, y * up, limit) & ((y == 0) == (x == 0)))
 
     return _encode("log", lattice, bits, values, dtype, columns, chunk, kept, effort)
 
