@@ -5,7 +5,7 @@ Each returns the chain's operations, its chunks and the decoded bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,16 +41,22 @@ class Coded:
 
 
 def encode_max_abs(
-    bits: Bits, dtype: DType, columns: int, chunk: int, eps: float, effort: str
-) -> Coded:
-    """|x - decoded| <= eps for every finite element, all others bit for bit."""
+    bits: Bits, dtype: DType, columns: int, chunk: int, eps: float, effort: str,
+    like: Mapping[str, Any] | None = None,
+) -> Coded:  # fmt: skip
+    """|x - decoded| <= eps for every finite element, all others bit for bit.
+
+    ``like`` are the parameters that an earlier part of the same tensor was given.
+    """
     values = to_values(bits, dtype)
-    lattice = Uniform(2 * eps, _center(values, eps))
+    center = _center(values, eps) if like is None else float(like.get("center", 0.0))
+    lattice = Uniform(2 * eps, center)
 
     def kept(x: F64, y: F64) -> NDArray[np.bool_]:
         return _within(x, y, np.full(x.shape, eps))
 
-    return _encode("uniform", lattice, bits, values, dtype, columns, chunk, kept, effort)
+    mode = None if like is None else int(like.get("predict", 0))
+    return _encode("uniform", lattice, bits, values, dtype, columns, chunk, kept, effort, mode)
 
 
 def encode_point_rel(
@@ -115,13 +121,12 @@ def _within(x: F64, y: F64, eps: F64) -> NDArray[np.bool_]:
 
 def _encode(
     name: str, lattice: Uniform | Logarithmic, bits: Bits, values: F64, dtype: DType,
-    columns: int, chunk: int, kept: Any, effort: str,
+    columns: int, chunk: int, kept: Any, effort: str, mode: int | None = None,
 ) -> Coded:  # fmt: skip
     """All chunks of a lattice without memory."""
     decoded = np.empty_like(bits)
     chunks = []
     parameters = lattice.parameters()
-    mode = 0
     for first in range(0, bits.size, chunk):
         part = slice(first, min(first + chunk, bits.size))
         x = values[part]
@@ -134,7 +139,7 @@ def _encode(
         k[missed] = 0
         out[missed] = bits[part][missed]
         decoded[part] = out
-        if first == 0:
+        if mode is None:
             mode = _prediction(k, columns)
         words = predict(k, columns, mode)
         layout = Layout(kind=INTEGER, columns=columns)
