@@ -263,3 +263,21 @@ def test_parents_of_earlier_blobs_are_read_too() -> None:
     assert np.array_equal(decompress(old, max_output_bytes=LIMIT, parent=x), x)
     with pytest.raises(QctFormatError):
         decompress(old, max_output_bytes=LIMIT, parent=x + 1)
+
+
+def test_streams_over_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from qcluster.cli import main
+
+    x = matrix(rows=30)
+    np.save(tmp_path / "a.npy", x)
+    a, blob, b = (str(tmp_path / n) for n in ("a.npy", "a.qct", "b.npy"))
+    assert main(["compress", a, "-o", blob, "--stream", "--effort", "fast", "--json"]) == 0
+    assert '"lossless"' in capsys.readouterr().out
+    assert main(["inspect", blob]) == 0
+    assert main(["decompress", blob, "-o", b, "--stream"]) == 0
+    assert np.array_equal(np.load(b), x)
+    for wrong in (["compress", a, "-o", blob, "--stream", "--mode", "bits", "--value", "2"],
+                  ["compress", a, "-o", blob, "--stream", "--side-file"],
+                  ["decompress", blob, "-o", b, "--stream", "--qsvt"]):  # fmt: skip
+        assert main(wrong) == 2
+        assert "qcluster: field" in capsys.readouterr().err
