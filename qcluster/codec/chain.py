@@ -94,7 +94,7 @@ def decode_parts(
     for first, size, data in read_chunks(entry, payload):
         out = np.empty(size, dtype=entry.dtype.bits)
         part(first, data, out)
-        hasher.update(memoryview(out).cast("B"))
+        hasher.update(out.view(np.uint8).data)
         yield out
     if hasher.digest(DIGEST) != bytes(payload[entry.start : entry.start + DIGEST]):
         raise QctCorruptError("decodes to other bits than were written", field=entry.name)

@@ -122,7 +122,7 @@ def _tensor(
             like = ops[0][1]
         else:
             data, decoded = encode_lossless(bits, entry.dtype, columns, effort=effort), bits
-        hasher.update(memoryview(np.ascontiguousarray(decoded)).cast("B"))
+        hasher.update(np.ascontiguousarray(decoded).view(np.uint8).data)
         table.append(struct.pack("<II", len(data), zlib.crc32(data)))
         file.write(data)
     end = file.tell()
