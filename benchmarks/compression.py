@@ -14,7 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+<<<<<<< HEAD
 from compression_parts import certainty, exact, hostile, lossy, speed
+=======
+from compression_parts import ddp, exact, hostile, lossy, speed
+>>>>>>> main
 from harness import save
 
 PARTS = {
@@ -27,6 +31,7 @@ PARTS = {
     "certainty": certainty.certainty,
     "vqc": lossy.vqc,
     "hostile": hostile.hostile,
+    "ddp": ddp.ddp,
 }
 
 
