@@ -14,11 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-<<<<<<< HEAD
-from compression_parts import certainty, exact, hostile, lossy, speed
-=======
-from compression_parts import ddp, exact, hostile, lossy, speed
->>>>>>> main
+from compression_parts import certainty, ddp, exact, hostile, lossy, speed
 from harness import save
 
 PARTS = {

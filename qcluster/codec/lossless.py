@@ -107,8 +107,8 @@ def best_plane(words: NDArray[np.int64], layout: Layout, effort: str) -> bytes:
     fits = words.size >= TABLED_FROM["fast"] and survey(words)[2] < FARTHEST_TABLED
     if fits and effort != "max" and words.size >= TABLED_FROM[effort]:
         data = encode_tabled(words, layout, dense=effort == "dense")
-        # Where little is left of each element, tables are much of it; learning sends none.
-        if effort == "fast" or words.size > SAMPLE << 2 or 8 * len(data) > 2.5 * words.size:
+        # Of few elements tables are some hundredths of a bit each; learning sends none.
+        if effort == "fast" or words.size > SAMPLE << 2:
             return data
         return min(data, _learned(words, layout, effort), key=len)
     found = _learned(words, layout, effort)
