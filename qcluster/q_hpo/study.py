@@ -19,12 +19,13 @@ from qcluster.errors import FormatError, InputError, NotFound
 from qcluster.q_hpo.domains import parse_space
 from qcluster.q_hpo.fidelity import ask_line, joined, report_lines, split_levels
 from qcluster.q_hpo.journal import Journal, read_lines, write_lines
+from qcluster.q_hpo.param_space import listed_configs
 from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.space import Space, same_config
 from qcluster.q_hpo.space_json import space_from_json, space_to_json
-from qcluster.q_hpo.strategies import make_strategy
+from qcluster.q_hpo.strategies import make_strategy, settings_of
 from qcluster.q_hpo.strategy import Proposal, Task, View, one_thread, pool_points
-from qcluster.q_hpo.trial import Trial, checked_outcome
+from qcluster.q_hpo.trial import Trial, checked_max_step, checked_outcome
 
 __all__ = ["VERSION", "Study"]
 
@@ -71,12 +72,12 @@ class Study:
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise InputError(f"wants a whole number from 0 up, got {seed!r}", field="seed")
         self.space = parse_space(space)
-        self.mode, self.seed, self.max_step = mode, int(seed), max_step
+        self.mode, self.seed, self.max_step = mode, int(seed), checked_max_step(max_step)
         self.prior = prior
-        self._settings = {"name": strategy} if isinstance(strategy, str) else dict(strategy)
+        self._settings = settings_of(strategy)
         self._strategy = make_strategy(self._settings)
-        self._queue = [dict(point) for point in points or ()]
-        self._pool = None if pool is None else pool_points(self.space, pool)
+        self._queue = listed_configs(points or (), "points")
+        self._pool = self._read_pool(pool)
         for i, point in enumerate(self._queue, 1):
             self._checked_point(point, i)
         self._tasks = () if prior is None else prior.tasks(self.space, mode)
@@ -173,7 +174,7 @@ class Study:
 
     def enqueue(self, points: Iterable[Mapping[str, Any]]) -> None:
         """More configurations to try before anything is proposed. Raises InputError."""
-        more = [dict(point) for point in points]
+        more = listed_configs(points, "points")
         for i, config in enumerate(more, 1):
             self._checked_point(config, i)
         if more:
@@ -200,7 +201,7 @@ class Study:
 
     def top(self, k: int) -> list[Trial]:
         """The ``k`` best finished trials at full fidelity, of different configurations."""
-        full = self._full_step()
+        full = self.full_step
         done = [
             t for t in self._trials.values()
             if t.value is not None and (t.step is None or full is None or t.step >= full)
@@ -294,7 +295,9 @@ class Study:
     def _sign(self) -> float:
         return 1.0 if self.mode == "min" else -1.0
 
-    def _full_step(self) -> int | None:
+    @property
+    def full_step(self) -> int | None:
+        """The full fidelity: ``max_step``, or the largest step seen; None without steps."""
         if self.max_step is not None:
             return self.max_step
         return max((t.step for t in self._trials.values() if t.step is not None), default=None)
@@ -303,7 +306,7 @@ class Study:
         """What a strategy is shown when it is asked for the next trial."""
         told = [self._trials[name] for name in self._told]
         curves = {name: self._curves[name] for name in self._trials if name in self._curves}
-        full = self._full_step()
+        full = self.full_step
         levels = split_levels(told, curves, full, self.space.d)
         joint = None if full is None else joined(told, curves, full, self._sign)
         steps = [
@@ -333,6 +336,11 @@ class Study:
             return self.space.point(config)
         except InputError as error:
             raise error.at(row=row) from None
+
+    def _read_pool(self, pool: Iterable[Mapping[str, Any]] | None) -> F | None:
+        if pool is None:
+            return None
+        return pool_points(self.space, listed_configs(pool, "pool"))
 
     def _open_journal(self, path: Path) -> None:
         if path.exists() and path.stat().st_size:
