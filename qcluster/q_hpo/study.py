@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from qcluster.errors import FormatError, InputError, NotFound
 from qcluster.q_hpo.domains import parse_space
 from qcluster.q_hpo.fidelity import ask_line, joined, report_lines, split_levels
-from qcluster.q_hpo.journal import Journal, read_lines, write_lines
+from qcluster.q_hpo.journal import Journal, new_journal, read_lines, write_lines
 from qcluster.q_hpo.param_space import listed_configs
 from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.space import Space, same_config
@@ -87,7 +87,7 @@ class Study:
         self._curves: dict[str, dict[int, float]] = {}
         self._journal: Journal | None = None
         if journal is not None:
-            self._open_journal(Path(journal))
+            self._journal = new_journal(Path(journal), self._header())
 
     # Asking and telling
 
@@ -341,12 +341,6 @@ class Study:
         if pool is None:
             return None
         return pool_points(self.space, listed_configs(pool, "pool"))
-
-    def _open_journal(self, path: Path) -> None:
-        if path.exists() and path.stat().st_size:
-            raise InputError("exists; Study.load(path, journal=True) continues it", file=path)
-        self._journal = Journal(path)
-        self._journal.append(self._header())
 
     def _write(self, record: Mapping[str, Any]) -> None:
         if self._journal is not None:
