@@ -39,6 +39,7 @@ class NVLinkPlanner:
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         self.config = NVLinkConfig.read(config)
         self._known: tuple[Any, Fabric | None] = (None, None)
+        self._ids: list[tuple[str, str | None]] = []
 
     def plan(
         self,
@@ -71,8 +72,8 @@ class NVLinkPlanner:
         return replace(
             plan,
             warnings=[*plan.warnings, *warnings, *_down(snapshot), *silent],
-            link_loads=_telemetry_ids(snapshot, plan.link_loads),
-            link_seconds=_telemetry_ids(snapshot, plan.link_seconds),
+            link_loads=self._telemetry_ids(plan.link_loads),
+            link_seconds=self._telemetry_ids(plan.link_seconds),
             measured_loads=measured,
             expires_at=plan.created_at + _EXPIRES_S,
         )
@@ -126,13 +127,22 @@ class NVLinkPlanner:
         if not snapshot.alive_gpus:
             raise NotReady("no GPU answers")
         # The topology rarely changes, and building its fabric takes most of a replan's time.
-        key = tuple(
-            (k.source, k.target, k.bandwidth_gb_s, k.links, k.kind, k.directed)
-            for k in snapshot.topology.links
-        ) + tuple((node.id, node.gpus, node.domain) for node in snapshot.topology.nodes)
+        key = snapshot.topology.text
         if key != self._known[0]:
             self._known = (key, Fabric.from_topology(snapshot.topology))
+            self._ids = [
+                (row.id, None if row.directed else f"{row.target}->{row.source}")
+                for row in snapshot.topology.links
+            ]
         return Fabric.from_snapshot(snapshot, whole=self._known[1])
+
+    def _telemetry_ids(self, values: Mapping[str, float]) -> dict[str, float]:
+        """By link of the topology; the busier direction of a link that has both."""
+        get = values.get
+        return {
+            name: get(name, 0.0) if back is None else max(get(name, 0.0), get(back, 0.0))
+            for name, back in self._ids
+        }
 
     def _verify_objective(self, plan: NVLinkPlan, fabric: Fabric, jobs: tuple[Job, ...]) -> None:
         admission = admit(fabric, jobs, strict=False)
@@ -182,15 +192,6 @@ def _down(snapshot: Snapshot) -> list[str]:
         return []
     rows = zip(snapshot.topology.links, state, strict=True)
     return [f"{row.id}: {up:.0%} of its lanes are up" for row, up in rows if up < 1.0]
-
-
-def _telemetry_ids(snapshot: Snapshot, values: Mapping[str, float]) -> dict[str, float]:
-    """By link of the topology; the busier direction of a link that has both."""
-    out = {}
-    for row in snapshot.topology.links:
-        back = 0.0 if row.directed else values.get(f"{row.target}->{row.source}", 0.0)
-        out[row.id] = max(values.get(row.id, 0.0), back)
-    return out
 
 
 def _measured(snapshot: Snapshot) -> tuple[dict[str, float], list[str]]:
