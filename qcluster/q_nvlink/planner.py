@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from qcluster.deadline import Deadline
-from qcluster.errors import NotReady, SolverFailed
+from qcluster.errors import InputError, NotReady, SolverFailed
 from qcluster.plan import Plan, TelemetryRef
-from qcluster.q_nvlink.config import NVLinkConfig
+from qcluster.q_nvlink.config import LiveConfig
 from qcluster.q_nvlink.fabric import Fabric
-from qcluster.q_nvlink.plan import NVLinkPlan, plan_fabric
+from qcluster.q_nvlink.plan import Models, NVLinkPlan, plan_fabric
 from qcluster.q_nvlink.problem import PlacementProblem, admit
 from qcluster.q_nvlink.routes import routed_loads
 from qcluster.telemetry import Job, Snapshot
@@ -37,9 +38,10 @@ class NVLinkPlanner:
     plan_type: ClassVar[type[Plan]] = NVLinkPlan
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
-        self.config = NVLinkConfig.read(config)
+        self.config = LiveConfig.read(config)
         self._known: tuple[Any, Fabric | None] = (None, None)
         self._ids: list[tuple[str, str | None]] = []
+        self._trained: tuple[Any, Models | None] = (None, None)
 
     def plan(
         self,
@@ -55,6 +57,7 @@ class NVLinkPlanner:
         """
         fabric = self._fabric(snapshot)
         jobs, warnings = _jobs(snapshot, fabric)
+        models = self._models(warnings)
         plan = plan_fabric(
             fabric,
             jobs,
@@ -62,6 +65,7 @@ class NVLinkPlanner:
             deadline_s=min(deadline.remaining() * 0.9, self.config.deadline_s),
             strict=False,
             previous=previous if isinstance(previous, NVLinkPlan) else None,
+            models=models,
             telemetry=TelemetryRef(
                 snapshot_hash=snapshot.hash,
                 age_s=snapshot.age_s(),
@@ -120,6 +124,20 @@ class NVLinkPlanner:
         for gpus in (2, 3):
             job = Job(id="warm", gpus=gpus, kind="all_to_all", bytes=1e6)
             plan_fabric(fabric, [job], config=self.config, deadline_s=5.0)
+
+    def _models(self, warnings: list[str]) -> Models | None:
+        """Trained weights as they are on disk now; the last ones that could be read, else none."""
+        if self.config.weights is None:
+            return None
+        folder = Path(self.config.weights)
+        files = sorted(folder.glob("nvlink-*"))
+        try:
+            key = tuple((str(file), file.stat().st_mtime_ns) for file in files)
+            if key != self._trained[0]:
+                self._trained = (key, Models.load(folder))
+        except (InputError, OSError) as error:
+            warnings.append(f"weights: {error}; those from before are used")
+        return self._trained[1]
 
     def _fabric(self, snapshot: Snapshot) -> Fabric:
         if not snapshot.topology.links:
