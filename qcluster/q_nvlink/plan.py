@@ -34,6 +34,7 @@ from qcluster.telemetry import Job
 __all__ = ["JobPlan", "Models", "NVLinkPlan", "plan_fabric"]
 
 _BREAKER = CircuitBreaker()
+_LARGE = 512  # GPUs beyond which a plan that is late leaves out the layout's description
 
 
 @dataclass(frozen=True)
@@ -266,12 +267,14 @@ def _assemble(
         certificate = _routed(certificate, routing)
         warnings += routing.answer.warnings
         params |= {**routing.answer.notes, "routes_solver": routing.answer.solver.used}
-    features = layout_features(problem, placement)
-    contended = certificate.objective > THRESHOLD * problem.lower_bound()
-    params["layout"] = {
-        "features": dict(zip(FEATURES, features.tolist(), strict=True)),
-        "contended": bool(contended),
-    }
+    late = deadline.expired and len(fabric.gpus) > _LARGE
+    if not late:
+        features = layout_features(problem, placement)
+        contended = certificate.objective > THRESHOLD * problem.lower_bound()
+        params["layout"] = {
+            "features": dict(zip(FEATURES, features.tolist(), strict=True)),
+            "contended": bool(contended),
+        }
     rounds = plan_rounds(
         problem, placement, qaoa=settings.qaoa, deadline=deadline, seed=seed, shares=shares
     )
@@ -294,7 +297,9 @@ def _assemble(
         jobs=tuple(_job_plan(fabric, job, placement[job.id], deadline) for job in problem.jobs),
         link_loads=fabric.by_link(seconds / (seconds.max(initial=0.0) or 1.0)),
         link_seconds=fabric.by_link(seconds),
-        routes=list_routes(problem, placement, max_paths=settings.max_paths, shares=shares),
+        routes=list_routes(
+            problem, placement, max_paths=settings.max_paths, shares=shares, deadline=deadline
+        ),
         rounds=rounds.rounds,
         rounds_lower_bound=rounds.lower_bound,
         unplaced=admission.left_out,

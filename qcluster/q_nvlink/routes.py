@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.deadline import Deadline
 from qcluster.errors import SolverFailed
 from qcluster.q_nvlink.fabric import NodeId
 from qcluster.q_nvlink.problem import Placement, PlacementProblem
@@ -17,6 +18,7 @@ from qcluster.record import Record
 
 __all__ = ["Route", "list_routes", "routed_loads"]
 
+_LATE = 16  # routes that are searched for even when time is up
 _MOST_ROUTES = 1024  # a full all-to-all over a rack has 5112 pairs; the loads hold them all
 
 
@@ -43,10 +45,12 @@ def list_routes(
     *,
     max_paths: int,
     shares: Mapping[tuple[str, int, int], Sequence[tuple[list[int], float]]] | None = None,
+    deadline: Deadline | None = None,
 ) -> tuple[Route, ...]:
     """Routes of all pairs that exchange anything, largest volume first, at most 1024.
 
-    ``shares``: paths and their shares of those pairs that do not take their shortest ones.
+    After ``deadline`` no more than 16 of those that take a search. ``shares``: paths and their
+    shares of those pairs that do not take their shortest ones.
     """
     shares = shares or {}
     wanted = []
@@ -66,13 +70,16 @@ def list_routes(
     }
     wanted = wanted[:_MOST_ROUTES]
     relays = _relays(problem, wanted, own, max_paths)
-    routes = []
+    routes, searched = [], 0
     for (volume, job_id, a, b), relayed in zip(wanted, relays, strict=True):
         ways = shares.get((job_id, a, b), ())
         paths, count = relayed
         if ways:
             paths, count = [path for path, _ in ways], len(ways)
         elif not paths:
+            searched += 1
+            if searched > _LATE and deadline is not None and deadline.expired:
+                continue
             paths = _shortest(near, own[job_id], a, b)
             paths = paths or _shortest(near, np.ones_like(own[job_id]), a, b)
             paths.sort(key=lambda path: -_width(problem.fabric.effective, path))
