@@ -53,7 +53,8 @@ class Snapshot(Record):
 
     ``gpu``, ``node`` and ``link`` map metric names to one value an entity, in the order of
     ``topology.gpu_ids``, ``topology.nodes`` and ``topology.links``; NaN where unknown. Counters
-    appear as rates under the name with ``_bytes`` replaced by ``_gb_s``. ``alive`` marks GPUs that
+    appear as rates under the name with ``_bytes`` replaced by ``_gb_s``
+    (``power_held_s`` as the share ``power_held``). ``alive`` marks GPUs that
     answer. ``expert_load`` is (windows, layers, experts), newest window last; ``power_w`` is
     (times, nodes), newest last, with ``power_ts_s`` (times,).
     """
