@@ -267,14 +267,8 @@ def _assemble(
         certificate = _routed(certificate, routing)
         warnings += routing.answer.warnings
         params |= {**routing.answer.notes, "routes_solver": routing.answer.solver.used}
-    late = deadline.expired and len(fabric.gpus) > _LARGE
-    if not late:
-        features = layout_features(problem, placement)
-        contended = certificate.objective > THRESHOLD * problem.lower_bound()
-        params["layout"] = {
-            "features": dict(zip(FEATURES, features.tolist(), strict=True)),
-            "contended": bool(contended),
-        }
+    if not (deadline.expired and len(fabric.gpus) > _LARGE):
+        params["layout"] = _layout(problem, placement, certificate)
     rounds = plan_rounds(
         problem, placement, qaoa=settings.qaoa, deadline=deadline, seed=seed, shares=shares
     )
@@ -306,6 +300,17 @@ def _assemble(
         moves=problem.moved(placement),
         params={**params, "rounds_solver": rounds.solver, "rounds_seconds": rounds.seconds},
     )
+
+
+def _layout(
+    problem: PlacementProblem, placement: Placement, certificate: Certificate
+) -> dict[str, Any]:
+    """What the classifier learns from: the layout's features, and whether it was contended."""
+    features = layout_features(problem, placement)
+    return {
+        "features": dict(zip(FEATURES, features.tolist(), strict=True)),
+        "contended": bool(certificate.objective > THRESHOLD * problem.lower_bound()),
+    }
 
 
 def _routed(placed: Certificate, routing: Assignment) -> Certificate:
