@@ -70,7 +70,7 @@ def list_routes(
     }
     wanted = wanted[:_MOST_ROUTES]
     relays = _relays(problem, wanted, own, max_paths)
-    routes, searched = [], 0
+    routes, searched, late = [], 0, False
     for (volume, job_id, a, b), relayed in zip(wanted, relays, strict=True):
         ways = shares.get((job_id, a, b), ())
         paths, count = relayed
@@ -78,7 +78,8 @@ def list_routes(
             paths, count = [path for path, _ in ways], len(ways)
         elif not paths:
             searched += 1
-            if searched > _LATE and deadline is not None and deadline.expired:
+            late = late or (searched > _LATE and deadline is not None and deadline.expired)
+            if late:
                 continue
             paths = _shortest(near, own[job_id], a, b)
             paths = paths or _shortest(near, np.ones_like(own[job_id]), a, b)
