@@ -97,14 +97,11 @@ class PlacementProblem:
         cap, known = self.fabric.effective, self.fabric.scratch
         if "neighbours" not in known:
             known["neighbours"] = (*neighbours(cap > 0), *neighbours(cap.T > 0))
-        return route_loads(
-            cap,
-            *known["neighbours"],
-            transit,
-            np.asarray(gpus, dtype=np.int64),
-            np.ascontiguousarray(demand),
-            loads,
+        ends, volume = np.asarray(gpus, dtype=np.int64), np.ascontiguousarray(demand)
+        missing: tuple[int, int] = route_loads(
+            cap, *known["neighbours"], transit, ends, volume, loads
         )
+        return missing
 
     def transit(self, gpus: Sequence[int]) -> NDArray[np.bool_]:
         """Nodes that pass traffic on for a job on ``gpus``: switches and its own, (nodes,)."""
