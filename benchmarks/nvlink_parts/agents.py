@@ -19,7 +19,8 @@ from qcluster.q_nvlink.rl import (
     route,
 )
 
-NETWORKS = ("abilene", "nobel-us", "pdh", "polska")
+NETWORKS = tuple(sorted(path.stem for path in (DATA / "nvlink" / "sndlib").glob("*.json")))
+FRESH = 100  # seeds from here on were never looked at while the agents were made
 FABRICS = ("dgx1_v100", "dgx_a100", "hgx_h100", "pcie_8gpu", "hgx_h100_x4", "gb200_nvl72")
 TICKS = 50
 
@@ -55,11 +56,29 @@ def layout(name: str, seed: int) -> tuple[Any, Any, Any]:
     return fabric.effective, demand, transit
 
 
+def drawn(seed: int) -> tuple[Any, Any, Any]:
+    """A random network: a ring with chords, capacities from 1 to 10, a third of pairs talking."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(8, 25))
+    cap, ring = np.zeros((n, n)), np.arange(n)
+    ends = [*zip(ring, np.roll(ring, -1), strict=True)]
+    ends += [
+        tuple(rng.choice(n, 2, replace=False)) for _ in range(int(rng.integers(n // 2, 2 * n)))
+    ]
+    for a, b in ends:
+        cap[a, b] = cap[b, a] = float(rng.integers(1, 11))
+    demand = rng.exponential(1.0, (n, n)) * (rng.random((n, n)) < 1 / 3)
+    np.fill_diagonal(demand, 0)
+    return cap, demand, np.ones(n, dtype=bool)
+
+
 def bench_agents(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: ARG001
     cases = {name: network(name) for name in NETWORKS}
     for name in FABRICS:
-        for seed in range(2 if quick else 6):
+        for seed in (*range(2 if quick else 6), *range(FRESH, FRESH + (2 if quick else 6))):
             cases[f"{name}, jobs {seed}"] = layout(name, seed)
+    for seed in range(FRESH, FRESH + (4 if quick else 12)):
+        cases[f"random network {seed}"] = drawn(seed)
     rows = []
     for name, (cap, demand, transit) in cases.items():
         paths = find_paths(cap, demand, transit=transit, detour=4, most=96)

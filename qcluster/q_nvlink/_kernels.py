@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["best_cut", "max_flow", "rank_sets", "route_loads"]
+__all__ = ["best_cut", "max_flow", "neighbours", "rank_sets", "route_loads"]
 
 
 @njit(cache=True)
@@ -88,7 +88,7 @@ def rank_sets(
 
 
 @njit(cache=True)
-def _neighbours(joined: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def neighbours(joined: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of a (n, n) mask as lists: columns of row u are ``near[first[u]:first[u + 1]]``."""
     n = joined.shape[0]
     first = np.zeros(n + 1, dtype=np.int64)
@@ -113,7 +113,7 @@ def max_flow(cap: NDArray[np.int64], source: int, sink: int) -> tuple[Any, NDArr
     """
     n = cap.shape[0]
     rest = cap.copy()
-    first, near = _neighbours((cap > 0) | (cap.T > 0))
+    first, near = neighbours((cap > 0) | (cap.T > 0))
     parent = np.empty(n, dtype=np.int64)
     queue = np.empty(n, dtype=np.int64)
     total = np.int64(0)
@@ -149,39 +149,48 @@ def max_flow(cap: NDArray[np.int64], source: int, sink: int) -> tuple[Any, NDArr
 @njit(cache=True)
 def route_loads(
     cap: NDArray[np.float64],
+    first: NDArray[np.int64],
+    near: NDArray[np.int64],
+    back_first: NDArray[np.int64],
+    back: NDArray[np.int64],
     transit: NDArray[np.bool_],
+    ends: NDArray[np.int64],
     demand: NDArray[np.float64],
     loads: NDArray[np.float64],
 ) -> tuple[int, int]:
     """Send every demand over its shortest paths, split by what each path can carry.
 
-    cap (n, n) float64; transit (n,) bool: nodes that pass traffic on; demand (n, n) float64;
-    loads (n, n) float64 is added to. A node's share among its predecessors follows the capacity
-    from the source up to it. Returns the first (source, target) that has no path, or (-1, -1).
+    cap (n, n) float64 with its ``neighbours`` forwards and backwards; transit (n,) bool: nodes that
+    pass traffic on; ends (k,) nodes and demand (k, k) float64 between them; loads (n, n) float64 is
+    added to. A node's share among its predecessors follows the capacity from the source up to it.
+    Returns the first (source, target) that has no path, or (-1, -1).
     """
-    n = cap.shape[0]
-    first, near = _neighbours(cap > 0)
-    back_first, back = _neighbours(cap.T > 0)
+    n, k = cap.shape[0], len(ends)
     level = np.empty(n, dtype=np.int64)
     queue = np.empty(n, dtype=np.int64)
     reach = np.empty(n, dtype=np.float64)
-    flow = np.empty(n, dtype=np.float64)
-    for source in range(n):
-        wanted = False
-        for v in range(n):
-            flow[v] = demand[source, v] if v != source else 0.0
-            wanted = wanted or flow[v] > 0
-        if not wanted:
+    flow = np.zeros(n, dtype=np.float64)
+    for row in range(k):
+        source = ends[row]
+        left = 0
+        flow[:] = 0.0
+        for column in range(k):
+            if column != row and demand[row, column] > 0:
+                flow[ends[column]] = demand[row, column]
+                left += 1
+        if left == 0:
             continue
         level[:] = -1
         level[source] = 0
         reach[:] = 0.0
         reach[source] = np.inf
         queue[0] = source
-        head, tail = 0, 1
+        head, tail, deepest = 0, 1, n
         while head < tail:
             u = queue[head]
             head += 1
+            if level[u] >= deepest:
+                break
             if u != source and not transit[u]:
                 continue
             for place in range(first[u], first[u + 1]):
@@ -190,18 +199,23 @@ def route_loads(
                     level[v] = level[u] + 1
                     queue[tail] = v
                     tail += 1
+                    if flow[v] > 0:
+                        left -= 1
+                        if left == 0:
+                            deepest = level[v]  # nobody beyond is asked for
                 if level[v] == level[u] + 1:
                     reach[v] += min(reach[u], cap[u, v])
-        for v in range(n):
-            if flow[v] > 0 and level[v] < 0:
-                return source, v
+        if left > 0:
+            for column in range(k):
+                if column != row and demand[row, column] > 0 and level[ends[column]] < 0:
+                    return source, ends[column]
         for position in range(tail - 1, 0, -1):
             v = queue[position]
             if flow[v] <= 0:
                 continue
             for place in range(back_first[v], back_first[v + 1]):
                 u = back[place]
-                if level[u] == level[v] - 1 and (u == source or transit[u]):
+                if level[u] >= 0 and level[u] == level[v] - 1 and (u == source or transit[u]):
                     share = flow[v] * min(reach[u], cap[u, v]) / reach[v]
                     loads[u, v] += share
                     flow[u] += share

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from qcluster.config import Config
 
-__all__ = ["NVLinkConfig"]
+__all__ = ["LiveConfig", "NVLinkConfig"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -32,3 +32,11 @@ class NVLinkConfig(Config):
     """Time for a plan, in seconds."""
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
     """Seed of everything random."""
+
+
+class LiveConfig(NVLinkConfig):
+    """How the live planner works."""
+
+    weights: str | None = None
+    """A directory that ``qcluster train`` wrote, for classifier and agents; read again as soon as
+    its files change, so a refit from stored history takes effect at the next plan."""

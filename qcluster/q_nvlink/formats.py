@@ -236,7 +236,7 @@ def _name(row: Mapping[str, Any], name: str, place: str) -> NodeId:
 
 
 def _count(value: Any, place: str) -> int:
-    number = _number(value, place, positive=True)
+    number = _number(value, place)  # 0 for what is no bundle of links
     if number != int(number):
         raise FormatError(f"wants a count of links, got {value!r}", field=place)
     return int(number)

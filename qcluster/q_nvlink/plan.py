@@ -34,6 +34,7 @@ from qcluster.telemetry import Job
 __all__ = ["JobPlan", "Models", "NVLinkPlan", "plan_fabric"]
 
 _BREAKER = CircuitBreaker()
+_LARGE = 512  # GPUs beyond which a plan that is late leaves out the layout's description
 
 
 @dataclass(frozen=True)
@@ -266,12 +267,8 @@ def _assemble(
         certificate = _routed(certificate, routing)
         warnings += routing.answer.warnings
         params |= {**routing.answer.notes, "routes_solver": routing.answer.solver.used}
-    features = layout_features(problem, placement)
-    contended = certificate.objective > THRESHOLD * problem.lower_bound()
-    params["layout"] = {
-        "features": dict(zip(FEATURES, features.tolist(), strict=True)),
-        "contended": bool(contended),
-    }
+    if not (deadline.expired and len(fabric.gpus) > _LARGE):
+        params["layout"] = _layout(problem, placement, certificate)
     rounds = plan_rounds(
         problem, placement, qaoa=settings.qaoa, deadline=deadline, seed=seed, shares=shares
     )
@@ -294,13 +291,26 @@ def _assemble(
         jobs=tuple(_job_plan(fabric, job, placement[job.id], deadline) for job in problem.jobs),
         link_loads=fabric.by_link(seconds / (seconds.max(initial=0.0) or 1.0)),
         link_seconds=fabric.by_link(seconds),
-        routes=list_routes(problem, placement, max_paths=settings.max_paths, shares=shares),
+        routes=list_routes(
+            problem, placement, max_paths=settings.max_paths, shares=shares, deadline=deadline
+        ),
         rounds=rounds.rounds,
         rounds_lower_bound=rounds.lower_bound,
         unplaced=admission.left_out,
         moves=problem.moved(placement),
         params={**params, "rounds_solver": rounds.solver, "rounds_seconds": rounds.seconds},
     )
+
+
+def _layout(
+    problem: PlacementProblem, placement: Placement, certificate: Certificate
+) -> dict[str, Any]:
+    """What the classifier learns from: the layout's features, and whether it was contended."""
+    features = layout_features(problem, placement)
+    return {
+        "features": dict(zip(FEATURES, features.tolist(), strict=True)),
+        "contended": bool(certificate.objective > THRESHOLD * problem.lower_bound()),
+    }
 
 
 def _routed(placed: Certificate, routing: Assignment) -> Certificate:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from qcluster.deadline import Deadline
-from qcluster.errors import NotReady, SolverFailed
+from qcluster.errors import InputError, NotReady, SolverFailed
 from qcluster.plan import Plan, TelemetryRef
-from qcluster.q_nvlink.config import NVLinkConfig
+from qcluster.q_nvlink.config import LiveConfig
 from qcluster.q_nvlink.fabric import Fabric
-from qcluster.q_nvlink.plan import NVLinkPlan, plan_fabric
+from qcluster.q_nvlink.plan import Models, NVLinkPlan, plan_fabric
 from qcluster.q_nvlink.problem import PlacementProblem, admit
 from qcluster.q_nvlink.routes import routed_loads
 from qcluster.telemetry import Job, Snapshot
@@ -37,8 +38,10 @@ class NVLinkPlanner:
     plan_type: ClassVar[type[Plan]] = NVLinkPlan
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
-        self.config = NVLinkConfig.read(config)
+        self.config = LiveConfig.read(config)
         self._known: tuple[Any, Fabric | None] = (None, None)
+        self._ids: list[tuple[str, str | None]] = []
+        self._trained: tuple[Any, Models | None] = (None, None)
 
     def plan(
         self,
@@ -54,6 +57,7 @@ class NVLinkPlanner:
         """
         fabric = self._fabric(snapshot)
         jobs, warnings = _jobs(snapshot, fabric)
+        models = self._models(warnings)
         plan = plan_fabric(
             fabric,
             jobs,
@@ -61,6 +65,7 @@ class NVLinkPlanner:
             deadline_s=min(deadline.remaining() * 0.9, self.config.deadline_s),
             strict=False,
             previous=previous if isinstance(previous, NVLinkPlan) else None,
+            models=models,
             telemetry=TelemetryRef(
                 snapshot_hash=snapshot.hash,
                 age_s=snapshot.age_s(),
@@ -71,8 +76,8 @@ class NVLinkPlanner:
         return replace(
             plan,
             warnings=[*plan.warnings, *warnings, *_down(snapshot), *silent],
-            link_loads=_telemetry_ids(snapshot, plan.link_loads),
-            link_seconds=_telemetry_ids(snapshot, plan.link_seconds),
+            link_loads=self._telemetry_ids(plan.link_loads),
+            link_seconds=self._telemetry_ids(plan.link_seconds),
             measured_loads=measured,
             expires_at=plan.created_at + _EXPIRES_S,
         )
@@ -120,19 +125,42 @@ class NVLinkPlanner:
             job = Job(id="warm", gpus=gpus, kind="all_to_all", bytes=1e6)
             plan_fabric(fabric, [job], config=self.config, deadline_s=5.0)
 
+    def _models(self, warnings: list[str]) -> Models | None:
+        """Trained weights as they are on disk now; the last ones that could be read, else none."""
+        if self.config.weights is None:
+            return None
+        folder = Path(self.config.weights)
+        files = sorted(folder.glob("nvlink-*"))
+        try:
+            key = tuple((str(file), file.stat().st_mtime_ns) for file in files)
+            if key != self._trained[0]:
+                self._trained = (key, Models.load(folder))
+        except (InputError, OSError) as error:
+            warnings.append(f"weights: {error}; those from before are used")
+        return self._trained[1]
+
     def _fabric(self, snapshot: Snapshot) -> Fabric:
         if not snapshot.topology.links:
             raise NotReady("telemetry knows no links yet: give a topology with links")
         if not snapshot.alive_gpus:
             raise NotReady("no GPU answers")
         # The topology rarely changes, and building its fabric takes most of a replan's time.
-        key = tuple(
-            (k.source, k.target, k.bandwidth_gb_s, k.links, k.kind, k.directed)
-            for k in snapshot.topology.links
-        ) + tuple((node.id, node.gpus, node.domain) for node in snapshot.topology.nodes)
+        key = snapshot.topology.text
         if key != self._known[0]:
             self._known = (key, Fabric.from_topology(snapshot.topology))
+            self._ids = [
+                (row.id, None if row.directed else f"{row.target}->{row.source}")
+                for row in snapshot.topology.links
+            ]
         return Fabric.from_snapshot(snapshot, whole=self._known[1])
+
+    def _telemetry_ids(self, values: Mapping[str, float]) -> dict[str, float]:
+        """By link of the topology; the busier direction of a link that has both."""
+        get = values.get
+        return {
+            name: get(name, 0.0) if back is None else max(get(name, 0.0), get(back, 0.0))
+            for name, back in self._ids
+        }
 
     def _verify_objective(self, plan: NVLinkPlan, fabric: Fabric, jobs: tuple[Job, ...]) -> None:
         admission = admit(fabric, jobs, strict=False)
@@ -182,15 +210,6 @@ def _down(snapshot: Snapshot) -> list[str]:
         return []
     rows = zip(snapshot.topology.links, state, strict=True)
     return [f"{row.id}: {up:.0%} of its lanes are up" for row, up in rows if up < 1.0]
-
-
-def _telemetry_ids(snapshot: Snapshot, values: Mapping[str, float]) -> dict[str, float]:
-    """By link of the topology; the busier direction of a link that has both."""
-    out = {}
-    for row in snapshot.topology.links:
-        back = 0.0 if row.directed else values.get(f"{row.target}->{row.source}", 0.0)
-        out[row.id] = max(values.get(row.id, 0.0), back)
-    return out
 
 
 def _measured(snapshot: Snapshot) -> tuple[dict[str, float], list[str]]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import Infeasible, InputError
-from qcluster.q_nvlink._kernels import route_loads
+from qcluster.q_nvlink._kernels import neighbours, route_loads
 from qcluster.q_nvlink.fabric import Fabric, NodeId
 from qcluster.q_nvlink.islands import exits
 from qcluster.telemetry import Job
@@ -74,18 +74,34 @@ class PlacementProblem:
         ``demand`` (ranks, ranks): that part of the job's bytes alone.
         """
         n = len(self.fabric.nodes)
-        cap = self.fabric.effective
-        volume, mine = np.zeros((n, n)), np.zeros((n, n))
-        volume[np.ix_(gpus, gpus)] = self.demand[job] if demand is None else demand
-        missing = route_loads(cap, self.transit(gpus), volume, mine)
+        volume = self.demand[job] if demand is None else demand
+        mine = np.zeros((n, n))
+        missing = self.spread(gpus, volume, self.transit(gpus), mine)
         if missing[0] < 0:
             return mine, False
         mine[:] = 0.0
-        missing = route_loads(cap, np.ones(n, dtype=np.bool_), volume, mine)
+        missing = self.spread(gpus, volume, np.ones(n, dtype=np.bool_), mine)
         if missing[0] >= 0:
             a, b = (self.fabric.nodes[int(i)].id for i in missing)
             raise Infeasible(f"nothing joins {a} and {b}", field=f"jobs[{job}]")
         return mine, True
+
+    def spread(
+        self,
+        gpus: Sequence[int],
+        demand: NDArray[np.float64],
+        transit: NDArray[np.bool_],
+        loads: NDArray[np.float64],
+    ) -> tuple[int, int]:
+        """Add the bytes (ranks, ranks) over shortest paths to ``loads``; see ``route_loads``."""
+        cap, known = self.fabric.effective, self.fabric.scratch
+        if "neighbours" not in known:
+            known["neighbours"] = (*neighbours(cap > 0), *neighbours(cap.T > 0))
+        ends, volume = np.asarray(gpus, dtype=np.int64), np.ascontiguousarray(demand)
+        missing: tuple[int, int] = route_loads(
+            cap, *known["neighbours"], transit, ends, volume, loads
+        )
+        return missing
 
     def transit(self, gpus: Sequence[int]) -> NDArray[np.bool_]:
         """Nodes that pass traffic on for a job on ``gpus``: switches and its own, (nodes,)."""

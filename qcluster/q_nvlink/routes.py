@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.deadline import Deadline
 from qcluster.errors import SolverFailed
 from qcluster.q_nvlink.fabric import NodeId
 from qcluster.q_nvlink.problem import Placement, PlacementProblem
@@ -17,6 +18,7 @@ from qcluster.record import Record
 
 __all__ = ["Route", "list_routes", "routed_loads"]
 
+_LATE = 16  # routes that are searched for even when time is up
 _MOST_ROUTES = 1024  # a full all-to-all over a rack has 5112 pairs; the loads hold them all
 
 
@@ -43,10 +45,12 @@ def list_routes(
     *,
     max_paths: int,
     shares: Mapping[tuple[str, int, int], Sequence[tuple[list[int], float]]] | None = None,
+    deadline: Deadline | None = None,
 ) -> tuple[Route, ...]:
     """Routes of all pairs that exchange anything, largest volume first, at most 1024.
 
-    ``shares``: paths and their shares of those pairs that do not take their shortest ones.
+    After ``deadline`` no more than 16 of those that take a search. ``shares``: paths and their
+    shares of those pairs that do not take their shortest ones.
     """
     shares = shares or {}
     wanted = []
@@ -64,26 +68,59 @@ def list_routes(
     own: dict[str, NDArray[np.bool_]] = {
         job.id: problem.transit(placement[job.id]) for job in problem.jobs
     }
-    routes = []
-    for volume, job_id, a, b in wanted[:_MOST_ROUTES]:
+    wanted = wanted[:_MOST_ROUTES]
+    relays = _relays(problem, wanted, own, max_paths)
+    routes, searched, late = [], 0, False
+    for (volume, job_id, a, b), relayed in zip(wanted, relays, strict=True):
         ways = shares.get((job_id, a, b), ())
+        paths, count = relayed
         if ways:
-            paths, most = [path for path, _ in ways], len(ways)
-        else:
-            paths, most = _paths(problem.fabric.effective, near, own[job_id], a, b), max_paths
+            paths, count = [path for path, _ in ways], len(ways)
+        elif not paths:
+            searched += 1
+            late = late or (searched > _LATE and deadline is not None and deadline.expired)
+            if late:
+                continue
+            paths = _shortest(near, own[job_id], a, b)
+            paths = paths or _shortest(near, np.ones_like(own[job_id]), a, b)
             paths.sort(key=lambda path: -_width(problem.fabric.effective, path))
+            paths, count = paths[:max_paths], len(paths)
         routes.append(
             Route(
                 job=job_id,
                 source=name[a],
                 target=name[b],
                 bytes=volume,
-                paths=tuple(tuple(name[v] for v in path) for path in paths[:most]),
-                num_paths=len(paths),
+                paths=tuple(tuple(name[v] for v in path) for path in paths),
+                num_paths=count,
                 shares=tuple(share for _, share in ways),
             )
         )
     return tuple(routes)
+
+
+def _relays(
+    problem: PlacementProblem,
+    wanted: Sequence[tuple[float, str, int, int]],
+    own: Mapping[str, NDArray[np.bool_]],
+    most: int,
+) -> list[tuple[list[list[int]], int]]:
+    """For each pair its widest paths of at most one relay and how many there are; none: longer."""
+    if not wanted:
+        return []
+    cap = problem.fabric.effective
+    a, b = (np.array([row[k] for row in wanted]) for k in (2, 3))
+    transit = np.array([own[row[1]] for row in wanted])
+    width = np.where(transit, np.minimum(cap[a], cap[:, b].T), 0.0)
+    best = np.argsort(-width, axis=1, kind="stable")[:, :most].tolist()
+    count = (width > 0).sum(axis=1).tolist()
+    direct = cap[a, b] > 0
+    return [
+        ([[u, v]], 1) if joined else ([[u, w, v] for w in middle[:many]], many)
+        for u, v, joined, middle, many in zip(
+            a.tolist(), b.tolist(), direct.tolist(), best, count, strict=True
+        )
+    ]
 
 
 def routed_loads(
@@ -123,18 +160,6 @@ def routed_loads(
 
 def _width(cap: NDArray[np.float64], path: Sequence[int]) -> float:
     return min(float(cap[a, b]) for a, b in pairwise(path))
-
-
-def _paths(
-    cap: NDArray[np.float64], near: list[list[int]], transit: NDArray[np.bool_], a: int, b: int
-) -> list[list[int]]:
-    """Shortest paths over a job's own nodes, or over anyone's where these do not join a and b."""
-    if cap[a, b] > 0:
-        return [[a, b]]
-    middle = np.flatnonzero((cap[a] > 0) & (cap[:, b] > 0) & transit).tolist()
-    if middle:
-        return [[a, w, b] for w in middle]
-    return _shortest(near, transit, a, b) or _shortest(near, np.ones_like(transit), a, b)
 
 
 def _shortest(

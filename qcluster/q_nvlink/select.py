@@ -33,6 +33,7 @@ from qcluster.record import Record
 __all__ = ["Selection", "choose_gpus", "cut_bandwidth", "effective_bandwidth", "select_gpus"]
 
 _MOST_SETS = 20_000  # sets that are tried one by one; beyond, local search with a bound
+_LARGE = 64  # GPUs beyond which a bandwidth is not computed any more when time is up
 _MOST_FLOWS = 64  # of these, whose cuts take a flow each
 _MOST_VALUES = 100_000  # sets remembered a fabric
 _WORK = 4_000_000  # cuts enumerated between two looks at the clock
@@ -342,6 +343,8 @@ def _effective(
     deadline: Deadline,
 ) -> tuple[float, bool]:
     cap = integer(fabric.effective)
+    if deadline.expired and len(chosen) > _LARGE:
+        return port_bound(cap, list(chosen), problem.switches, len(chosen)), False
     if problem.islands.joins(chosen):
         fast = np.where(fabric.fast, cap, 0)
         found = cut_ratio(fast, chosen, problem.switches, deadline=deadline)

@@ -188,8 +188,10 @@ def test_after_the_deadline_nothing_new_is_begun(planner, monkeypatch, spec, loo
     with monkeypatch.context() as patch:
         clock = Clock(patch, looks)
         plan = planner.plan(state, None, {}, deadline=Deadline.after(0.3))
-    # With all the time there is the clock is looked at 2,850 to 41,000 times.
-    assert 0 < clock.after <= 100
+    # With all the time there is the clock is looked at up to 41,000 times; a single server's plan
+    # is ready before it has been looked at 100 times.
+    assert clock.after <= 100
+    assert clock.after or looks == 100
     planner.verify(plan, state)
     assert plan.lower_bound <= plan.objective * (1 + 1e-9)
     assert not plan.unplaced

@@ -136,3 +136,80 @@ def test_the_command_trains_and_plans_with_what_it_trained(tmp_path, fabric_file
 def test_bad_configurations_name_the_field(train, config, text):
     with pytest.raises(InputError, match=text):
         train(config)
+
+
+def mesh_snapshot():
+    import time
+
+    from qcluster.telemetry import Job, Link, Node, Snapshot, Topology
+
+    topology = Topology(
+        nodes=(Node(id="h", gpus=8),),
+        links=tuple(
+            Link(source=f"h/{a}", target=f"h/{b}", bandwidth_gb_s=25.0, links=1)
+            for a in range(8)
+            for b in range(a + 1, 8)
+            if (a ^ b).bit_count() == 1 or a ^ b == 7
+        ),
+    )
+    jobs = (
+        Job(id="a", gpus=4, kind="allreduce", bytes=1e9),
+        Job(id="b", gpus=3, kind="all_to_all", bytes=1e9),
+    )
+    return Snapshot(
+        seq=1, ts_s=time.time(), topology=topology, alive=np.ones(8, dtype=bool), jobs=jobs
+    )
+
+
+def test_the_live_planner_uses_trained_weights_and_sees_a_refit(tmp_path, fabric_file, monkeypatch):
+    from qcluster.deadline import Deadline
+    from qcluster.q_nvlink import NVLinkPlanner
+    from qcluster.q_nvlink import plan as planning
+
+    seen = []
+    real = planning.run_classified
+
+    def spy(problem, *, model, **more):
+        seen.append(model.rows)
+        return real(problem, model=model, **more)
+
+    monkeypatch.setattr(planning, "run_classified", spy)
+    state = mesh_snapshot()
+    planner = NVLinkPlanner({"weights": str(tmp_path), "classifier": True, "rl": True})
+
+    def plan():
+        found = planner.plan(state, None, {}, deadline=Deadline.after(2.0))
+        planner.verify(found, state)
+        return found
+
+    assert any("weights" in line for line in plan().warnings)  # nothing trained yet
+    config = {"fabrics": [fabric_file], "kind": "nvlink-classifier"}
+    train_classifier({**config, "rows": 60}, out=tmp_path)
+    assert not any("weights" in line for line in plan().warnings)
+    train_classifier({**config, "rows": 90}, out=tmp_path)
+    plan()
+    assert seen[-2:] == [60, 90]
+    # A damaged file does not stop planning: the last good weights stay.
+    (tmp_path / "nvlink-classifier.safetensors").write_bytes(b"x")
+    assert any("those from before" in line for line in plan().warnings)
+    assert seen[-1] == 90
+
+
+def test_live_history_refits_the_classifier(tmp_path):
+    from qcluster.deadline import Deadline
+    from qcluster.q_nvlink import NVLinkPlanner
+
+    state, planner = mesh_snapshot(), NVLinkPlanner({})
+    stored = planner.plan(state, None, {}, deadline=Deadline.after(2.0)).to_dict()
+    lines = []
+    for i in range(40):
+        layout = json.loads(json.dumps(stored["params"]["layout"]))
+        layout["contended"] = i % 2 == 0
+        name = next(iter(layout["features"]))
+        layout["features"][name] += i % 2
+        lines.append(json.dumps({**stored, "params": {"layout": layout}}))
+    path = tmp_path / "plans.jsonl"
+    path.write_text("\n".join(lines))
+    found = train_classifier({"history": str(path)}, out=tmp_path)
+    assert found["rows"] == 40
+    assert found["balanced_accuracy"] > 0.9

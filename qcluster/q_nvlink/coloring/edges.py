@@ -7,7 +7,7 @@ Gries (1992).
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from qcluster.record import Record
 if TYPE_CHECKING:
     import networkx as nx
 
-__all__ = ["EdgeColoring", "color_edges"]
+__all__ = ["EdgeColoring", "color_edges", "color_transfers"]
 
 Node = Hashable
 
@@ -69,6 +69,15 @@ def color_edges(graph: nx.Graph[Any]) -> EdgeColoring:
     table = _Table(ends)
     color = table.konig() if bipartite else table.misra_gries()
     return _result(edges, color, table.degree, bipartite)
+
+
+def color_transfers(pairs: Sequence[tuple[Node, Node]]) -> tuple[list[int], int]:
+    """Colours of (sender, receiver) pairs, all different, and how many: the busiest side's count.
+
+    Two of one colour share neither their sender nor their receiver.
+    """
+    table = _Table([(("out", a), ("in", b)) for a, b in pairs])
+    return table.konig(), table.degree
 
 
 def _result(

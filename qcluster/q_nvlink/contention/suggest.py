@@ -17,7 +17,8 @@ from qcluster.q_nvlink.problem import Placement, PlacementProblem
 __all__ = ["Suggestion", "run_classified", "suggest_layout"]
 
 _SCORED = 128
-_ROUTED = 24
+_ROUTED = 48
+_SWAPPED = 16  # ranks up to which swaps end by themselves in milliseconds
 _ROUNDS = 3
 _MOST_SWAPS = 16
 
@@ -46,7 +47,7 @@ def suggest_layout(
     """A layout that should contend less than ``placement``, or that one where none is found.
 
     Layouts within the move budget and pins are drawn at random, the classifier scores them, those
-    it likes best are routed, and the fastest wins: so it is never worse.
+    it likes best are routed, and swaps of ranks improve the fastest: so it is never worse.
     """
     rng = np.random.default_rng(seed)
     best, seconds = placement, problem.cost(placement)
@@ -65,6 +66,10 @@ def suggest_layout(
             found = problem.cost(layouts[i])
             if found < seconds * (1 - 1e-12):
                 best, seconds = layouts[i], found
+    if deadline is not None or sum(job.gpus for job in problem.jobs) <= _SWAPPED:
+        until = Deadline.never() if deadline is None else deadline
+        last = improve_ranks(problem, Candidate(best, seconds), until, seed)
+        best, seconds = last.value, last.objective
     return Suggestion(best, seconds, score, score > 0, seconds < started)
 
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.errors import SolverFailed
 from qcluster.fallback import Candidate, Certified, CircuitBreaker, Stage, certified
-from qcluster.q_nvlink._kernels import route_loads
 from qcluster.q_nvlink.problem import Placement, PlacementProblem
 from qcluster.q_nvlink.rl.paths import Paths, find_paths
 from qcluster.q_nvlink.rl.policy import RoutePolicy, route
@@ -69,14 +68,13 @@ class RoutingProblem:
             kept = np.flatnonzero(chosen.ravel())[:room]
             routed = np.zeros(volume.size)
             routed[kept] = volume.ravel()[kept]
-            demand, rest = np.zeros((n, n)), np.zeros((n, n))
+            demand = np.zeros((n, n))
             demand[np.ix_(gpus, gpus)] = routed.reshape(volume.shape)
-            rest[np.ix_(gpus, gpus)] = volume - routed.reshape(volume.shape)
             room -= len(kept)
             transit = self.placed.transit(gpus)
             if self.placed.job_loads(job.id, gpus)[1]:
                 transit = np.ones(n, dtype=np.bool_)
-            route_loads(cap, transit, rest, other)
+            self.placed.spread(gpus, volume - routed.reshape(volume.shape), transit, other)
             if len(kept):
                 found = find_paths(
                     cap,
