@@ -12,6 +12,7 @@ larger pods come first, so a search that ends without an answer proves that ther
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -22,6 +23,7 @@ from qcluster.q_nvlink.patterns import fill_by_patterns
 
 __all__ = ["Packing", "crossing_pods", "pack_gangs"]
 
+_AGAIN = 20
 _STATES = 5_000
 """States that a search looks at before it settles for what it has."""
 
@@ -148,12 +150,6 @@ class _Search:
         start = [tuple(nodes.values()) for nodes in self.racks.values()]
         self._deepest: list[int] = []
         self._until = self.deadline.share(0.25)
-        self._rest = [(0, 0)]
-        for gang in reversed(self.narrow):
-            size = gang.pods * gang.gpus
-            least, total = self._rest[-1]
-            self._rest.append((min(size, least or size), total + size))
-        self._rest.reverse()
         chosen = self._descend(list(start)) if self.narrow else None
         if chosen is None and self.narrow:
             sizes = sorted({g.gpus for g in (*self.narrow, *self.wide)})
@@ -161,11 +157,35 @@ class _Search:
             whole = all(g.segment == 1 for g in (*self.narrow, *self.wide))
             self.exhausted = not self._stopped and divide and whole
             if self._stopped and divide:
-                chosen = fill_by_patterns(start, self.narrow, self.deadline)
+                chosen = fill_by_patterns(start, self.narrow, self.deadline.share(0.5))
+            if self._stopped and chosen is None:
+                chosen = self._start_over(start)
         return self._plan(chosen if chosen is not None else self._deepest)
+
+    def _start_over(self, start: Sequence[_Rack]) -> list[int] | None:
+        """The search again with gangs of like size in other orders, while time lasts."""
+        rng, first, deepest = random.Random(0), list(self.narrow), self._deepest
+        self._until = self.deadline
+        for _ in range(_AGAIN):
+            if self.deadline.expired:
+                break
+            size = {gang.id: gang.pods * gang.gpus * rng.uniform(0.8, 1.25) for gang in first}
+            self.narrow = sorted(first, key=lambda g: (-g.gpus, -size[g.id]))
+            self._seen.clear()
+            self._stopped = False
+            if (found := self._descend(list(start))) is not None:
+                return found
+        self.narrow, self._deepest = first, deepest
+        return None
 
     def _descend(self, state: list[_Rack]) -> list[int] | None:
         """A rack for each narrow gang; None when there is none, or time or states ran out."""
+        self._rest = [(0, 0)]  # of the gangs from each depth on: the smallest, and all together
+        for gang in reversed(self.narrow):
+            size = gang.pods * gang.gpus
+            least, total = self._rest[-1]
+            self._rest.append((min(size, least or size), total + size))
+        self._rest.reverse()
         chosen: list[int] = []
         before: list[_Rack] = []
         ways = [self._ways(0, state)]
