@@ -6,8 +6,8 @@ Live planners on simulated clusters of three sizes, each with 0.1, 0.3 and 1 s; 
 quantum backends with one that hangs and with none; the parser of pushed telemetry on nonsense that
 is large. CPU time is the planner's own and does not depend on what else the machine does; the
 gateway waits, so its time is the clock's. The first plan of a planner is left out: it has no plan
-to keep to, and the next is what a running server makes. What was measured before is kept: a run
-that was stopped goes on where it was.
+to keep to, and the next is what a running server makes. What was measured before is kept:
+a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
