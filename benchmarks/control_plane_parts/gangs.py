@@ -124,7 +124,7 @@ def measure(
 ) -> dict[str, Any]:
     total = dict.fromkeys(
         ("gangs", "crossing", "crossing_in_turn", "crossing_greedy", "waiting", "waiting_greedy",
-         "below_greedy", "uneven"), 0,
+         "below_greedy"), 0,
     )  # fmt: skip
     seconds, ratios, unproven = [], [], 0
     for seed in seeds:
@@ -148,11 +148,6 @@ def measure(
         total["waiting"] += len(plan.unplaced)
         total["waiting_greedy"] += len(gangs) - len(greedy)
         total["below_greedy"] += sum(ours[gang] < theirs[gang] * (1 - 1e-9) for gang in both)
-        total["uneven"] += sum(
-            max(used.values()) - min(used.values()) > 1
-            for gang, used in plan.racks.items()
-            if len(used) > 1 and all(count <= min(used.values()) + 1 for count in used.values())
-        )
         unproven += not plan.proven
         ratios.append(sum(ours[g] for g in both) / sum(theirs[g] for g in both))
     worst = min(ratios)

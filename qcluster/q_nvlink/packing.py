@@ -12,7 +12,8 @@ larger pods come first, so a search that ends without an answer proves that ther
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -22,6 +23,7 @@ from qcluster.q_nvlink.patterns import fill_by_patterns
 
 __all__ = ["Packing", "crossing_pods", "pack_gangs"]
 
+_AGAIN = 20
 _STATES = 5_000
 """States that a search looks at before it settles for what it has."""
 
@@ -148,37 +150,70 @@ class _Search:
         start = [tuple(nodes.values()) for nodes in self.racks.values()]
         self._deepest: list[int] = []
         self._until = self.deadline.share(0.25)
-        chosen = self._go(0, start, [])
-        if chosen is None:
+        chosen = self._descend(list(start)) if self.narrow else None
+        if chosen is None and self.narrow:
             sizes = sorted({g.gpus for g in (*self.narrow, *self.wide)})
             divide = all(b % a == 0 for a, b in pairwise(sizes))
             whole = all(g.segment == 1 for g in (*self.narrow, *self.wide))
             self.exhausted = not self._stopped and divide and whole
             if self._stopped and divide:
-                chosen = fill_by_patterns(start, self.narrow, self.deadline)
+                chosen = fill_by_patterns(start, self.narrow, self.deadline.share(0.5))
+            if self._stopped and chosen is None:
+                chosen = self._start_over(start)
         return self._plan(chosen if chosen is not None else self._deepest)
 
-    def _go(self, depth: int, state: list[_Rack], chosen: list[int]) -> list[int] | None:
-        if len(chosen) > len(self._deepest):
-            self._deepest = list(chosen)
-        if depth == len(self.narrow):
-            return list(chosen) if self._wide_fits(state) else None
-        key = (depth, tuple(sorted(state)))
-        if key in self._seen or self._hopeless(depth, state):
-            return None
-        self._seen.add(key)
-        if len(self._seen) > _STATES or self._until.expired:
-            self._stopped = True
-            return None
-        gang = self.narrow[depth]
-        for rack in self._choices(gang, state):
-            before = state[rack]
-            state[rack] = _filled(before, gang)
-            found = self._go(depth + 1, state, [*chosen, rack])
-            state[rack] = before
-            if found is not None or self._stopped:
+    def _start_over(self, start: Sequence[_Rack]) -> list[int] | None:
+        """The search again with gangs of like size in other orders, while time lasts."""
+        rng, first, deepest = random.Random(0), list(self.narrow), self._deepest
+        self._until = self.deadline
+        for _ in range(_AGAIN):
+            if self.deadline.expired:
+                break
+            size = {gang.id: gang.pods * gang.gpus * rng.uniform(0.8, 1.25) for gang in first}
+            self.narrow = sorted(first, key=lambda g: (-g.gpus, -size[g.id]))
+            self._seen.clear()
+            self._stopped = False
+            if (found := self._descend(list(start))) is not None:
                 return found
+        self.narrow, self._deepest = first, deepest
         return None
+
+    def _descend(self, state: list[_Rack]) -> list[int] | None:
+        """A rack for each narrow gang; None when there is none, or time or states ran out."""
+        self._rest = [(0, 0)]  # of the gangs from each depth on: the smallest, and all together
+        for gang in reversed(self.narrow):
+            size = gang.pods * gang.gpus
+            least, total = self._rest[-1]
+            self._rest.append((min(size, least or size), total + size))
+        self._rest.reverse()
+        chosen: list[int] = []
+        before: list[_Rack] = []
+        ways = [self._ways(0, state)]
+        while ways and not self._stopped:
+            rack = next(ways[-1], None)
+            if rack is None:
+                ways.pop()
+                if chosen:
+                    state[chosen.pop()] = before.pop()
+                continue
+            before.append(state[rack])
+            state[rack] = _filled(state[rack], self.narrow[len(chosen)])
+            chosen.append(rack)
+            if len(chosen) > len(self._deepest):
+                self._deepest = list(chosen)
+            if len(chosen) == len(self.narrow) and self._wide_fits(state):
+                return chosen
+            ways.append(self._ways(len(chosen), state))
+        return None
+
+    def _ways(self, depth: int, state: list[_Rack]) -> Iterator[int]:
+        """Racks that are worth trying for the next gang."""
+        key = (depth, tuple(sorted(state)))
+        if depth == len(self.narrow) or key in self._seen or self._hopeless(depth, state):
+            return iter(())
+        self._seen.add(key)
+        self._stopped = len(self._seen) > _STATES or self._until.expired
+        return iter(self._choices(self.narrow[depth], state))
 
     def _choices(self, gang: Gang, state: Sequence[_Rack]) -> list[int]:
         """Racks with room, tightest first, one of each state."""
@@ -190,10 +225,8 @@ class _Search:
 
     def _hopeless(self, depth: int, state: Sequence[_Rack]) -> bool:
         """Whether the GPUs in racks that any of the rest fits do not hold the rest."""
-        rest = self.narrow[depth:]
-        least = min(gang.pods * gang.gpus for gang in rest)
-        room = sum(free for free in map(sum, state) if free >= least)
-        return room < sum(gang.pods * gang.gpus for gang in rest)
+        least, total = self._rest[depth]
+        return sum(free for free in map(sum, state) if free >= least) < total
 
     def _wide_fits(self, state: Sequence[_Rack]) -> bool:
         if not self.wide:
@@ -206,17 +239,14 @@ class _Search:
 
     def _plan(self, chosen: Sequence[int]) -> GangPlan:
         """The gangs on nodes: those with a rack, then the wide ones, then those without."""
-        free = {name: dict(nodes) for name, nodes in self.racks.items()}
-        plan = GangPlan()
+        own: dict[str, list[Gang]] = {}
         for gang, rack in zip(self.narrow, chosen, strict=False):
-            name = self._names[rack]
-            one = place_gangs({name: free[name]}, [gang])
-            plan = _merge(plan, one)
-            free = _left(free, one, [gang])
+            own.setdefault(self._names[rack], []).append(gang)
+        plans = [place_gangs({name: self.racks[name]}, gangs) for name, gangs in own.items()]
+        plan = _merge(*plans)
         for group in (self.wide, self.narrow[len(chosen) :]):
-            more = place_gangs(free, group)
-            plan = _merge(plan, more)
-            free = _left(free, more, group)
+            placed = [gang for gang in (*self.narrow, *self.wide) if gang.id in plan.nodes]
+            plan = _merge(plan, place_gangs(_left(self.racks, plan, placed), group))
         return plan
 
 

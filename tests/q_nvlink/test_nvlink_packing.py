@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qcluster.deadline import Deadline
 from qcluster.errors import InputError
 from qcluster.q_nvlink import Gang, place_gangs
 from qcluster.q_nvlink.packing import Packing, crossing_pods, pack_gangs
@@ -181,6 +182,16 @@ def test_never_worse_than_serving_in_turn(seed: int) -> None:
     assert waiting[0] <= waiting[1]
     if waiting[0] == waiting[1]:
         assert plan.crossing <= crossing_pods(racks, gangs, before)
+
+
+def test_thousands_of_gangs_are_no_deeper_than_a_few() -> None:
+    racks = cluster(*[[4] * 4] * 200)
+    gangs = [Gang(id=str(i), pods=1) for i in range(2400)]
+    gangs += [Gang(id=f"w{i}", pods=8) for i in range(100)]
+    plan = pack_gangs(racks, gangs, deadline=Deadline.after(1.0))
+    check(racks, gangs, plan)
+    assert plan.crossing == 0
+    assert not plan.unplaced
 
 
 def test_bad_input_is_named() -> None:
