@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,7 @@ def test_plots_say_what_stands_where(tmp_path: Path) -> None:
     assert {"0.0001", "1000"} <= set(marks)
     heights = [float(e.get("cy", "0")) for e in ET.fromstring(texts["history.svg"]).iter()
                if e.get("class") == "dot"]  # fmt: skip
-    steps = [a - b for a, b in zip(heights, heights[1:], strict=False)]
+    steps = [a - b for a, b in itertools.pairwise(heights)]
     assert max(steps) == pytest.approx(min(steps), abs=0.2)  # one decade a trial
 
 
