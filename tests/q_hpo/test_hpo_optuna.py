@@ -157,6 +157,15 @@ def test_an_optuna_storage_is_a_prior_and_a_warm_start(file: Path, tmp_path: Pat
         import_optuna(file, name="three")
 
 
+def test_optunas_own_table_is_a_prior(file: Path, tmp_path: Path) -> None:
+    study = searched()
+    export_optuna(study, file, name="mine")
+    loaded(file, "mine").trials_dataframe().to_csv(tmp_path / "trials.csv")
+    space = {name: SPACE[name] for name in ("lr", "n")}
+    ended = [t for t in study.history if t.status != "running" and t.step != 3]
+    assert load_prior(tmp_path / "trials.csv", space).values == [t.value for t in ended]
+
+
 def test_what_is_no_storage_is_said(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="absent"):
         import_optuna(tmp_path / "absent.db")
