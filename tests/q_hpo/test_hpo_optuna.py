@@ -221,7 +221,8 @@ def test_the_verb_writes_it_as_it_goes(
         "    return config['x']\n"
     )
     sweep = ["hpo", "space.yaml", "--objective", "hpo_optuna_objective:loss", "--in-process"]
-    assert main([*sweep, "-n", "5", "--optuna", "s.db"]) == 0
+    assert main([*sweep, "-n", "3", "--mode", "up", "--optuna", "s.db"]) == 2
+    assert main([*sweep, "-n", "5", "--optuna", "s.db", "--seed", "4"]) == 0
     assert main([*sweep, "-n", "8", "--optuna", "s.db", "--resume"]) == 0
     theirs = loaded(tmp_path / "s.db", "hpo")
     assert len(theirs.trials) == 8
@@ -231,4 +232,7 @@ def test_the_verb_writes_it_as_it_goes(
     (tmp_path / "bad.db").write_text("no")
     assert main([*sweep, "-n", "3", "--out", "other", "--optuna", "bad.db"]) == 2
     assert "bad.db" in capsys.readouterr().err
+    elsewhere = str(tmp_path / "other" / "hpo")  # its study would be the one that is there
+    assert main([*sweep, "-n", "3", "--out", elsewhere, "--optuna", "s.db", "--seed", "5"]) == 2
+    assert "another study named 'hpo'" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
