@@ -13,6 +13,7 @@ import typer
 from qcluster.cli.output import emit_json, emit_table, note
 
 if TYPE_CHECKING:
+    from qcluster.cli.hpo_export import Exports
     from qcluster.q_hpo import Study, Trial
 
 __all__ = ["register"]
@@ -76,14 +77,9 @@ def hpo(
     )  # fmt: skip
     if resume:
         exports.open(sweep.study.mode, sweep.study.seed)
-    line = _progress(sweep.study)
-
-    def report(trial: Trial, seconds: float) -> None:
-        line(trial, seconds)
-        exports.update(sweep.study)
-
     try:
-        (sweep.run_in_ray if ray else sweep.run_here)(function, trials, workers, report)
+        run = sweep.run_in_ray if ray else sweep.run_here
+        run(function, trials, workers, _report(sweep.study, exports))
         _write(sweep.study, out, top)
         exports.finish(sweep.study)
         _show(sweep.study, top, as_json, out)
@@ -91,8 +87,8 @@ def hpo(
         sweep.study.close()
 
 
-def _progress(study: Study) -> Callable[[Trial, float], None]:
-    """One line a trial, on stderr."""
+def _report(study: Study, exports: Exports) -> Callable[[Trial, float], None]:
+    """One line a trial, on stderr; then the copies."""
     started = time.monotonic()
     best: list[float] = [] if study.best is None else [study.best.value or 0.0]
 
@@ -104,6 +100,7 @@ def _progress(study: Study) -> Callable[[Trial, float], None]:
         elapsed = time.monotonic() - started
         note(f"trial {trial.number:4d} {trial.status:9s} {value:>12s}  best {shown:>12s}  "
              f"{seconds:7.2f} s  {elapsed:8.1f} s  {trial.arm}")  # fmt: skip
+        exports.update(study)
 
     return line
 
