@@ -17,6 +17,10 @@ _PATHS = {
 }
 
 
+# The joint plan is the one that is carried out, so it comes first.
+_BEHIND = 5
+
+
 def _others(name: str) -> dict[str, str]:
     return {other: path for other, path in _PATHS.items() if other != name}
 
@@ -27,6 +31,7 @@ class RoutingPlanner(PlannerHost):
     name: ClassVar[str] = "routing"
     path: ClassVar[str] = _PATHS["routing"]
     peers: ClassVar[Mapping[str, str]] = _others("routing")
+    nice: ClassVar[int] = _BEHIND
 
 
 class EnergyPlanner(PlannerHost):
@@ -35,6 +40,7 @@ class EnergyPlanner(PlannerHost):
     name: ClassVar[str] = "energy"
     path: ClassVar[str] = _PATHS["energy"]
     peers: ClassVar[Mapping[str, str]] = _others("energy")
+    nice: ClassVar[int] = _BEHIND
 
 
 class NVLinkPlanner(PlannerHost):
@@ -43,6 +49,7 @@ class NVLinkPlanner(PlannerHost):
     name: ClassVar[str] = "nvlink"
     path: ClassVar[str] = _PATHS["nvlink"]
     peers: ClassVar[Mapping[str, str]] = _others("nvlink")
+    nice: ClassVar[int] = _BEHIND
 
 
 class JointPlanner(PlannerHost):

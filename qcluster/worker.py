@@ -41,10 +41,13 @@ class SolverProcess:
     Parameters
     ----------
     warm_up: ``(module:function, args)`` called in the child before the first request.
+    nice: how far the child steps back behind others when processors are short (see nice(2)).
     """
 
-    def __init__(self, warm_up: tuple[str, tuple[Any, ...]] | None = None) -> None:
-        self._warm_up = warm_up
+    def __init__(
+        self, warm_up: tuple[str, tuple[Any, ...]] | None = None, *, nice: int = 0
+    ) -> None:
+        self._warm_up, self._nice = warm_up, nice
         self._lock = threading.Lock()
         self._closed = False
         self._ready = False
@@ -137,6 +140,9 @@ class SolverProcess:
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path},
         )
+        if self._nice:
+            own = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, self._child.pid, min(own + self._nice, 19))
         theirs.close()
         os.close(life_read)
         self._life = life_write

@@ -176,7 +176,11 @@ def _placed(task: Task, parts: Parts, way: str, deadline: Deadline) -> Iterator[
     """Experts placed again for the rates of ``parts``; nothing when all rates are alike."""
     rate = parts.rate
     alive = task.snapshot.alive
-    if not alive.any() or np.ptp(rate[alive]) <= 1e-9 or deadline.expired:
+    if not alive.any() or deadline.expired:
+        return
+    # No placement at these rates is done sooner than with every GPU busy to the end.
+    least = float(alive.sum()) / float(rate.sum())
+    if least > parts.stretch * (1.0 - task.config.min_gain):
         return
     routing = task.placer.plan_at(
         task.snapshot,

@@ -22,6 +22,7 @@ from ray.tune.search import Searcher
 
 from qcluster.errors import FormatError, InputError
 from qcluster.q_hpo.define_by_run import DefinedByRun
+from qcluster.q_hpo.fidelity import reported
 from qcluster.q_hpo.param_space import domains_of, only_known
 from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.ray_results import RayTrial, ray_trials
@@ -167,7 +168,8 @@ class StudySearch(Searcher):
         return self._run.config(trial.config, trial.id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing is learnt before a trial ends."""
+        """What it shows on its way, if there is a full fidelity (``max_step``) to compare with."""
+        reported(self._made(), self._names.get(trial_id, trial_id), self._metric, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -19,9 +19,14 @@ def _gp(settings: Mapping[str, Any]) -> Strategy:
 
 
 def _vqc(settings: Mapping[str, Any]) -> Strategy:
+    config = VQCConfig.read(settings)
+    if config.mode == "variational":
+        from qcluster.q_hpo.vqc.trained import VariationalStrategy
+
+        return VariationalStrategy(config)
     from qcluster.q_hpo.vqc.search import VQCStrategy
 
-    return VQCStrategy(VQCConfig.read(settings))
+    return VQCStrategy(config)
 
 
 def _hybrid(settings: Mapping[str, Any]) -> Strategy:

@@ -100,6 +100,17 @@ def test_a_failing_warm_up_is_told_once() -> None:
         worker.close()
 
 
+def test_a_child_steps_back_and_so_does_the_one_after_it() -> None:
+    worker = SolverProcess(nice=3)
+    wanted = min(os.getpriority(os.PRIO_PROCESS, 0) + 3, 19)
+    assert worker.call("os:nice", 0, deadline=soon()) == wanted
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(SolverFailed):
+        worker.call("os:nice", 0, deadline=soon())
+    assert worker.call("os:nice", 0, deadline=soon()) == wanted
+    worker.close()
+
+
 def test_closed_means_closed() -> None:
     worker = SolverProcess()
     pid = worker.pid

@@ -1,0 +1,1 @@
+"""Parts of ``benchmarks/control_plane.py``: each measures one thing that a cluster does to us."""
