@@ -147,7 +147,10 @@ class StudySearch(Searcher):
         return True
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
-        """The searcher counts its own trials, so that a limit survives a crash with the rest."""
+        """The searcher counts its own trials, so that a limit survives a crash with the rest.
+
+        A ``ConcurrencyLimiter`` leaves it to that, its ``batch`` too: each outcome counts at once.
+        """
         self._limit = max_concurrent
         return True
 
