@@ -13,6 +13,7 @@ import typer
 from qcluster.cli.output import emit_json, emit_table, note
 
 if TYPE_CHECKING:
+    from qcluster.cli.hpo_export import Exports
     from qcluster.q_hpo import Study, Trial
 
 __all__ = ["register"]
@@ -62,58 +63,57 @@ def hpo(
     from qcluster.cli.hpo_export import Exports
     from qcluster.cli.hpo_sweep import Sweep, load_objective
     from qcluster.q_hpo import load_prior, load_space
-    from qcluster.q_hpo.plots import write_plots
 
-    read = load_space(space)
-    function = load_objective(objective)
+    read, function = load_space(space), load_objective(objective)
     earlier = None if prior is None else load_prior(prior, read, metric=prior_metric)
     if earlier is not None:
         note(f"{len(earlier.values)} earlier trials, {earlier.skipped} rows do not fit the space")
     exports = Exports(optuna, mlflow, out)
+    if not resume:
+        exports.open(mode, seed)
     sweep = Sweep(
         read, searcher=searcher, mode=mode, metric=metric, seed=seed, prior=earlier,
         warm_start=warm_start, journal=out / "journal.jsonl", resume=resume,
     )  # fmt: skip
-    line = _progress(mode)
-
-    def report(trial: Trial, seconds: float) -> None:
-        line(trial, seconds)
-        exports.update(sweep.study)
-
+    if resume:
+        exports.open(sweep.study.mode, sweep.study.seed)
     try:
-        (sweep.run_in_ray if ray else sweep.run_here)(function, trials, workers, report)
+        run = sweep.run_in_ray if ray else sweep.run_here
+        run(function, trials, workers, _report(sweep.study, exports))
         _write(sweep.study, out, top)
-        if sweep.study.best is not None:
-            write_plots(sweep.study, out)
         exports.finish(sweep.study)
         _show(sweep.study, top, as_json, out)
     finally:
         sweep.study.close()
 
 
-def _progress(mode: str) -> Callable[[Trial, float], None]:
-    """One line a trial, on stderr."""
+def _report(study: Study, exports: Exports) -> Callable[[Trial, float], None]:
+    """One line a trial, on stderr; then the copies."""
     started = time.monotonic()
-    best: list[float] = []
+    best: list[float] = [] if study.best is None else [study.best.value or 0.0]
 
     def line(trial: Trial, seconds: float) -> None:
         if trial.value is not None:
-            best[:] = [(min if mode == "min" else max)([*best, trial.value])]
+            best[:] = [(min if study.mode == "min" else max)([*best, trial.value])]
         value = "-" if trial.value is None else f"{trial.value:.6g}"
         shown = f"{best[0]:.6g}" if best else "-"
         elapsed = time.monotonic() - started
         note(f"trial {trial.number:4d} {trial.status:9s} {value:>12s}  best {shown:>12s}  "
              f"{seconds:7.2f} s  {elapsed:8.1f} s  {trial.arm}")  # fmt: skip
+        exports.update(study)
 
     return line
 
 
 def _write(study: Study, out: Path, top: int) -> None:
     from qcluster.q_hpo.formats import write_best, write_history
+    from qcluster.q_hpo.plots import write_plots
 
     write_history(out / "history.csv", study.history)
     write_history(out / "history.jsonl", study.history)
     write_best(out / "best.json", study.top(top))
+    if study.best is not None:
+        write_plots(study, out)
 
 
 def _show(study: Study, top: int, as_json: bool, out: Path) -> None:

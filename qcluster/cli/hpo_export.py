@@ -19,8 +19,8 @@ _FILES = ("history.csv", "best.json", "history.svg", "importance.svg", "parallel
 class Exports:
     """The copies that ``--optuna`` and ``--mlflow`` ask for; both take up what they have already.
 
-    Both are named after the directory ``out``. What is wrong with them is raised here, before the
-    first trial; a copy that fails later is given up with a note, and the search goes on.
+    Both are named after the directory ``out``. What is wrong with them is raised here and by
+    ``open``; a copy that fails later is given up with a note, and the search goes on.
     """
 
     def __init__(self, optuna: str | None, mlflow: str | None, out: Path) -> None:
@@ -29,15 +29,18 @@ class Exports:
         self._optuna: OptunaExport | None = None
         self._mlflow: MLflowLog | None = None
         if optuna is not None:
-            from qcluster.q_hpo.optuna_export import OptunaExport, open_storage
+            from qcluster.q_hpo.optuna_export import OptunaExport
 
             self._optuna = OptunaExport(optuna, name)
-            with open_storage(optuna):
-                pass
         if mlflow is not None:
             from qcluster.q_hpo.mlflow_log import MLflowLog
 
             self._mlflow = MLflowLog(mlflow, run=name)
+
+    def open(self, mode: str, seed: int) -> None:
+        """Make the copies, or check that those that are there are of such a study."""
+        if self._optuna is not None:
+            self._optuna.open(mode, seed)
 
     def update(self, study: Study) -> None:
         """Write the trials that ended."""

@@ -106,12 +106,7 @@ class Sweep:
         left = trials - len(self.study.history) + len(self.study.running)
         if left <= 0:
             return
-        clock = time.monotonic()
-
-        def listener(trial: Trial) -> None:
-            report(trial, time.monotonic() - clock)
-
-        search = StudySearch.over(self.study, self.metric, listener)
+        search = StudySearch.over(self.study, self.metric, report)
         with local_ray(workers):
             sweep(search, function, left, workers, self._directory / "tune")
 

@@ -111,11 +111,16 @@ class OptunaExport:
         optuna_module()
         self.path, self.name = path, name
 
+    def open(self, mode: str, seed: int) -> None:
+        """Make the study, or check that the one there is of this ``mode`` and ``seed``."""
+        with open_storage(self.path) as storage:
+            self._study(optuna_module(), storage, mode, seed)
+
     def update(self, study: Study) -> int:
         """Add the finished trials that are not there yet; how many those were."""
         optuna = optuna_module()
         with open_storage(self.path) as storage:
-            there = self._study(optuna, storage, study)
+            there = self._study(optuna, storage, study.mode, study.seed)
             known = {t.user_attrs.get("qcluster_trial") for t in there.get_trials(deepcopy=False)}
             fresh = [t for t in study.history if t.status != "running" and t.id not in known]
             full = study.full_step
@@ -123,16 +128,18 @@ class OptunaExport:
                 there.add_trial(_frozen(optuna, study, trial, full))
         return len(fresh)
 
-    def _study(self, optuna: Any, storage: Any, study: Study) -> Any:
-        direction = "minimize" if study.mode == "min" else "maximize"
+    def _study(self, optuna: Any, storage: Any, mode: str, seed: int) -> Any:
+        if mode not in ("min", "max"):
+            raise InputError(f"wants 'min' or 'max', got {mode!r}", field="mode")
+        direction = "minimize" if mode == "min" else "maximize"
         there = optuna.create_study(
             storage=storage, study_name=self.name, direction=direction, load_if_exists=True
         )
-        if there.user_attrs.get("qcluster_seed", study.seed) != study.seed or (
+        if there.user_attrs.get("qcluster_seed", seed) != seed or (
             [d.name.lower() for d in there.directions] != [direction]
         ):
             raise InputError(f"holds another study named '{self.name}'", file=self.path)
-        there.set_user_attr("qcluster_seed", study.seed)
+        there.set_user_attr("qcluster_seed", seed)
         return there
 
 

@@ -222,7 +222,7 @@ class Parameter:
         return float(f"{number:.12g}")
 
 
-def _finite(number: float) -> bool:
+def _finite(number: Any) -> bool:
     """Whether it is a number that floats can hold; whole numbers can be larger than all of them."""
     try:
         return math.isfinite(number)

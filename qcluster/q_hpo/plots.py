@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from qcluster.q_hpo.importance import importance
+from qcluster.q_hpo.parameter import Parameter
 from qcluster.q_hpo.study import Study
 
 __all__ = ["history_svg", "importance_svg", "parallel_svg", "write_plots"]
 
-_W, _H, _PAD = 720, 400, 60
+_W, _H, _PAD = 720, 400, 64
+_MOST_MARKS = 12
 _STYLE = (
     "text{font:12px sans-serif;fill:#333}.axis{stroke:#888;fill:none}"
-    ".dot{fill:#5b8bd0}.bad{fill:#c33}.best{stroke:#d07020;stroke-width:2;fill:none}"
-    ".bar{fill:#5b8bd0}.line{fill:none;stroke-width:1.2;opacity:.6}"
+    ".dot{fill:#5b8bd0}.bad{fill:#c33;font-size:11px}.best{stroke:#d07020;stroke-width:2;fill:none}"
+    ".mark{font:10px sans-serif;fill:#777}.bar{fill:#5b8bd0}"
+    ".line{fill:none;stroke-width:1.2;opacity:.6}"
 )
 
 
@@ -36,72 +39,133 @@ def write_plots(study: Study, directory: Path) -> list[Path]:
 
 
 def history_svg(study: Study) -> str:
-    """Value of every trial and the best so far; failed trials as crosses at the bottom."""
+    """Value of every trial and the best so far; failed trials as crosses below the axis."""
     trials = study.history
     values = [t.value for t in trials if t.value is not None]
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    scale = _Scale(values)
     parts, path, best = [], [], math.inf if study.mode == "min" else -math.inf
     for t in trials:
-        x = _PAD + (t.number + 0.5) * (_W - 2 * _PAD) / max(len(trials), 1)
+        x = _at(t.number, len(trials))
         if t.value is None:
-            parts.append(f'<text class="bad" x="{x - 3:.1f}" y="{_H - _PAD + 14}">x</text>')
+            if t.status != "running":
+                parts.append(_text(x, _H - _PAD + 12, "x", "middle", "bad"))
             continue
-        parts.append(f'<circle class="dot" r="3" cx="{x:.1f}" cy="{_y(t.value, low, high):.1f}"/>')
+        parts.append(f'<circle class="dot" r="3" cx="{x:.1f}" cy="{scale(t.value):.1f}"/>')
         best = min(best, t.value) if study.mode == "min" else max(best, t.value)
-        path.append(f"{x:.1f},{_y(best, low, high):.1f}")
+        path.append(f"{x:.1f},{scale(best):.1f}")
     parts.append(f'<polyline class="best" points="{" ".join(path)}"/>')
-    return _page("Value by trial; the line is the best so far", parts + _value_axis(low, high))
+    numbers = sorted({round(i * (len(trials) - 1) / 5) for i in range(6) if trials})
+    parts += [_text(_at(n, len(trials)), _H - _PAD + 28, str(n), "middle") for n in numbers]
+    parts.append(_text(_W / 2, _H - 8, "trial (x: failed)", "middle"))
+    return _page("Value by trial; the line is the best so far", parts + scale.axis())
 
 
 def importance_svg(study: Study) -> str:
     """Share of variance that each parameter explains alone."""
     shares = importance(study.view())
+    if not shares:
+        return _page("Importance: too few different values to say", [])
     parts = []
-    step = (_H - 2 * _PAD) / max(len(shares), 1)
+    step = (_H - 2 * _PAD) / len(shares)
+    room = min(3.0 * _PAD, 7.0 * max(len(name) for name in shares))
     for i, (name, share) in enumerate(shares.items()):
-        y, width = _PAD + i * step, min(share, 1.0) * (_W - 3 * _PAD)
+        y, width = _PAD + i * step, min(share, 1.0) * (_W - room - 2 * _PAD)
+        middle = y + 0.35 * step + 4
         parts.append(
-            f'<rect class="bar" x="{2 * _PAD}" y="{y:.1f}" width="{width:.1f}" '
+            f'<rect class="bar" x="{room + 12:.1f}" y="{y:.1f}" width="{width:.1f}" '
             f'height="{0.7 * step:.1f}"/>'
-            f'<text x="4" y="{y + 0.5 * step:.1f}">{escape(name[:18])}</text>'
-            f'<text x="{2 * _PAD + width + 4:.1f}" y="{y + 0.5 * step:.1f}">{share:.2f}</text>'
         )
+        parts.append(_text(room + 6, middle, _short(name, int(room / 6.5)), "end"))
+        parts.append(_text(room + width + 18, middle, f"{share:.2f}", "start"))
     return _page("Importance: share of the model's variance", parts)
 
 
 def parallel_svg(study: Study) -> str:
-    """One line a trial through all parameters; blue is best, red is worst."""
+    """One line a trial through all parameters; blue is best and drawn last, red is worst."""
     done = [t for t in study.history if t.value is not None]
-    axes = [*study.space.names, "value"]
-    at = [_PAD + i * (_W - 2 * _PAD) / max(len(axes) - 1, 1) for i in range(len(axes))]
-    rank = np.argsort(
-        np.argsort([(t.value or 0) * (1 if study.mode == "min" else -1) for t in done])
-    )
+    parameters = study.space.parameters
+    at = [_PAD + i * (_W - 2 * _PAD) / len(parameters) for i in range(len(parameters) + 1)]
+    scale = _Scale([t.value for t in done if t.value is not None])
+    done.sort(key=lambda t: (t.value or 0.0) * (-1 if study.mode == "min" else 1))
     parts = []
-    for t, place in zip(done, rank, strict=True):
-        heights = [*study.space.point(t.config), 1 - place / max(len(done) - 1, 1)]
-        points = " ".join(f"{x:.1f},{_y(h, 0, 1):.1f}" for x, h in zip(at, heights, strict=True))
-        shade = 220 * (1 - place / max(len(done) - 1, 1))
+    for place, t in enumerate(done):
+        heights = [_H - _PAD - u * (_H - 2 * _PAD) for u in study.space.point(t.config)]
+        points = " ".join(
+            f"{x:.1f},{y:.1f}" for x, y in zip(at, [*heights, scale(t.value or 0.0)], strict=True)
+        )
+        shade = 220 * place / max(len(done) - 1, 1)
         parts.append(
             f'<polyline class="line" stroke="hsl({shade:.0f},70%,50%)" points="{points}"/>'
         )
-    for x, name in zip(at, axes, strict=True):
+    for x, p in zip(at, parameters, strict=False):
         parts.append(f'<path class="axis" d="M{x:.1f} {_PAD}V{_H - _PAD}"/>')
-        parts.append(f'<text x="{x - 20:.1f}" y="{_H - _PAD + 16}">{escape(name[:12])}</text>')
-    return _page("Parallel coordinates, best on top of the last axis", parts)
-
-
-def _y(value: float, low: float, high: float) -> float:
-    return _H - _PAD - (value - low) / ((high - low) or 1.0) * (_H - 2 * _PAD)
-
-
-def _value_axis(low: float, high: float) -> list[str]:
-    axis = f'<path class="axis" d="M{_PAD} {_PAD}V{_H - _PAD}H{_W - _PAD}"/>'
-    marks = [
-        f'<text x="4" y="{_y(float(value), low, high) + 4:.1f}">{value:.4g}</text>'
-        for value in np.linspace(low, high, 5)
+        parts += [_text(x + 3, _H - _PAD - u * (_H - 2 * _PAD) + 4, text, "start", "mark")
+                  for u, text in _marks(p)]  # fmt: skip
+        parts.append(_tilted(x, p.name))
+    parts += [
+        f'<path class="axis" d="M{at[-1]:.1f} {_PAD}V{_H - _PAD}"/>',
+        _tilted(at[-1], "value"),
     ]
-    return [axis, *marks]
+    parts += [_text(at[-1] + 4, y, text, "start", "mark") for y, text in scale.marks()]
+    return _page("Parallel coordinates: blue is best; inactive parameters pass the middle", parts)
+
+
+def _marks(p: Parameter) -> list[tuple[float, str]]:
+    """Places in the unit interval and what stands there: categories, or both ends."""
+    if p.kind in ("choice", "constant"):
+        count = len(p.choices)
+        few = range(count) if count <= _MOST_MARKS else (0, count - 1)
+        return [((i + 0.5) / count, _short(str(p.choices[i]), 10)) for i in few]
+    return [(u, _short(f"{p.value(u):.4g}", 10)) for u in (0.0, 1.0)]
+
+
+class _Scale:
+    """Values to heights: logarithmic if they are positive and span a factor of 100."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self.low, self.high = (min(values), max(values)) if values else (0.0, 1.0)
+        self.log = self.low > 0 and self.high / self.low >= 100
+
+    def __call__(self, value: float) -> float:
+        low, high = self._turned(self.low), self._turned(self.high)
+        if not math.isfinite(high - low):
+            return _H / 2
+        return _H - _PAD - (self._turned(value) - low) / ((high - low) or 1.0) * (_H - 2 * _PAD)
+
+    def _turned(self, value: float) -> float:
+        return math.log(value) if self.log else value
+
+    def marks(self) -> list[tuple[float, str]]:
+        """Heights and numbers of five marks."""
+        if self.log:
+            numbers = np.geomspace(self.low, self.high, 5)
+        else:
+            numbers = self.low + np.linspace(0, 1, 5) * (self.high - self.low)
+        return [(self(float(v)) + 4, f"{v:.4g}") for v in numbers if math.isfinite(v)]
+
+    def axis(self) -> list[str]:
+        """Both axes of a chart and the marks on the left."""
+        frame = f'<path class="axis" d="M{_PAD} {_PAD}V{_H - _PAD}H{_W - _PAD}"/>'
+        return [frame, *(_text(_PAD - 6, y, text, "end") for y, text in self.marks())]
+
+
+def _at(number: int, count: int) -> float:
+    return _PAD + (number + 0.5) * (_W - 2 * _PAD) / max(count, 1)
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "\u2026"
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
+    named = f' class="{kind}"' if kind else ""
+    return f'<text{named} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _tilted(x: float, text: str) -> str:
+    y = _H - _PAD + 18
+    turn = f'transform="rotate(18 {x:.1f} {y})"'
+    return f'<text x="{x:.1f}" y="{y}" text-anchor="start" {turn}>{escape(_short(text, 18))}</text>'
 
 
 def _page(title: str, parts: Sequence[str]) -> str:
@@ -110,6 +174,7 @@ def _page(title: str, parts: Sequence[str]) -> str:
         [
             head,
             f"<style>{_STYLE}</style>",
+            f'<rect width="{_W}" height="{_H}" fill="#fff"/>',
             f'<text x="{_PAD}" y="24">{title}</text>',
             *parts,
             "</svg>\n",

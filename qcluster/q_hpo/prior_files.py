@@ -29,6 +29,7 @@ __all__ = ["load_prior"]
 _PREFIXES = ("", "config/", "config.", "cfg-", "params_", "param_")
 _METRICS = ("value", "loss", "val_loss", "objective", "metric", "score", "accuracy")
 _FAILED = {"error", "errored", "fail", "failed", "nan", "crashed"}
+_STOPPED = {"pruned", "running", "abandoned", "waiting"}
 
 
 def load_prior(
@@ -42,9 +43,11 @@ def load_prior(
 
     A CSV file has one column per parameter and one for the metric. Parameter columns may be
     prefixed as Ray's (``config/``), Optuna's (``params_``) or LLMSYS's (``cfg-``). Optional
-    columns: ``status``, ``task`` (several tasks in one file) and ``training_iteration`` (rows below
-    ``full_step``, or below the largest, are left out). Rows that the space does not hold are left
-    out and counted in ``skipped``.
+    columns: ``status`` or ``state``, ``task`` (several tasks in one file) and
+    ``training_iteration`` (rows below ``full_step``, or below the largest, are left out). Rows of
+    trials that did not end, and rows that the space does not hold, are left out and counted in
+    ``skipped``.
+
     A directory of Ray's gives the last result of each trial; the studies of an Optuna storage are
     tasks of their names. Raises FormatError if a parameter or the metric has no column.
     """
@@ -66,6 +69,7 @@ def load_prior(
         value = _value_of_row(row, metric)
         # A trial that failed may never have reported a step; a stopped one has no final value.
         early = "training_iteration" in row and value is not None and _step(row) < full_step
+        early |= _status(row) in _STOPPED
         if config is None or early:
             skipped += 1
             continue
@@ -154,8 +158,13 @@ def _step(row: Mapping[str, str]) -> int:
         return 0
 
 
+def _status(row: Mapping[str, str]) -> str:
+    """How the trial ended; Optuna's table calls the column ``state``."""
+    return (row.get("status") or row.get("state") or "").strip().lower()
+
+
 def _value_of_row(row: Mapping[str, str], metric: str) -> float | None:
-    if row.get("status", "").strip().lower() in _FAILED:
+    if _status(row) in _FAILED:
         return None
     try:
         value = float(row[metric])

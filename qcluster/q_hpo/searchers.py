@@ -106,15 +106,16 @@ class StudySearch(Searcher):
         self._names: dict[str, str] = {}
         self._orphans: list[str] = []
         self._limit: int | None = None
-        self._listener: Callable[[Trial], None] | None = None
+        self._listener: Callable[[Trial, float], None] | None = None
         self.study: Study | None = None
         """The study underneath; None until the space and the mode are known."""
 
     @classmethod
     def over(
-        cls, study: Study, metric: str, listener: Callable[[Trial], None] | None = None
+        cls, study: Study, metric: str, listener: Callable[[Trial, float], None] | None = None
     ) -> StudySearch:
-        """A searcher on a study that exists, with its journal; ``listener`` hears of every end.
+        """A searcher on a study that exists, with its journal; ``listener`` hears of every end,
+        with the seconds that the trial took.
 
         Trials that the study still waits for are suggested first.
         """
@@ -146,7 +147,10 @@ class StudySearch(Searcher):
         return True
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
-        """The searcher counts its own trials, so that a limit survives a crash with the rest."""
+        """The searcher counts its own trials, so that a limit survives a crash with the rest.
+
+        A ``ConcurrencyLimiter`` leaves it to that, its ``batch`` too: each outcome counts at once.
+        """
         self._limit = max_concurrent
         return True
 
@@ -191,7 +195,7 @@ class StudySearch(Searcher):
         if any(trial.id == trial_id for trial in study.running):
             done = study.tell(trial_id, value, status, step)
             if self._listener is not None:
-                self._listener(done)
+                self._listener(done, float((result or {}).get("time_total_s") or 0.0))
             return
         config = (result or {}).get("config")
         if any(trial.id == trial_id for trial in study.history):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,23 @@ def test_importance_finds_what_matters() -> None:
 def test_plots_are_whole_svg_at_any_length(n: int, tmp_path: Path) -> None:
     for path in write_plots(finished(n), tmp_path):
         assert ET.parse(path).getroot().tag.endswith("svg")
+
+
+def test_plots_say_what_stands_where(tmp_path: Path) -> None:
+    """Categories and ends of ranges on the axes; a range of values of 100 is drawn by logarithm."""
+    study = Study({"lr": {"type": "loguniform", "low": 1e-5, "high": 0.1},
+                   "act": {"type": "choice", "values": ["relu", "<b>"]}}, seed=0)  # fmt: skip
+    for i in range(8):
+        study.tell(study.ask().id, 10.0 ** (i - 4))
+    texts = {path.name: path.read_text() for path in write_plots(study, tmp_path)}
+    for word in ("relu", "&lt;b&gt;", "1e-05", ">0.1<", ">lr<", ">value<"):
+        assert word in texts["parallel.svg"]
+    marks = [e.text for e in ET.fromstring(texts["history.svg"]).iter() if e.text]
+    assert {"0.0001", "1000"} <= set(marks)
+    heights = [float(e.get("cy", "0")) for e in ET.fromstring(texts["history.svg"]).iter()
+               if e.get("class") == "dot"]  # fmt: skip
+    steps = [a - b for a, b in itertools.pairwise(heights)]
+    assert max(steps) == pytest.approx(min(steps), abs=0.2)  # one decade a trial
 
 
 ROWS = [

@@ -157,6 +157,15 @@ def test_an_optuna_storage_is_a_prior_and_a_warm_start(file: Path, tmp_path: Pat
         import_optuna(file, name="three")
 
 
+def test_optunas_own_table_is_a_prior(file: Path, tmp_path: Path) -> None:
+    study = searched()
+    export_optuna(study, file, name="mine")
+    loaded(file, "mine").trials_dataframe().to_csv(tmp_path / "trials.csv")
+    space = {name: SPACE[name] for name in ("lr", "n")}
+    ended = [t for t in study.history if t.status != "running" and t.step != 3]
+    assert load_prior(tmp_path / "trials.csv", space).values == [t.value for t in ended]
+
+
 def test_what_is_no_storage_is_said(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="absent"):
         import_optuna(tmp_path / "absent.db")
@@ -212,7 +221,8 @@ def test_the_verb_writes_it_as_it_goes(
         "    return config['x']\n"
     )
     sweep = ["hpo", "space.yaml", "--objective", "hpo_optuna_objective:loss", "--in-process"]
-    assert main([*sweep, "-n", "5", "--optuna", "s.db"]) == 0
+    assert main([*sweep, "-n", "3", "--mode", "up", "--optuna", "s.db"]) == 2
+    assert main([*sweep, "-n", "5", "--optuna", "s.db", "--seed", "4"]) == 0
     assert main([*sweep, "-n", "8", "--optuna", "s.db", "--resume"]) == 0
     theirs = loaded(tmp_path / "s.db", "hpo")
     assert len(theirs.trials) == 8
@@ -222,4 +232,7 @@ def test_the_verb_writes_it_as_it_goes(
     (tmp_path / "bad.db").write_text("no")
     assert main([*sweep, "-n", "3", "--out", "other", "--optuna", "bad.db"]) == 2
     assert "bad.db" in capsys.readouterr().err
+    elsewhere = str(tmp_path / "other" / "hpo")  # its study would be the one that is there
+    assert main([*sweep, "-n", "3", "--out", elsewhere, "--optuna", "s.db", "--seed", "5"]) == 2
+    assert "another study named 'hpo'" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()

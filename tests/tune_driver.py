@@ -1,4 +1,4 @@
-"""Ray Tune sweeps in processes of their own, to be killed: run by ``test_hpo_tune.py``.
+"""Ray Tune sweeps in processes of their own, to be killed: run by ``tune_lab.py``.
 
 ``python tune_driver.py ray`` starts a Ray, prints its address, and ends with its standard input.
 ``python tune_driver.py sweep JSON`` runs or restores one sweep there and prints what became of it.
@@ -92,6 +92,7 @@ def sweep(options: dict[str, Any]) -> None:
             ),
         )  # fmt: skip
     results = tuner.fit()
+    results.get_dataframe().to_csv(directory / "results.csv")
     searcher = max(path.glob("searcher-state-*.pkl"))
     records = json.loads(searcher.read_text())["study"]
     study = Study.from_records(records)
