@@ -25,7 +25,7 @@ from actors.hub import TelemetryHub
 from actors.jobs import JobDesk
 from actors.node_agent import NodeAgent
 from actors.planner_host import PlannerHost
-from actors.planners import HOSTS
+from actors.planners import HOSTS, checked_configs
 from actors.store import PlanStore
 from actors.studies import StudyHost
 from qcluster.errors import NotFound, NotReady, QClusterError
@@ -195,38 +195,35 @@ def start_cluster(
     backends: Sequence[str] = (),
 ) -> None:
     """Start hub, store, planners and the gateway to quantum ``backends`` (the built-in simulator
-    alone without); those that are up already stay as they are.
+    alone without); those that are up already stay as they are, but planners take ``configs`` over,
+    by planner, without a gap.
 
-    The store is tied to this node, because the state directory is on its disk: by the node's
-    label, which a node that comes back has again, or by its id where it has none. With ``agents``
-    every node that has GPUs gets a ``NodeAgent``, which sets power limits only if ``apply``;
-    ``stand_in`` is the source that runs until one of them delivers.
+    The store is tied to this node, because the state directory is on its disk; so are hub and
+    planners, because a node that is lost should not take along those who plan without it. They are
+    tied by the node's label, which a node that comes back has again, or by its id where it has
+    none. With ``agents`` every node that has GPUs gets a ``NodeAgent``, which sets power limits
+    only if ``apply``; ``stand_in`` is the source that runs until one of them delivers.
     """
     here = _here()
     hosts = tuple(planners)
-    _actor(TelemetryHub, HUB).remote(tuple(telemetry), stand_in=stand_in)
+    _actor(TelemetryHub, HUB, **here).remote(tuple(telemetry), stand_in=stand_in)
     _actor(PlanStore, STORE, **here).remote(str(state_dir), hosts)
     _actor(JobDesk, JOBS, **here).remote(str(state_dir))
     _actor(StudyHost, STUDIES, **here).remote(str(state_dir))
     _actor(AttentionWorker, ATTENTION).remote()
     _actor(CodecPool, CODEC).remote()
     _actor(QuantumGateway, GATEWAY).remote(tuple(backends))
+    chosen = checked_configs(configs or {})
+    connect(STORE).configure(chosen)
     for name in hosts:
         host: type[PlannerHost] = HOSTS[name]
-        config = _config(name, configs or {})
-        _actor(host, planner_name(name)).remote(connect(HUB), connect(STORE), config, period_s)
+        actor = _actor(host, planner_name(name), **here).remote(
+            connect(HUB), connect(STORE), chosen[name], period_s
+        )
+        actor.configure.remote(chosen[name])  # nothing happens where it was started with that
     if agents:
         follow = "joint" if "joint" in hosts else "energy"
-        _actor(AgentKeeper, KEEPER).remote(RayNodes(str(state_dir), apply, follow))
-
-
-def _config(name: str, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A planner's configuration; the joint planner's holds those of its parts."""
-    own = dict(configs.get(name, {}))
-    if name == "joint":
-        parts = {part: dict(configs[part]) for part in configs if part in HOSTS and part != name}
-        own = {**parts, **own}
-    return own
+        _actor(AgentKeeper, KEEPER, **here).remote(RayNodes(str(state_dir), apply, follow))
 
 
 def stop_agents() -> None:

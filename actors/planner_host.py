@@ -10,13 +10,13 @@ While the store is away the host plans on, and delivers what it has kept when th
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
+from actors.freshness import gpu_set
 from actors.store import Seen
 from qcluster.deadline import Deadline
 from qcluster.errors import DeadlineExceeded, NotReady, QClusterError
@@ -31,6 +31,10 @@ STARVED_PERIODS = 2.0
 SLACK_S = 1.0
 # Plans kept for an absent store; the oldest go first.
 KEPT = 64
+# Between two plans at least, also while GPUs come and go.
+LEAST_S = 0.2
+# For the process of a new configuration to be warm.
+WARM_S = 120.0
 
 
 class Hub(Protocol):
@@ -38,6 +42,10 @@ class Hub(Protocol):
 
     def wait(self, since: int, timeout_s: float) -> Snapshot | None:
         """A newer snapshot than ``since``, or None."""
+        ...
+
+    def wait_other(self, gpus: str, timeout_s: float) -> bool:
+        """Whether other GPUs answer than those of this name, as soon as it is so."""
         ...
 
 
@@ -56,6 +64,10 @@ class Store(Protocol):
 
     def newest(self) -> dict[str, dict[str, Any]]:
         """The newest stored plan of every planner that has one."""
+        ...
+
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """Configurations by planner that hosts were last given."""
         ...
 
 
@@ -95,8 +107,8 @@ class PlannerHost:
         self._outbox: deque[tuple[dict[str, Any], str]] = deque(maxlen=KEPT)
         self._known: dict[str, dict[str, Any]] = {}
         self._seen: Seen | None = None
-        warm_up = ("qcluster.planner:build_planner", (self.path, self._config))
-        self._process = SolverProcess(warm_up, nice=self.nice)
+        self._process = self._made(self._config)
+        self._turn = threading.Lock()
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name=f"{self.name}-planner", daemon=True).start()
 
@@ -111,12 +123,44 @@ class PlannerHost:
             "worker_pid": self._process.pid,
         }
 
+    def configure(self, config: Mapping[str, Any]) -> bool:
+        """Plan with another configuration, without a gap: the old one plans on until a process for
+        the new one is warm. Returns False where it is the same.
+
+        Raises InputError for a wrong configuration, DeadlineExceeded when warming up takes too
+        long; then nothing has changed.
+        """
+        if dict(config) == self._config:
+            return False
+        process = self._made(dict(config))
+        try:
+            process.wait_ready(Deadline.after(WARM_S))
+        except BaseException:
+            process.close()
+            raise
+        with self._turn:
+            old, self._process, self._config = self._process, process, dict(config)
+        old.close()
+        return True
+
+    def _made(self, config: dict[str, Any]) -> SolverProcess:
+        warm_up = ("qcluster.planner:build_planner", (self.path, config))
+        return SolverProcess(warm_up, nice=self.nice)
+
+    def _catch_up(self) -> None:
+        """A host that Ray has started again was given what the first one was given."""
+        with contextlib.suppress(Exception):
+            config = self._store.configs().get(self.name)
+            if config is not None:
+                self.configure(config)
+
     def stop(self) -> None:
         """End the loop and the worker process."""
         self._stopped.set()
         self._process.close()
 
     def _run(self) -> None:
+        self._catch_up()
         while not self._stopped.is_set():
             started = time.monotonic()
             try:
@@ -131,7 +175,19 @@ class PlannerHost:
                 self._alarm = f"{type(error).__name__}: {error}".splitlines()[0]
             self._deliver()
             self._tell()
-            self._stopped.wait(max(0.05, self._period_s - (time.monotonic() - started)))
+            self._rest(started + self._period_s)
+
+    def _rest(self, until: float) -> None:
+        """Until the period is over; a GPU that is lost or back is not kept waiting."""
+        self._stopped.wait(LEAST_S)
+        while not self._stopped.is_set() and (left := until - time.monotonic()) > 0:
+            try:
+                if self._gpus and self._hub.wait_other(self._gpus, min(left, 1.0)):
+                    return
+            except Exception:  # the hub is away: then there is nothing to plan for
+                self._stopped.wait(min(left, 1.0))
+            if not self._gpus:
+                self._stopped.wait(left)
 
     def _cycle(self) -> str | None:
         """One plan; returns the alarm of this cycle, None when all is well."""
@@ -151,16 +207,17 @@ class PlannerHost:
             return f"no new telemetry for {starved:.0f} s"
         self._fed = time.monotonic()
         self._gpus = gpu_set(snapshot)
-        plan = self._process.call(
-            "qcluster.planner:run_planner",
-            {self.name: self.path, **self.peers},
-            self.name,
-            self._config,
-            snapshot,
-            stored,
-            self._deadline_s,
-            deadline=Deadline.after(self._deadline_s + SLACK_S),
-        )
+        with self._turn:
+            plan = self._process.call(
+                "qcluster.planner:run_planner",
+                {self.name: self.path, **self.peers},
+                self.name,
+                self._config,
+                snapshot,
+                stored,
+                self._deadline_s,
+                deadline=Deadline.after(self._deadline_s + SLACK_S),
+            )
         stamped = self._stamp(plan, snapshot)
         self._known[self.name] = stamped
         self._outbox.append((stamped, self._gpus))
@@ -205,8 +262,3 @@ class PlannerHost:
             self._seen = self._store.report(*report)
         except Exception as error:  # the store is restarting: it will hear from us next time
             self._alarm = f"the store is away: {type(error).__name__}"
-
-
-def gpu_set(snapshot: Snapshot) -> str:
-    """A name for the set of GPUs that answer: plans are safe only on the set they were made for."""
-    return hashlib.sha256("\n".join(snapshot.alive_gpus).encode()).hexdigest()[:16]

@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any, cast
 
 from qcluster.errors import InputError, QClusterError
 from qcluster.registry import Registry
 
-__all__ = ["KINDS", "Training", "training"]
+__all__ = ["CLUSTER", "KINDS", "Training", "training"]
 
 Training = Callable[..., Any]
+
+CLUSTER: ContextVar[Callable[[], AbstractContextManager[None]] | None] = ContextVar(
+    "cluster", default=None
+)
+"""Starts Ray, as whoever asked for a training wants it; called once there is nothing to refuse."""
 
 KINDS: Registry[str] = Registry("kind of training", "qcluster.trainings")
 KINDS.register("transformer", "qcluster.qtransformers.language:train")

@@ -38,7 +38,7 @@ def train_command(
     settings = read_config(config)
     try:
         run, rest = training(settings)
-        with _ray_if_needed(rest, address, out):
+        with _ray_when_needed(address, out):
             result = run(rest, out=out, resume=resume, note=note)
     except InputError as error:
         raise error.at(file=config) from None
@@ -73,18 +73,27 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _ray_if_needed(config: Mapping[str, Any], address: str, out: Path) -> Iterator[None]:
-    """A Ray of our own, or the one at ``address``, where several workers are asked for."""
-    if config.get("workers") is None and not config.get("multi_gpu"):
-        yield
-        return
-    from actors.runtime import running_ray
+def _ray_when_needed(address: str, out: Path) -> Iterator[None]:
+    """What is trained on several workers starts Ray by this, or joins the one at ``address``."""
+    from qcluster.trainings import CLUSTER
 
-    state = out / ".ray"
-    state.mkdir(parents=True, exist_ok=True)
-    note(f"starting Ray ({address}) ...")
-    with (
-        tempfile.TemporaryDirectory(prefix="qc-", ignore_cleanup_errors=True) as temp,
-        running_ray(address, state.resolve(), temp),
-    ):
+    @contextlib.contextmanager
+    def start() -> Iterator[None]:
+        from actors.runtime import running_ray
+
+        state = out / ".ray"
+        state.mkdir(parents=True, exist_ok=True)
+        note(
+            f"starting Ray ({address}) ..." if address == "local" else f"joining Ray {address} ..."
+        )
+        with (
+            tempfile.TemporaryDirectory(prefix="qc-", ignore_cleanup_errors=True) as temp,
+            running_ray(address, state.resolve(), temp),
+        ):
+            yield
+
+    chosen = CLUSTER.set(start)
+    try:
         yield
+    finally:
+        CLUSTER.reset(chosen)

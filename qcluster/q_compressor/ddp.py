@@ -1,11 +1,12 @@
-"""A communication hook for DistributedDataParallel: gradients coded, errors fed back.
+"""A communication hook for DistributedDataParallel: every rank's gradient, coded, to all others.
 
-Every rank codes its gradient plus what coding took last time (Seide and others, 2014; Karimireddy
-and others, 2019), all blobs are gathered, each rank decodes them all and takes the mean. So all
-ranks step alike, whatever was lost comes back in the next step, and traffic is the blobs' bytes.
+A bucket is one blob: a checksum, four bytes a tensor and the levels. All blobs are gathered, each
+rank decodes the others' and all add up in order of rank, so all ranks step alike. Everything is
+remembered by parameter, so DDP may rebuild its buckets, and a run may be resumed.
 Importing this loads torch, which looks at the hook's annotations.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,14 +15,11 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from qcluster.codec.container import build, parse
-from qcluster.errors import InputError
-from qcluster.q_compressor.compress import code_tensor
+from qcluster.q_compressor.gradients import GradientCoder, GradientConfig
 
-__all__ = ["HookState", "compression_hook"]
+__all__ = ["CompressedGradients", "HookState", "compression_hook"]
 
-# Smaller tensors go uncompressed: a header costs as much.
-SMALLEST = 1024
+F32 = NDArray[np.float32]
 
 
 @dataclass
@@ -31,100 +29,139 @@ class HookState:
     Parameters
     ----------
     process_group: of torch.distributed; None is the default one.
-    rel_l2: error of a coded gradient relative to its norm; the error is fed back.
-    start_step: gradients of the first steps go as they are.
+    config: a ``GradientConfig``, its fields, or None.
+    names: of parameters by ``id``, so that what is remembered survives new objects.
     """
 
     process_group: Any = None
-    rel_l2: float = 0.5
-    start_step: int = 10
+    config: Any = None
+    names: dict[int, str] = field(default_factory=dict)
     step: int = 0
     sent_bytes: int = 0
+    """What this rank sent: blobs with what pads them, lengths, and plain gradients at first."""
     plain_bytes: int = 0
-    errors: dict[tuple[int, int, int], NDArray[np.float32]] = field(default_factory=dict)
+    """What it would have sent in a ring that adds up plain gradients."""
+    coder: GradientCoder = field(init=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.rel_l2 < 1:
-            raise InputError(f"wants a number in (0, 1), got {self.rel_l2}", field="rel_l2")
+        self.config = GradientConfig.read(self.config)
+        self.coder = GradientCoder(self.config)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "process_group": None}
+        return {**self.__dict__, "process_group": None, "names": {}}
+
+
+class CompressedGradients:
+    """What ``wrap`` of a training loop registers: the hook, and its memory for checkpoints."""
+
+    def __init__(self, config: Mapping[str, Any] | GradientConfig | None = None) -> None:
+        self.state = HookState(config=config)
+
+    def register(self, model: Any) -> None:
+        """Put the hook on a DistributedDataParallel model."""
+        self.state.names = {id(p): name for name, p in model.module.named_parameters()}
+        model.register_comm_hook(self.state, compression_hook)
+
+    def snapshot(
+        self, gather: Callable[[Any], list[Any]]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors and JSON for a checkpoint; ``gather`` gives every rank's value in order."""
+        shared, own = self.state.coder.state()
+        everybody = gather(own)
+        tensors = {f"square/{name}": torch.from_numpy(value) for name, value in shared.items()}
+        told: list[dict[str, Any]] = []
+        for rank, known in enumerate(everybody):
+            told.append({name: [m["seen"], m["step"]] for name, m in known.items()})
+            for name, m in known.items():
+                if m["error"] is not None:
+                    tensors[f"error-{rank}/{name}"] = torch.from_numpy(m["error"])
+        return tensors, {"step": self.state.step, "ranks": told}
+
+    def put_back(
+        self, tensors: Mapping[str, torch.Tensor], told: Mapping[str, Any], rank: int, ranks: int
+    ) -> None:
+        """Go on from ``snapshot``. On another number of ranks each takes the mean of what was owed,
+        so that in the mean over ranks nothing of it is lost.
+        """
+        self.state.step = int(told["step"])
+        shared = {name.removeprefix("square/"): value.numpy()
+                  for name, value in tensors.items() if name.startswith("square/")}  # fmt: skip
+        same = len(told["ranks"]) == ranks
+        known = told["ranks"][rank if same else 0]
+        own = {}
+        for name, (seen, step) in known.items():
+            debtors = [rank] if same else range(len(told["ranks"]))
+            keys = [f"error-{r}/{name}" for r in debtors]
+            owed = [tensors[key].numpy() for key in keys if key in tensors]
+            mean = np.mean(owed, axis=0, dtype=np.float32) if owed else None
+            own[name] = {"seen": seen, "step": step, "error": mean}
+        self.state.coder.put_back(shared, own)
 
 
 def compression_hook(
     state: HookState,
     bucket: dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[torch.Tensor]:
-    """For ``model.register_comm_hook(HookState(), compression_hook)``.
-
-    The errors of a bucket are dropped when DDP has rebuilt it. Returns a future of the mean.
-    """
+    """For ``model.register_comm_hook(HookState(), compression_hook)``; a future of the mean."""
     group = state.process_group or dist.group.WORLD
     ranks = dist.get_world_size(group)
     flat = bucket.buffer()
-    state.plain_bytes += flat.numel() * flat.element_size()
+    # In a ring each rank sends 2 (n - 1) / n of what is added up.
+    ring = 2 * (ranks - 1) * flat.numel() * flat.element_size() // ranks
+    state.plain_bytes += ring
+    step = state.step
     if bucket.is_last():
         state.step += 1
-    if state.step < state.start_step:
-        state.sent_bytes += flat.numel() * flat.element_size()
-        work = dist.all_reduce(flat.div_(ranks), group=group, async_op=True)
-        mean: torch.futures.Future[torch.Tensor] = work.get_future().then(
-            lambda done: done.value()[0]
-        )
-        return mean
-    blob = _coded(state, bucket)
-    state.sent_bytes += len(blob)
-    total = np.zeros(flat.numel(), dtype=np.float32)
-    for other in _gathered(blob, ranks, group):
-        total += _decoded(other, bucket)
-    flat.copy_(torch.from_numpy(total / ranks))
+    names = _names(state, bucket)
+    if step < state.config.start_step:
+        state.sent_bytes += ring
+        dist.all_reduce(flat.div_(ranks), group=group)
+        state.coder.learn(_by_name(names, bucket))
+        return _done(flat)
+    gradients = _by_name(names, bucket)
+    blob, mine = state.coder.encode(gradients)
+    blobs, carried = _gathered(blob, ranks, group)
+    state.sent_bytes += (ranks - 1) * carried
+    shapes = {name: g.shape for name, g in gradients.items()}
+    here = dist.get_rank(group)
+    parts = [mine if r == here else state.coder.decode(b, shapes) for r, b in enumerate(blobs)]
+    means = {}
+    for name in gradients:
+        total = parts[0][name]
+        for part in parts[1:]:
+            total = total + part[name]
+        means[name] = total / np.float32(ranks)
+    state.coder.learn(means)
+    flat.copy_(torch.from_numpy(np.concatenate([m.ravel() for m in means.values()])))
+    return _done(flat)
+
+
+def _names(state: HookState, bucket: Any) -> list[str]:
+    parameters = bucket.parameters()
+    for parameter in parameters:
+        state.names.setdefault(id(parameter), f"#{len(state.names)}")
+    return [state.names[id(parameter)] for parameter in parameters]
+
+
+def _by_name(names: list[str], bucket: Any) -> dict[str, F32]:
+    tensors = [tensor.detach().cpu().float().numpy() for tensor in bucket.gradients()]
+    return dict(zip(names, tensors, strict=True))
+
+
+def _done(flat: torch.Tensor) -> torch.futures.Future[torch.Tensor]:
     future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
     future.set_result(flat)
     return future
 
 
-def _coded(state: HookState, bucket: Any) -> bytes:
-    """The bucket's gradients with their errors as one blob; what was lost becomes the new error."""
-    pieces = []
-    for number, tensor in enumerate(bucket.gradients()):
-        gradient = tensor.detach().cpu().float().numpy()
-        key = (bucket.index(), number, gradient.size)
-        whole = gradient + state.errors.get(key, np.zeros(1, np.float32)).reshape(
-            gradient.shape if key in state.errors else (1,) * gradient.ndim
-        )
-        coded = gradient.size >= SMALLEST and bool(np.isfinite(whole).all())
-        piece = code_tensor(
-            str(number), whole, mode="rel_l2" if coded else "lossless",
-            value=state.rel_l2 if coded else None,
-            config={"effort": "fast", "transform": "none"},
-        )  # fmt: skip
-        pieces.append((piece.entry, piece.whole, piece.chunks))
-        if coded:
-            [entry], payload = parse(build([pieces[-1]]))
-            state.errors[key] = whole - _values(entry, payload).reshape(whole.shape)
-    return build(pieces)
-
-
-def _values(entry: Any, payload: memoryview) -> NDArray[np.float32]:
-    from qcluster.codec.chain import decode_entry
-
-    return decode_entry(entry, payload).view(np.float32)
-
-
-def _decoded(blob: bytes, bucket: Any) -> NDArray[np.float32]:
-    entries, payload = parse(blob)
-    if sum(e.elements for e in entries) != bucket.buffer().numel():
-        raise InputError("another rank's bucket has another size", field="bucket")
-    return np.concatenate([_values(entry, payload) for entry in entries])
-
-
-def _gathered(blob: bytes, ranks: int, group: Any) -> list[bytes]:
-    """Every rank's blob, in order of rank: lengths first, then padded bytes."""
-    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(ranks)]
-    dist.all_gather(lengths, torch.tensor([len(blob)]), group=group)
+def _gathered(blob: bytes, ranks: int, group: Any) -> tuple[list[bytes], int]:
+    """Every rank's blob, in order of rank, and the bytes that one rank's took."""
+    lengths = [torch.zeros(1, dtype=torch.int32) for _ in range(ranks)]
+    dist.all_gather(lengths, torch.tensor([len(blob)], dtype=torch.int32), group=group)
     longest = max(int(n) for n in lengths)
     padded = torch.zeros(longest, dtype=torch.uint8)
     padded[: len(blob)] = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
     blobs = [torch.empty(longest, dtype=torch.uint8) for _ in range(ranks)]
     dist.all_gather(blobs, padded, group=group)
-    return [b[: int(n)].numpy().tobytes() for b, n in zip(blobs, lengths, strict=True)]
+    found = [b[: int(n)].numpy().tobytes() for b, n in zip(blobs, lengths, strict=True)]
+    return found, longest + 4

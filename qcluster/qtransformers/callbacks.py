@@ -30,6 +30,12 @@ class Callback:
     def on_log(self, loop: TrainingLoop, row: Mapping[str, float]) -> None:
         """Every ``log_every`` steps: step, loss, learning rate, gradient norm, samples a second."""
 
+    def on_meeting(self, loop: TrainingLoop) -> None:
+        """Before a step, every few seconds and in the same step on all workers.
+
+        It is the place for questions that all of them must answer together.
+        """
+
     def on_evaluate(self, loop: TrainingLoop, metrics: Mapping[str, float]) -> None:
         """After an evaluation."""
 
@@ -73,10 +79,18 @@ class Progress(Callback):
             f"step {loop.step}/{loop.total_steps} ({done:.0%})  loss {row['loss']:.4f}  "
             f"{row['samples_per_s']:.1f} samples/s"
         )
-        tty = sys.stderr.isatty()
-        sys.stderr.write(f"\r{text:<70}" if tty else f"{text}\n")
-        sys.stderr.flush()
+        self.show(text)
 
     def on_end(self, loop: TrainingLoop, report: TrainReport) -> None:  # noqa: ARG002
-        if not loop.workers.rank and sys.stderr.isatty():
+        if not loop.workers.rank:
+            self.end()
+
+    def show(self, text: str) -> None:
+        """Put a line out."""
+        sys.stderr.write(f"\r{text:<70}" if sys.stderr.isatty() else f"{text}\n")
+        sys.stderr.flush()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        if sys.stderr.isatty():
             sys.stderr.write("\n")

@@ -1,7 +1,8 @@
 """Checkpoints that a run goes on from bit for bit, and that a kill at any moment cannot spoil.
 
 A checkpoint is a directory ``step-<n>``: ``model.safetensors``, ``optimizer.safetensors``,
-``average.safetensors`` where weights are averaged, and ``state.json``. It is written under another
+``average.safetensors`` where weights are averaged, ``gradients.safetensors`` where gradients are
+coded between workers, and ``state.json``. It is written under another
 name, flushed to disk and renamed, so a directory of that name is whole. Nothing is pickled.
 
 No random state is stored: every step seeds its draws from run, step and worker.
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 NAME = re.compile(r"step-(\d{8})")
-FILES = ("model", "optimizer", "average")
+FILES = ("model", "optimizer", "average", "gradients")
 
 
 class Checkpoint:

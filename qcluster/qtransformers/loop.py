@@ -34,14 +34,19 @@ from qcluster.qtransformers.optimisation import (
     precision_of,
 )
 from qcluster.qtransformers.order import GlobalOrder, share, step_seed
+from qcluster.qtransformers.resume import put_back, snapshot
 from qcluster.qtransformers.train_config import TrainingConfig
 from qcluster.qtransformers.train_report import TrainReport
 from qcluster.qtransformers.validation import Metrics, measure
-from qcluster.qtransformers.workers import Workers, wrap
+from qcluster.qtransformers.workers import Workers, gradient_coder, wrap
 
 __all__ = ["Loss", "TrainingLoop", "model_loss"]
 
 Loss = Callable[[nn.Module, Batch], Tensor]
+
+MEETING_S = 2.0
+"""At most so many seconds of steps pass until workers ask each other whether to go on; they also do
+wherever a line is logged."""
 
 
 class TrainingLoop:
@@ -92,7 +97,8 @@ class TrainingLoop:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise InputError("has no weights to train", field="model")
-        self.wrapped = wrap(model, c, self.workers, comm_hook)
+        self.coder = gradient_coder(c, comm_hook)
+        self.wrapped = wrap(model, c, self.workers, self.coder or comm_hook)
         self.optimizer = make_optimizer(model, c)
         self.autocast, self.scaler = precision_of(c, self.workers.device)
         self.average = None if c.ema_decay is None else WeightAverage(model, c.ema_decay)
@@ -111,6 +117,7 @@ class TrainingLoop:
         self.stopped: str | None = None
         self.last_checkpoint: Path | None = None
         self._pending: list[Tensor] = []
+        self._next_meeting = 0
 
     def run(self, resume: bool | str | Path = False) -> TrainReport:
         """Train to the end; ``resume`` True goes on from the newest checkpoint of ``directory``,
@@ -159,9 +166,17 @@ class TrainingLoop:
         return saved
 
     def _ending(self) -> bool:
-        if self.workers.world > 1 and self.step % self.config.log_every == 0:
-            if self.workers.any(self.stopped is not None):
+        """Whether the run is to end; workers settle that, and what callbacks ask, together."""
+        if self.step >= self._next_meeting or self.step % self.config.log_every == 0:
+            asked, seconds = self.workers.most(
+                float(self.stopped is not None), self.meters.recent_step_s()
+            )
+            if asked:
                 self.stop("another worker asked for the end")
+            self._next_meeting = self.step + (max(1, int(MEETING_S / seconds)) if seconds else 1)
+            if not asked and self.step:
+                for callback in self.callbacks:
+                    callback.on_meeting(self)
             return self.stopped is not None
         return self.workers.world == 1 and self.stopped is not None
 
@@ -311,30 +326,14 @@ class TrainingLoop:
         if self.directory is None:
             raise InputError("a checkpoint needs a directory", field="directory")
         self._drain()
-        parts = {
-            "model": {name: store.full(v) for name, v in self.model.state_dict().items()},
-            "optimizer": store.optimizer_tensors(self.model, self.optimizer),
-        }
-        parts["optimizer"]["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        if self.average is not None:
-            parts["average"] = {n: store.full(v) for n, v in self.average.shadow.items()}
+        held = snapshot(self)
         path = None
         if self.workers.rank == 0:
-            held = store.Checkpoint(self._state(), parts)
             path = store.write(self.directory, held, keep=self.config.keep_checkpoints)
             self.last_checkpoint = path
         for callback in self.callbacks:
             callback.on_checkpoint(self, path)
         return path
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "step": self.step, "samples": self.samples, "workers": self.workers.world,
-            "evaluations": self.evaluations, "memory": self.memory,
-            "averaged": 0 if self.average is None else self.average.updates,
-            "scaler": None if self.scaler is None else self.scaler.state_dict(),
-            "config": self.config.model_dump(mode="json"),
-        }  # fmt: skip
 
     def restore(self, resume: bool | str | Path) -> int | None:
         """Go on from a checkpoint; returns its step, or None where there is none to go on from.
@@ -346,23 +345,7 @@ class TrainingLoop:
             if not resume or self.directory is None or store.latest(self.directory) is None:
                 return None
             resume = self.directory
-        held = store.read(Path(resume))
-        state = held.state
-        if state.get("config", {}).get("seed") != self.config.seed:
-            raise InputError(
-                f"the checkpoint is of a run with seed {state['config']['seed']}", field="seed"
-            )
-        store.restore_model(self.model, held.parts.get("model", {}), Path(resume))
-        tensors = held.parts.get("optimizer", {})
-        self.losses = tensors.pop("losses", torch.empty(0)).tolist()
-        store.restore_optimizer(self.model, self.optimizer, tensors)
-        if self.average is not None and "average" in held.parts:
-            self.average.restore(held.parts["average"], state["averaged"])
-        if self.scaler is not None and state.get("scaler"):
-            self.scaler.load_state_dict(state["scaler"])
-        self.step, self.samples = state["step"], state["samples"]
-        self.evaluations, self.memory = state["evaluations"], state["memory"]
-        return self.step
+        return put_back(self, Path(resume))
 
     def _report(self, resumed: int | None, startup: float) -> TrainReport:
         ended = "all steps done" if self.step >= self.total_steps else self.stopped

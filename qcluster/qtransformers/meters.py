@@ -44,6 +44,10 @@ class Meters:
         self.samples += samples
         self.rate, self._norm = rate, norm
 
+    def recent_step_s(self) -> float:
+        """Median seconds of the last steps; 0 before the first."""
+        return statistics.median(self.step_s[-9:]) if self.step_s else 0.0
+
     def row(self, losses: Sequence[float]) -> dict[str, float]:
         """A line of the log for the steps since the last one."""
         now, (then, seen) = time.perf_counter(), self._mark

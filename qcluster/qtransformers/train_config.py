@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -64,6 +64,9 @@ class TrainingConfig(Config):
     """Neighbouring workers that share data and random draws (a tensor-parallel group)."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """Several workers: whole copies with averaged gradients, or sharded weights."""
+    compression: dict[str, Any] | None = None
+    """Gradients between workers are coded, with these options (``bits``, ``feedback`` and others
+    of ``q_compressor.GradientConfig``); ``{}`` takes its defaults, None sends them as they are."""
     seed: int = Field(default=0, ge=0)
     """Of the order, of dropout and of sampled attention."""
 

@@ -1,60 +1,38 @@
-"""``QuantumTrainer``: the loop in this process, or on the workers of Ray Train.
+"""``QuantumTrainer``: the loop in this process, or on the workers of Ray Train (``on_ray.py``).
 
-The only file of the package that knows Ray. It starts workers, hands each the model, the data and
-the configuration, gives every checkpoint to Ray (which keeps it, and restarts from it when a worker
-or a node is lost), and brings the weights back.
-
-Not known here: whether a cluster has the GPUs that it says it has, and how fast they are; nothing
-about CUDA in this file was measured.
+Everything that was asked for is checked here, before a worker is started.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
 import logging
 import os
-import tempfile
-import time
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
 
-from qcluster.errors import InputError, SolverFailed
+from qcluster.errors import InputError
 from qcluster.qtransformers import checkpoint as store
 from qcluster.qtransformers.callbacks import Callback, Progress
 from qcluster.qtransformers.data import Collate, Items, as_source
 from qcluster.qtransformers.loggers import make_logger
 from qcluster.qtransformers.loop import Loss, TrainingLoop
+from qcluster.qtransformers.on_ray import RayOptions
 from qcluster.qtransformers.train_config import TrainingConfig
 from qcluster.qtransformers.train_report import TrainReport
 from qcluster.qtransformers.validation import Metrics
+from qcluster.qtransformers.workers import gradient_coder
 
 __all__ = ["QuantumTrainer", "RayOptions"]
 
 log = logging.getLogger(__name__)
 
 Workers = int | tuple[int, int]
-
-
-@dataclass(frozen=True)
-class RayOptions:
-    """What Ray Train is asked for."""
-
-    max_failures: int = 3
-    """Lost workers that a run recovers from."""
-    resize_every_s: float = 60.0
-    """How often an elastic run looks for more workers."""
-    resources: Mapping[str, float] | None = None
-    """Of one worker; None: one CPU, or one GPU where there are any."""
-    preemption_grace_s: float = 0.0
-    """Time for survivors after a node's announced end."""
-    env: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables of the workers."""
 
 
 class QuantumTrainer:
@@ -115,6 +93,7 @@ class QuantumTrainer:
         self.options = {
             "loss": loss, "compute_metrics": compute_metrics, "comm_hook": comm_hook,
         }  # fmt: skip
+        gradient_coder(self.config, comm_hook)
         self.callbacks, self.loggers = list(callbacks), tuple(loggers)
         self.progress, self.ray = progress, ray or RayOptions()
         self.notes: list[str] = []
@@ -184,124 +163,21 @@ class QuantumTrainer:
         return [*found, Progress()] if self.progress else found
 
     def _train_on_ray(self, resume: bool | str | Path) -> TrainReport:
-        ray = importlib.import_module("ray")
-        began, own = time.perf_counter(), not ray.is_initialized()
-        if own:
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-        try:
-            with contextlib.ExitStack() as stack:
-                place = self.directory or Path(
-                    stack.enter_context(tempfile.TemporaryDirectory(prefix="qcluster-train-"))
-                )
-                # A name of its own: Ray would go on from an older run of the same name by itself.
-                run = place / f"ray-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-                result = self._fit(ray, run, self._resume_from(resume))
-                report = self._bring_back(result, run)
-        finally:
-            if own:
-                ray.shutdown()
-        seconds = time.perf_counter() - began
-        return replace(report, startup_s=max(0.0, seconds - report.wall_s))
+        from qcluster.qtransformers import on_ray
 
-    def _fit(self, ray: Any, run: Path, resume: str | Path | bool) -> Any:
-        """Run the workers to the end; their result as Ray Train gives it."""
-        train = importlib.import_module("ray.train")
-        work = ray.put(
-            {
-                "model": self.model, "train": self.train_dataset, "eval": self.eval_dataset,
-                "config": self.config.model_dump(), "options": self.options,
-                "callbacks": self.callbacks, "loggers": self.loggers,
-                "directory": str(run.parent), "report": str(run / "report.json"),
-                "progress": self.progress, "resume": str(resume) if resume else None,
-            }
+        work = {
+            "model": self.model, "train": self.train_dataset, "eval": self.eval_dataset,
+            "config": self.config.model_dump(), "options": self.options,
+            "callbacks": self.callbacks, "loggers": self.loggers,
+        }  # fmt: skip
+        asked = on_ray.Asked(
+            workers=cast(Workers, self.num_workers), gpus=self.gpus, options=self.ray,
+            keep=self.config.keep_checkpoints, progress=self.progress,
         )  # fmt: skip
-        resources = None if self.ray.resources is None else dict(self.ray.resources)
-        trainer = importlib.import_module("ray.train.torch").TorchTrainer(
-            _work,
-            train_loop_config={"work": [work]},
-            scaling_config=train.ScalingConfig(
-                num_workers=self.num_workers,
-                use_gpu=self.gpus,
-                resources_per_worker=resources,
-                elastic_resize_monitor_interval_s=self.ray.resize_every_s,
-            ),
-            run_config=train.RunConfig(
-                name=run.name,
-                storage_path=str(run.parent),
-                failure_config=train.FailureConfig(
-                    max_failures=self.ray.max_failures,
-                    preemption_grace_s=self.ray.preemption_grace_s,
-                ),
-                checkpoint_config=train.CheckpointConfig(num_to_keep=self.config.keep_checkpoints),
-                worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", **self.ray.env}},
-                logging_config=train.LoggingConfig(log_level="WARNING"),
-            ),
-        )
-        try:
-            return trainer.fit()
-        except Exception as error:
-            raise SolverFailed(f"training on Ray failed: {_innermost(error)}") from error
-
-    def _bring_back(self, result: Any, run: Path) -> TrainReport:
-        told = run / "report.json"
-        if result.checkpoint is None or not told.exists():
-            raise SolverFailed("the workers ended without a checkpoint")
-        path = Path(result.checkpoint.path)
-        store.restore_model(self.model, store.read(path).parts["model"], path)
-        report = TrainReport.from_dict(json.loads(told.read_text()))
-        kept = None if self.directory is None else str(path)
-        return replace(report, notes=tuple(self.notes), checkpoint=kept)
-
-
-class _ToRay(Callback):
-    """Gives checkpoints to Ray Train, and stores one when a node's end is announced."""
-
-    def __init__(self) -> None:
-        self.train = importlib.import_module("ray.train")
-        self._warned = False
-
-    def on_log(self, loop: TrainingLoop, row: Mapping[str, float]) -> None:  # noqa: ARG002
-        # A question that all workers answer together: at logs, not at every step.
-        if not self._warned and self.train.get_preemption_info() is not None:
-            self._warned = True
-            loop.save()
-
-    def on_checkpoint(self, loop: TrainingLoop, path: Path | None) -> None:
-        metrics = {"step": loop.step, "loss": loop.losses[-1] if loop.losses else None}
-        held = None if path is None else self.train.Checkpoint.from_directory(str(path))
-        self.train.report(metrics, checkpoint=held)
-
-
-def _work(config: Mapping[str, Any]) -> None:
-    """What every worker runs, after every start and restart."""
-    ray, train = importlib.import_module("ray"), importlib.import_module("ray.train")
-    work = ray.get(config["work"][0])
-    rank = train.get_context().get_world_rank()
-    device = importlib.import_module("ray.train.torch").get_device()
-    directory = Path(work["directory"])
-    with tempfile.TemporaryDirectory(prefix="qcluster-worker-") as scratch:
-        callbacks = [*work["callbacks"], _ToRay()]
-        callbacks += [make_logger(name, directory) for name in work["loggers"]]
-        if work["progress"]:
-            callbacks.append(Progress())
-        loop = TrainingLoop(
-            work["model"], work["train"], work["eval"], config=work["config"],
-            callbacks=callbacks, directory=scratch, device=device, **work["options"],
-        )  # fmt: skip
-        report = loop.run(_resume(train.get_checkpoint(), work["resume"], Path(scratch)))
-    if rank == 0:
-        target = Path(work["report"])
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(report.to_dict()))
-
-
-def _resume(checkpoint: Any, asked: str | None, scratch: Path) -> str | bool:
-    """Ray's own checkpoint of this run first, then the one that the user asked for."""
-    if checkpoint is None:
-        return asked or False
-    target = scratch / "resumed"
-    checkpoint.to_directory(str(target))
-    return str(target)
+        report, weights = on_ray.train(work, asked, self.directory, self._resume_from(resume))
+        store.restore_model(self.model, weights, self.directory or Path())
+        checkpoint = None if self.directory is None else report.checkpoint
+        return replace(report, notes=tuple(self.notes), checkpoint=checkpoint)
 
 
 def _newest(directory: Path) -> str | None:
@@ -322,17 +198,10 @@ def _gpus_in_reach() -> int:
     """GPUs of the Ray cluster this process is connected to, else of this machine."""
     import torch
 
-    ray = importlib.import_module("ray")
-    if ray.is_initialized():
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
         return int(ray.cluster_resources().get("GPU", 0))
     return torch.cuda.device_count()
-
-
-def _innermost(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[-1] if text else ''}"
 
 
 def _masked_labels(model: nn.Module, *sources: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ __all__ = ["COMM_HOOKS", "Workers", "resolve_comm_hook", "wrap"]
 
 COMM_HOOKS: Registry[Any] = Registry("communication hook", "qcluster.comm_hooks")
 """Names of DDP communication hooks; others are given as ``module:function``."""
+COMM_HOOKS.register("compressed", "qcluster.q_compressor.ddp:CompressedGradients")
 
 
 @dataclass(frozen=True)
@@ -69,26 +70,52 @@ class Workers:
         torch.distributed.all_reduce(value)
         return value / self.tensor_ranks
 
-    def any(self, flag: bool) -> bool:
-        """Whether any worker says yes."""
+    def most(self, *values: float) -> list[float]:
+        """The largest of everybody's value, for each value."""
         if self.world == 1:
-            return flag
-        found = torch.tensor([float(flag)], device=self.device)
+            return list(values)
+        found = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
-        return bool(found.item())
+        return cast(list[float], found.tolist())
 
     def gather(self, value: Any) -> list[Any]:
         """Everybody's value, one a data group, in order of rank."""
         if self.world == 1:
             return [value]
+        return self.everybody(value)[:: self.tensor_ranks]
+
+    def everybody(self, value: Any) -> list[Any]:
+        """Every worker's value, in order of rank."""
+        if self.world == 1:
+            return [value]
         found: list[Any] = [None] * self.world
         torch.distributed.all_gather_object(found, value)
-        return found[:: self.tensor_ranks]
+        return found
 
     def barrier(self) -> None:
         """Wait for everybody."""
         if self.world > 1:
             torch.distributed.barrier()
+
+
+def gradient_coder(config: TrainingConfig, comm_hook: Any = None) -> Any:
+    """The hook that codes gradients as ``config.compression`` says, or None.
+
+    Raises InputError naming the option that is wrong.
+    """
+    if config.compression is None:
+        return None
+    if config.strategy == "fsdp":
+        raise InputError("sharded training sends no coded gradients", field="config.compression")
+    if comm_hook is not None:
+        raise InputError("gradients are coded or go through comm_hook", field="config.compression")
+    # Adam's metric is no use to SGD, which needs what rounding took to come back.
+    plain = {"metric": "plain", "feedback": 1.0} if config.optimizer == "sgd" else {}
+    try:
+        return resolve_comm_hook("compressed")({**plain, **config.compression})
+    except InputError as error:
+        field = str(error.field).removeprefix("config.")
+        raise InputError(error.message, field=f"config.compression.{field}") from None
 
 
 def wrap(

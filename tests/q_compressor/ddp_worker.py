@@ -20,7 +20,7 @@ def main(rank: int, ranks: int, file: str, hook: str) -> None:
     model = DistributedDataParallel(
         torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Tanh(), torch.nn.Linear(64, 4))
     )
-    state = HookState(rel_l2=0.5, start_step=3)
+    state = HookState(config={"bits": 2.0, "metric": "plain", "feedback": 1.0})
     if hook == "coded":
         model.register_comm_hook(state, compression_hook)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)

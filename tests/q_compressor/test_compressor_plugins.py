@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +15,7 @@ import pytest
 
 from qcluster.cli import main
 from qcluster.codec.files import read_tensors, write_tensors
-from qcluster.errors import FormatError, InputError
-from qcluster.q_compressor.ddp import HookState
+from qcluster.errors import FormatError
 
 WORKER = Path(__file__).with_name("ddp_worker.py")
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,17 +67,7 @@ def test_training_with_coded_gradients_ends_as_well(tmp_path: Path) -> None:
     coded = trained(tmp_path, "coded")
     assert coded[0]["sum"] == coded[1]["sum"]  # all ranks stay alike
     assert coded[0]["loss"] < 1.1 * plain[0]["loss"]
-    assert coded[0]["sent"] < coded[0]["plain"] / 3
-
-
-def test_hook_state_survives_a_resume() -> None:
-    state = HookState(rel_l2=0.3, step=5)
-    state.errors[0, 1, 3] = np.ones(3, np.float32)
-    again = pickle.loads(pickle.dumps(state))
-    assert again.step == 5
-    assert np.array_equal(again.errors[0, 1, 3], np.ones(3))
-    with pytest.raises(InputError):
-        HookState(rel_l2=2.0)
+    assert coded[0]["sent"] < coded[0]["plain"] / 4
 
 
 X = np.random.default_rng(1).normal(size=(20, 30)).astype(np.float32)

@@ -255,7 +255,8 @@ def test_callbacks_hear_of_everything_in_order(tmp_path: Path) -> None:
     model, data = line()
     TrainingLoop(model, data, data, callbacks=[Listener()], directory=tmp_path,
                  config={"max_steps": 2, "log_every": 2}).run()  # fmt: skip
-    assert heard == [
+    assert "on_meeting" in heard
+    assert [name for name in heard if name != "on_meeting"] == [
         "on_start", "on_step", "on_step", "on_log", "on_evaluate", "on_checkpoint", "on_end"
     ]  # fmt: skip
 

@@ -11,8 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from training_worlds import in_world
+from training_elastic import RUN
+from training_worlds import in_world, text, tiny
+
+from qcluster.qtransformers.data import TokenWindows
+from qcluster.qtransformers.loop import TrainingLoop
+from qcluster.qtransformers.order import GlobalOrder
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -20,16 +26,14 @@ ROOT = HERE.parents[1]
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(560)]
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What ``training_on_ray.py`` says: one Ray for all that is tested here."""
-    directory = tmp_path_factory.mktemp("ray")
+def told(program: str, directory: Path) -> dict[str, Any]:
+    """What a program of this folder says that starts a Ray of its own."""
     environment = {
         **os.environ, "PYTHONPATH": f"{ROOT}:{HERE}", "OMP_NUM_THREADS": "1",
         "HOME": str(directory),
     }  # fmt: skip
     child = subprocess.Popen(
-        [sys.executable, str(HERE / "training_on_ray.py"), str(directory)],
+        [sys.executable, str(HERE / program), str(directory)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
         start_new_session=True,
     )  # fmt: skip
@@ -43,6 +47,18 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
     result["directory"] = directory
     return result
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One Ray for kills, an elastic run and Ray Data."""
+    return told("training_on_ray.py", tmp_path_factory.mktemp("ray"))
+
+
+@pytest.fixture(scope="module")
+def elastic(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A cluster of two nodes: one is announced to go, one comes, one is killed, one comes."""
+    return told("training_elastic.py", tmp_path_factory.mktemp("elastic"))
 
 
 def test_killed_workers_change_nothing(found: dict[str, Any], tmp_path: Path) -> None:
@@ -75,3 +91,41 @@ def test_elastic_runs_take_what_there_is_and_go_on_elsewhere(found: dict[str, An
 def test_ray_data_are_read(found: dict[str, Any]) -> None:
     assert found["data"]["samples"] == 8
     assert len(found["data"]["losses"]) == 2
+
+
+def test_workers_follow_the_cluster(elastic: dict[str, Any]) -> None:
+    starts = [note for note in elastic["seen"] if "start" in note]
+    begun = sorted({(note["start"], note["world"]) for note in starts})
+    assert [world for _, world in begun] == [2, 1, 2, 1, 2]
+    assert sum(note["world"] for note in starts) == 1 * 2 + 4 * 3
+    assert elastic["log"] == ["drained True ", "added", "killed", "added"]
+    assert elastic["steps"] == 20
+
+
+def test_an_announced_end_is_stored_at_once(elastic: dict[str, Any]) -> None:
+    """The step after the gate is the last that both workers made, and nothing was made twice."""
+    begun = sorted({(n["start"], n["world"]) for n in elastic["seen"] if "start" in n})
+    made = {note["step"] for note in elastic["seen"] if note.get("world") == 2 and "step" in note}
+    assert begun[1][0] in made
+    assert begun[1][0] + 1 not in made
+
+
+def test_the_global_order_is_kept_while_workers_come_and_go(elastic: dict[str, Any]) -> None:
+    """Steps that a lost worker made are made again, with the same samples."""
+    order, seen = GlobalOrder(74, RUN["batch_size"]), 0
+    for step in range(1, 21):
+        wanted = order.batch(seen).tolist()
+        seen += len(wanted)
+        for world in (1, 2):
+            mine = [n for n in elastic["seen"] if n.get("step") == step and n["world"] == world]
+            shares = {n["rank"]: n["read"] for n in mine}
+            if len(shares) == world:
+                assert [i for rank in range(world) for i in shares[rank]] == wanted
+    assert seen == elastic["samples"]
+
+
+def test_losses_are_those_of_one_worker(elastic: dict[str, Any]) -> None:
+    loop = TrainingLoop(
+        tiny(dropout=0.0), TokenWindows(text(), 8), config={**RUN, "save_every": None}
+    )
+    assert np.allclose(loop.run().losses, elastic["losses"], rtol=1e-4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 from pathlib import Path
@@ -210,14 +209,18 @@ def test_training_reads_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ({"training": {"learning_rate": float("nan")}}, "learning_rate"),
         ({"train": {}}, "train"),
         ({"workers": [1, 2, 3]}, "workers"),
-        ({"workers": 0}, "num_workers"),
+        ({"workers": 0}, "workers"),
+        ({"workers": "2"}, "workers"),
+        ({"workers": [2, 1]}, "workers"),
+        ({"training": {"max_step": 3}}, "max_step"),
+        ({"training": {"compression": {"bits": "one"}}}, "compression.bits"),
+        ({"training": {"epochs": "3"}}, "epochs"),
     ],
 )
 def test_bad_files_give_one_line(
-    changes: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr("qcluster.cli.train._ray_if_needed", lambda *_: contextlib.nullcontext())
+    changes: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray is not started for any of them."""
     config = write(tmp_path / "run.yaml", **changes)
     status = main(["train", str(config), "--out", str(tmp_path / "out")])
     captured = capsys.readouterr()

@@ -182,3 +182,16 @@ def one_sgd_step(rank: int, comm_hook: str | None) -> float:
     }  # fmt: skip
     TrainingLoop(model, TokenWindows(text(), 8), config=config, comm_hook=comm_hook).run()
     return float((model.token.weight.detach() - before).norm())
+
+
+def train_coded(rank: int, directory: str, stop: int, **changes: Any) -> dict[str, Any]:
+    """As ``train_some`` with coded gradients; also what was sent."""
+    loop = TrainingLoop(
+        tiny(dropout=0.0), TokenWindows(text(), 8),
+        config={**CONFIG, "micro_batch_size": None, "eval_every": None, **changes},
+        callbacks=[StopAt(stop)], directory=directory,
+    )  # fmt: skip
+    report = loop.run(resume=True)
+    state = {name: value.double().sum().item() for name, value in _whole(loop).items()}
+    sent, plain = loop.coder.state.sent_bytes, loop.coder.state.plain_bytes
+    return {"losses": report.losses.tolist(), "weights": state, "sent": sent, "plain": plain}

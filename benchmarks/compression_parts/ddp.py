@@ -1,0 +1,76 @@
+"""Two gloo processes train the small GPT: plain, coded gradients, PowerSGD at as many bytes.
+
+The model and the recipe are those of benchmarks/training.py (tiny Shakespeare). Bytes are what a
+rank hands to the collective calls, times what a ring sends of it; nothing is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from harness import cached, table
+
+HERE = Path(__file__).resolve().parent
+STEPS = 900
+
+
+def _run(way: str, seed: int, steps: int) -> dict[str, float]:
+    """Validation loss (nats), bytes and CPU seconds of rank 0."""
+
+    def compute() -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
+                           "PYTHONPATH": f"{HERE.parent.parent}:{HERE.parent}"}  # fmt: skip
+            ranks = [
+                subprocess.Popen(
+                    [sys.executable, str(HERE / "ddp_rank.py"), str(rank), f"{folder}/meet", way,
+                     str(seed), str(steps)],
+                    stdout=subprocess.PIPE, env=environment, text=True,
+                )
+                for rank in range(2)
+            ]  # fmt: skip
+            try:
+                told = [rank.communicate(timeout=560)[0] for rank in ranks]
+            finally:
+                for rank in ranks:
+                    rank.kill()
+        found: dict[str, float] = json.loads(told[0].strip().splitlines()[-1])
+        return found
+
+    return cached("compression", ["ddp", way, seed, steps, 1], compute)
+
+
+def ddp(quick: bool) -> Any:
+    """Loss and bytes of three seeds; the rank of PowerSGD is the least that sends as much."""
+    seeds, steps = (1, 300) if quick else (3, STEPS)
+    rows: list[dict[str, float]] = []
+    for seed in range(seeds):
+        plain, ours = _run("plain", seed, steps), _run("coded", seed, steps)
+        for rank in range(1, 9):
+            power = _run(f"powersgd-{rank}", seed, steps)
+            if power["sent"] >= ours["sent"]:
+                break
+        rows.append(
+            {"seed": seed, "plain": plain["loss"], "coded": ours["loss"], "powersgd": power["loss"],
+             "ratio": ours["plain"] / ours["sent"], "rank": rank,
+             "powersgd_ratio": power["plain"] / power["sent"], "plain_cpu_s": plain["cpu_s"],
+             "coded_cpu_s": ours["cpu_s"], "powersgd_cpu_s": power["cpu_s"]}
+        )  # fmt: skip
+    means = {k: statistics.fmean(row[k] for row in rows) for k in ("plain", "coded", "powersgd")}
+    more = {k: means[k] / means["plain"] - 1 for k in ("coded", "powersgd")}
+    table(
+        f"validation loss after {steps} steps on two processes (bar: coded within 0.5 % at 25x)",
+        ("seed", "plain", "coded", "PowerSGD", "ratio", "its ratio", "its rank", "CPU s", "coded",
+         "PowerSGD"),
+        [(r["seed"], r["plain"], r["coded"], r["powersgd"], r["ratio"], r["powersgd_ratio"],
+          r["rank"], r["plain_cpu_s"], r["coded_cpu_s"], r["powersgd_cpu_s"]) for r in rows],
+    )  # fmt: skip
+    print(f"mean: coded {more['coded']:+.2%}, PowerSGD {more['powersgd']:+.2%}")
+    return {"rows": rows, "means": means, "more": more, "steps": steps}
