@@ -136,7 +136,7 @@ class DecodeCache:
         out = np.empty((batch * heads, self._v.shape[3]), np.float32)
         first, tail = self._clustered, self._n - self._clustered
         size = np.float32(d**-0.5 if scale is None else scale)
-        heads_read = [grown.head for grown in self._heads]
+        heads_read = [grown.head for grown in self._heads if grown.head is not None]
         tail_k = self._k.numpy()
         tail_v = self._v.numpy()
 
