@@ -33,7 +33,7 @@ _HELD: weakref.WeakValueDictionary[int, DecodeCache] = weakref.WeakValueDictiona
 """By where their keys begin in memory: attention functions are given tensors, not caches."""
 
 
-class TwoLevelCache(Cache):  # type: ignore[misc]
+class TwoLevelCache(Cache):
     """``past_key_values`` for models of this attention implementation.
 
     Parameters
@@ -49,8 +49,11 @@ class TwoLevelCache(Cache):  # type: ignore[misc]
         super().__init__(layer_class_to_replicate=functools.partial(_Layer, tolerance))
 
 
-class _Layer(DynamicLayer):  # type: ignore[misc]
+class _Layer(DynamicLayer):
     """A layer's keys and values, held by a ``DecodeCache`` where it can hold them."""
+
+    keys: Any
+    values: Any
 
     def __init__(self, tolerance: float = 0.02) -> None:
         super().__init__()
