@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from compression_parts import ddp, exact, hostile, lossy, speed
+from compression_parts import certainty, ddp, exact, hostile, lossy, speed
 from harness import save
 
 PARTS = {
@@ -24,6 +24,7 @@ PARTS = {
     "lossless": exact.lossless,
     "delta": exact.delta,
     "speed": speed.speed,
+    "certainty": certainty.certainty,
     "vqc": lossy.vqc,
     "hostile": hostile.hostile,
     "ddp": ddp.ddp,

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import harness
-from hpo_parts import bbob, rivals, tables
+from hpo_parts import bbob, fidelity, rivals, tables, warm
 from hpo_parts.opponents import Opponents
 
 PARTS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -27,7 +27,8 @@ PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "crashes": tables.crash_row,
     "tables": tables.table_row,
     "rivals": rivals.rivals_row,
-    "warm": tables.warm_row,
+    "warm": warm.warm_row,
+    "fidelity": fidelity.fidelity_row,
 }
 
 

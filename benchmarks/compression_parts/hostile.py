@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from harness import HERE, table
+from ml_dtypes import bfloat16
 
 from qcluster.codec.container import DIGEST, digest
 from qcluster.codec.errors import QctFormatError
@@ -36,6 +37,19 @@ def samples() -> list[bytes]:
         compress(smooth, mode="rel_l2", value=0.1, config={"transform": "dct"}),
         compress(smooth, mode="rel_l2", value=0.1, config={"transform": "klt"}),
         compress_state_dict({"a": x, "b": x, "c": np.arange(9)}),
+        *by_tables(rng),
+    ]  # fmt: skip
+
+
+def by_tables(rng: np.random.Generator) -> list[bytes]:
+    """Blobs that are long enough for tables: of bytes, of second symbols, on the trellis."""
+    x = rng.normal(size=(64, 64)).astype(np.float32)
+    fast = {"effort": "fast", "transform": "none"}
+    return [
+        compress((x.view(np.uint32) >> 16).astype(np.uint16).view(bfloat16), config=fast),
+        compress(x, config=fast), compress(np.abs(x).astype(np.float16), config=fast),
+        compress(x, mode="rel_l2", value=0.1, config=fast),
+        compress(np.abs(x), mode="max_abs", value=0.1, config=fast),
     ]  # fmt: skip
 
 
@@ -101,7 +115,7 @@ def _resealed(blob: bytes, rng: np.random.Generator) -> bytes:
 
 def hostile(*, quick: bool) -> list[dict[str, Any]]:
     """Every mutation is refused, or decodes to exactly what was written; resumes where it was."""
-    store = HERE / ".cache" / "compression_hostile.json"
+    store = HERE / ".cache" / "compression_hostile_2.json"
     state: dict[str, Any] = {"done": 0, "refused": {}, "unchanged": {}, "silent": 0, "slowest_s": 0}
     if store.exists():
         state = json.loads(store.read_text())

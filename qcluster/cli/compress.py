@@ -25,7 +25,11 @@ def compress(
     value: float | None = typer.Option(None, "--value", help="The mode's bound."),
     parent: str | None = typer.Option(None, "--parent", help="File that the receiver has too."),
     states: int = typer.Option(8, "--states", help="Trellis states, 8 or 64."),
-    fast: bool = typer.Option(False, "--fast", help="Simpler contexts."),
+    fast: bool = typer.Option(False, "--fast", help="The same as --effort fast."),
+    effort: str = typer.Option("dense", "--effort", help="fast, dense or max."),
+    stream: bool = typer.Option(
+        False, "--stream", help="In parts, for files larger than memory: lossless and max_abs."
+    ),
     side_file: bool = typer.Option(False, "--side-file", help="Also write OUTPUT.json."),
     json_out: bool = typer.Option(False, "--json", help="What was written, as JSON on stdout."),
 ) -> None:
@@ -36,7 +40,11 @@ def compress(
     from qcluster.cli.output import emit_json, progress
     from qcluster.q_compressor.files import compress_file
 
-    config = {"states": states, "effort": "fast" if fast else "dense"}
+    config = {"states": states, "effort": "fast" if fast else effort}
+    if stream:
+        info = _stream(source, output, mode, value, config, parent or side_file)
+        emit_json(info) if json_out else _show(output, info)
+        return
     info = compress_file(
         source, output, mode=mode, value=value, parent=parent, config=config,
         side_file=side_file, progress=progress,
@@ -47,12 +55,31 @@ def compress(
         _show(output, info)
 
 
+def _stream(
+    source: str, output: str, mode: str, value: float | None, config: dict[str, Any], more: Any
+) -> dict[str, Any]:
+    from qcluster.cli.output import progress
+    from qcluster.errors import InputError
+    from qcluster.q_compressor import compress_stream
+    from qcluster.q_decompressor import inspect as look
+    from qcluster.q_decompressor import open_blob
+
+    if more:
+        raise InputError("goes without --parent and --side-file", field="--stream")
+    compress_stream(source, output, mode=mode, value=value, config=config, progress=progress)
+    with open_blob(output) as blob:
+        return look(blob).to_dict()
+
+
 def decompress(
     source: str = typer.Argument(help="A .qct blob."),
     output: str = typer.Option(..., "--output", "-o", help=".npy, .npz or .safetensors to write."),
     parent: str | None = typer.Option(None, "--parent", help="File that it was coded against."),
     max_output_bytes: int = typer.Option(
         16 * 2**30, "--max-output-bytes", help="Refuse blobs that declare more."
+    ),
+    stream: bool = typer.Option(
+        False, "--stream", help="Chunk by chunk, for blobs larger than memory."
     ),
     hhl: bool = typer.Option(False, "--hhl", help="Refine by simulated HHL."),
     qsvt: bool = typer.Option(False, "--qsvt", help="Refine singular values."),
@@ -68,6 +95,18 @@ def decompress(
     from qcluster.q_decompressor.files import decompress_file
 
     config = {"hhl": hhl, "qsvt": qsvt, "qft": qft, "lstm": lstm}
+    if stream:
+        from qcluster.errors import InputError
+        from qcluster.q_decompressor import decompress_stream
+
+        if parent or any(config.values()):
+            raise InputError("goes without --parent and toggles", field="--stream")
+        names = decompress_stream(source, output, max_output_bytes=max_output_bytes)
+        if json_out:
+            emit_json({"output": output, "tensors": names})
+        else:
+            note(f"wrote {output}: {len(names)} tensor{'s' * (len(names) != 1)}")
+        return
     reports = decompress_file(
         source, output, parent=parent, max_output_bytes=max_output_bytes, config=config,
         progress=progress,
@@ -87,10 +126,11 @@ def inspect(
     Example: qcluster inspect model.qct
     """
     from qcluster.cli.output import emit_json
-    from qcluster.codec.files import read_bytes
     from qcluster.q_decompressor import inspect as look
+    from qcluster.q_decompressor import open_blob
 
-    info = look(read_bytes(source)).to_dict()
+    with open_blob(source) as blob:
+        info = look(blob).to_dict()
     if json_out:
         emit_json(info)
     else:

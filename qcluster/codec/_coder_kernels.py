@@ -77,7 +77,10 @@ def first_code(buf: U16) -> int:
 @inline
 def _shift(low: int, span: int, pos: int, enc: int, buf: U16) -> tuple[int, int, int]:
     """Make room in the span: one word out, or in."""
-    if enc:
+    if enc and pos >= buf.size:
+        # Too little room: what is written is lost, and the caller sees it by the count of words.
+        low = (low & MASK) << 16
+    elif enc:
         if low >= TOP:
             at = pos - 1
             while at > 0 and buf[at] == 65535:
@@ -179,7 +182,9 @@ def code_mixed(
 
 @njit
 def finish(low: int, span: int, pos: int, buf: U16) -> int:
-    """Write what decides the last bits, as few words as possible; returns the words in all."""
+    """Write what decides the last bits, as few words as possible; returns the words in all, which
+    are more than ``buf`` has where they did not fit.
+    """
     high = low + span - 1
     keep = 47
     while keep > 0 and ((high >> keep) << keep) < low:
@@ -187,6 +192,8 @@ def finish(low: int, span: int, pos: int, buf: U16) -> int:
     low = (high >> keep) << keep
     for _ in range(3):
         low, span, pos = _shift(low, 1, pos, 1, buf)
+    if pos > buf.size:
+        return pos
     while pos > 0 and buf[pos - 1] == 0:
         pos -= 1
     return pos

@@ -38,7 +38,8 @@ def code_changes(
     enc: int, words: I64, known: I64, negative: I64, cols: int, buf: U16, T: U32, W: I64,
     row_rate: I64, column_rate: I64, rates: I64, squash: I64, stretch: I64,
 ) -> int:  # fmt: skip
-    """Encode or decode ``words`` (n,), differences, in place; returns the words of ``buf`` used.
+    """Encode or decode ``words`` (n,), differences, in place; returns the words of ``buf`` used,
+    or, where it had too few, how many it should have had.
 
     ``row_rate`` (1,) and ``column_rate`` (cols,) are room to work in, zeros at the start;
     ``negative`` (n,) is the sign of what the differences are against.

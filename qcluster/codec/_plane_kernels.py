@@ -176,7 +176,8 @@ def code_plane(
     column_scale: I64, above: I64, column: I64, shape: I64, next_state: I64, rates: I64,
     squash: I64, stretch: I64,
 ) -> int:  # fmt: skip
-    """Encode or decode ``words`` (rows * cols,) in place; returns the words of ``buf`` used.
+    """Encode or decode ``words`` (rows * cols,) in place; returns the words of ``buf`` used, or,
+    where it had too few, how many it should have had.
 
     ``shape`` is kind, dense, limit, mantissa bits, lowest exponent, exponent bits. ``next_state``
     (states, 2) is the trellis: where bit 1 of k leads. ``above`` and ``column`` (cols,) are room.

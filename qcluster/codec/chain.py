@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from qcluster.codec.container import DIGEST, Entry, digest, read_chunks
@@ -21,7 +22,7 @@ from qcluster.codec.lossless import decode_lossless
 from qcluster.codec.quantised import LATTICES, decode_quantised
 from qcluster.codec.transforms import Transform, read_transform
 
-__all__ = ["check_limit", "decode_entry"]
+__all__ = ["check_limit", "decode_entry", "decode_parts", "decode_range"]
 
 Bits = NDArray[Any]
 
@@ -51,28 +52,76 @@ def decode_entry(
 
     Raises QctFormatError, QctCorruptError, QctUnsupportedError.
     """
+    part = _decoder(entry, parent, optimizer_state)
+    # A constant chunk decodes from ten bytes: what is allocated is what was declared and allowed.
+    out = np.empty(entry.elements, dtype=entry.dtype.bits)
+    for first, size, data in read_chunks(entry, payload):
+        part(first, data, out[first : first + size])
+    expected = bytes(payload[entry.start : entry.start + DIGEST])
+    if digest(out.data if out.size else b"") != expected:
+        raise QctCorruptError("decodes to other bits than were written", field=entry.name)
+    return out
+
+
+def decode_range(
+    entry: Entry, payload: memoryview, start: int, stop: int, parent: Any = None,
+    optimizer_state: Any = None,
+) -> Bits:  # fmt: skip
+    """The bits of elements (counted in parts) from ``start`` to before ``stop``.
+
+    Only the chunks that hold them are read, verified by their checksums: the digest is of the
+    whole. Raises as ``decode_entry``.
+    """
+    part = _decoder(entry, parent, optimizer_state)
+    out = np.empty(stop - start, dtype=entry.dtype.bits)
+    for first, size, data in read_chunks(entry, payload, start, stop):
+        whole = np.empty(size, dtype=entry.dtype.bits)
+        part(first, data, whole)
+        low, high = max(start, first), min(stop, first + size)
+        out[low - start : high - start] = whole[low - first : high - first]
+    return out
+
+
+def decode_parts(
+    entry: Entry, payload: memoryview, parent: Any = None, optimizer_state: Any = None
+) -> Iterator[Bits]:
+    """The bits chunk by chunk, one in memory at a time; the digest is checked after the last.
+
+    Raises as ``decode_entry``: what came before an error is not verified.
+    """
+    part = _decoder(entry, parent, optimizer_state)
+    hasher = blake3()
+    for first, size, data in read_chunks(entry, payload):
+        out = np.empty(size, dtype=entry.dtype.bits)
+        part(first, data, out)
+        hasher.update(out.view(np.uint8).data)
+        yield out
+    if hasher.digest(DIGEST) != bytes(payload[entry.start : entry.start + DIGEST]):
+        raise QctCorruptError("decodes to other bits than were written", field=entry.name)
+
+
+def _decoder(
+    entry: Entry, parent: Any, optimizer_state: Any
+) -> Callable[[int, memoryview, Bits], None]:
+    """What fills a chunk's bits, given its first element and its bytes."""
     name, parameters = entry.ops[0]
     transform = _transform(entry)
     if (entry.parent is not None) != (name in ("delta", "replay")):
         raise QctFormatError("has a parent that its chain does not use, or none", field=entry.name)
     base = None if entry.parent is None else parent_bits(entry, parent, optimizer_state)
-    # A constant chunk decodes from ten bytes: what is allocated is what was declared and allowed.
-    out = np.empty(entry.elements, dtype=entry.dtype.bits)
-    for first, size, data in read_chunks(entry, payload):
-        part = out[first : first + size]
+
+    def part(first: int, data: memoryview, out: Bits) -> None:
         if name == "lossless":
-            decode_lossless(data, entry.dtype, part)
+            decode_lossless(data, entry.dtype, out)
         elif name in ("delta", "replay"):
             assert base is not None
-            decode_delta(data, entry.dtype, base[first : first + size], part)
+            decode_delta(data, entry.dtype, base[first : first + out.size], out)
         elif transform is not None:
-            transform.decode(name, parameters, data, entry.dtype, part)
+            transform.decode(name, parameters, data, entry.dtype, out)
         else:
-            decode_quantised(name, parameters, data, entry.dtype, part)
-    expected = bytes(payload[entry.start : entry.start + DIGEST])
-    if digest(out.data if out.size else b"") != expected:
-        raise QctCorruptError("decodes to other bits than were written", field=entry.name)
-    return out
+            decode_quantised(name, parameters, data, entry.dtype, out)
+
+    return part
 
 
 def _transform(entry: Entry) -> Transform | Denoiser | None:

@@ -7,7 +7,9 @@ word.
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +21,8 @@ from blake3 import blake3
 from qcluster.codec.dtypes import DType, dtype_named
 from qcluster.codec.errors import QctCorruptError, QctFormatError, QctUnsupportedError
 
-__all__ = ["DIGEST", "Entry", "build", "chunk_sizes", "digest", "parse", "read_chunks"]
+__all__ = ["DIGEST", "Entry", "build", "build_head", "chunk_sizes", "digest", "head_room", "parse",
+           "read_chunks"]  # fmt: skip
 
 DIGEST = 16
 MAX_HEADER = 16 * 2**20
@@ -79,6 +82,23 @@ def chunk_sizes(entry: Entry) -> list[int]:
     return [entry.chunk] * full + ([rest] if rest else [])
 
 
+def build_head(entries: Sequence[Entry], room: int = 0) -> bytes:
+    """Length, header and digest of entries whose byte ranges are known, padded to ``room`` bytes.
+
+    With the ranges still open, ``head_room`` says what is enough.
+    """
+    header = {e.name: _describe(e, e.start, e.stop) for e in entries}
+    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    text += b" " * (room - len(text) - 8 - DIGEST)
+    head = struct.pack("<Q", len(text)) + text
+    return head + digest(head)
+
+
+def head_room(entries: Sequence[Entry], more: int) -> int:
+    """Bytes that hold the head whatever the ranges, and ``more`` a tensor for what is not known."""
+    return len(build_head(entries)) + len(entries) * (40 + more)
+
+
 def build(entries: Sequence[tuple[Entry, bytes, Sequence[bytes]]]) -> bytes:
     """A blob of entries, each with the digest of its decoded bytes and its chunks."""
     header: dict[str, Any] = {}
@@ -110,10 +130,24 @@ def _describe(entry: Entry, start: int, stop: int) -> dict[str, Any]:
     if entry.guarantee:
         out["guarantee"] = dict(entry.guarantee)
     if entry.parent is not None:
-        out["parent"] = entry.parent
+        out["parent"] = _short(entry.parent)
     if entry.report:
         out["report"] = dict(entry.report)
     return out
+
+
+def _short(parent: str) -> str:
+    """A digest in 22 characters instead of 32, where it is one."""
+    if re.fullmatch("[0-9a-f]{32}", parent):
+        return base64.urlsafe_b64encode(bytes.fromhex(parent)).decode().rstrip("=")
+    return parent
+
+
+def _long(parent: str | None) -> str | None:
+    """What ``_short`` was given; digests in hexadecimal, of earlier blobs, as they are."""
+    if parent is not None and re.fullmatch("[0-9A-Za-z_-]{22}", parent):
+        return base64.urlsafe_b64decode(parent + "==").hex()
+    return parent
 
 
 def parse(blob: Any) -> tuple[list[Entry], memoryview]:
@@ -182,7 +216,7 @@ def _entry(name: str, item: Any) -> Entry:
         framework=item.get("as", "numpy"),
         chunk=chunk,
         guarantee=item.get("guarantee", {}),
-        parent=item.get("parent"),
+        parent=_long(item.get("parent")),
         report=item.get("report", {}),
         start=offsets[0],
         stop=offsets[1],
@@ -225,8 +259,13 @@ def _check_ranges(entries: Sequence[Entry], size: int) -> None:
         raise QctCorruptError(f"holds {size} payload bytes, its header {at}", field="blob")
 
 
-def read_chunks(entry: Entry, payload: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """``(first element, elements, bytes)`` of each chunk, its checksum verified when reached."""
+def read_chunks(
+    entry: Entry, payload: memoryview, start: int = 0, stop: int = MAX_ELEMENTS
+) -> Iterator[tuple[int, int, memoryview]]:
+    """``(first element, elements, bytes)`` of each chunk, its checksum verified when reached.
+
+    Those without an element from ``start`` to before ``stop`` are stepped over, unread.
+    """
     part = payload[entry.start : entry.stop]
     # A chunk has at least its line in the table: a huge shape in a short blob ends here.
     count = -(-entry.elements // entry.chunk)
@@ -239,10 +278,12 @@ def read_chunks(entry: Entry, payload: memoryview) -> Iterator[tuple[int, int, m
         if at + length > len(part):
             raise QctFormatError(f"chunk {number} ends beyond the tensor", field=entry.name)
         data = part[at : at + length]
-        if zlib.crc32(data) != crc:
-            raise QctCorruptError(f"chunk {number} does not match its checksum", field=entry.name)
         size = min(entry.chunk, entry.elements - first)
-        yield first, size, data
+        if first < stop and first + size > start:
+            if zlib.crc32(data) != crc:
+                raise QctCorruptError(f"chunk {number} does not match its checksum",
+                                      field=entry.name)  # fmt: skip
+            yield first, size, data
         first += size
         at += length
     if at != len(part):

@@ -115,7 +115,8 @@ def encode_delta(bits: Bits, base: Bits, dtype: DType, columns: int) -> bytes:
         ordinary = exponent[exponent < (1 << dtype.exponent) - 1]
         lowest = int(ordinary.max()) - 62 if ordinary.size else 0
     room = np.zeros(4 * words.size + 64, dtype=np.uint16)
-    used = _walk(1, words, base, dtype, lowest, columns, room)
+    while (used := _walk(1, words, base, dtype, lowest, columns, room)) > room.size:
+        room = np.zeros(4 * room.size, dtype=np.uint16)
     body = room[:used].astype("<u2", copy=False).tobytes()
     return min(found, _HEAD.pack(CHANGES, lowest, columns) + body, key=len)
 

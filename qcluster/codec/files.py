@@ -6,19 +6,21 @@ Nothing is unpickled beyond torch's weights-only rules. Writers are atomic.
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcluster.codec.dtypes import DTYPES, DType, from_bits, to_bits
+from qcluster.codec.dtypes import DTYPES, DType, from_bits, numpy_dtype, to_bits
 from qcluster.errors import FormatError
 
-__all__ = ["ENDINGS", "read_bytes", "read_tensors", "write_atomically", "write_tensors"]
+__all__ = ["ENDINGS", "map_tensors", "read_bytes", "read_tensors", "safetensors_head",
+           "write_atomically", "write_tensors"]  # fmt: skip
 
 ENDINGS = (".npy", ".npz", ".safetensors", ".pt", ".pth", ".bin")
 MAX_HEADER = 100 * 2**20
@@ -54,6 +56,34 @@ def read_tensors(path: str | Path) -> Iterator[tuple[str, Any]]:
         raise FormatError(error.strerror or str(error), file=path) from None
 
 
+def map_tensors(path: str | Path) -> Iterator[tuple[str, Any]]:
+    """As ``read_tensors`` of .npy and .safetensors files, as maps that read what is used of them.
+
+    Raises FormatError naming the file.
+    """
+    path = Path(path)
+    ending = path.suffix.lower()
+    if ending not in (".npy", ".safetensors"):
+        raise FormatError("is read as a whole; .npy and .safetensors go in parts", file=path)
+    try:
+        if ending == ".npy":
+            yield "", np.load(path, mmap_mode="r", allow_pickle=False)
+            return
+        for name, dtype, shape, at in _safetensors_items(path):
+            kind = numpy_dtype(dtype) or dtype.bits
+            if 0 in shape:
+                yield name, np.empty(shape, kind)
+            else:
+                # As bytes, which every NumPy can map.
+                size = math.prod(shape) * dtype.size
+                raw = np.memmap(path, np.uint8, "r", at, (size,))
+                yield name, raw.view(kind).reshape(shape)
+    except (ValueError, EOFError) as error:
+        raise FormatError(f"is no {ending} of numbers: {error}", file=path) from None
+    except OSError as error:
+        raise FormatError(error.strerror or str(error), file=path) from None
+
+
 def _read_npy(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         yield "", np.load(path, allow_pickle=False)
@@ -72,21 +102,29 @@ def _read_npz(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _read_safetensors(path: Path) -> Iterator[tuple[str, Any]]:
     with path.open("rb") as file:
+        for name, dtype, shape, at in _safetensors_items(path):
+            file.seek(at)
+            bits = np.frombuffer(file.read(math.prod(shape) * dtype.size), dtype=dtype.bits)
+            yield name, from_bits(bits, dtype, shape)
+
+
+def _safetensors_items(path: Path) -> Iterator[tuple[str, DType, tuple[int, ...], int]]:
+    """Name, type, shape and first byte of each tensor."""
+    with path.open("rb") as file:
         start = file.read(8)
         size = path.stat().st_size
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER + 1
         if length > min(MAX_HEADER, size - 8):
             raise FormatError("is no safetensors file", file=path)
-        try:
-            header = json.loads(file.read(length))
-            items = [(n, i) for n, i in header.items() if n != "__metadata__"]
-        except (ValueError, AttributeError, RecursionError) as error:
-            raise FormatError(f"has no safetensors header: {error}", file=path) from None
-        for name, item in items:
-            dtype, shape, begin, count = _described(path, name, item, size - 8 - length)
-            file.seek(8 + length + begin)
-            bits = np.frombuffer(file.read(count), dtype=dtype.bits)
-            yield name, from_bits(bits, dtype, shape)
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        items = [(n, i) for n, i in header.items() if n != "__metadata__"]
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise FormatError(f"has no safetensors header: {error}", file=path) from None
+    for name, item in items:
+        dtype, shape, begin, _ = _described(path, name, item, size - 8 - length)
+        yield name, dtype, shape, 8 + length + begin
 
 
 def _described(
@@ -200,17 +238,21 @@ def _plain(tensor: Any, path: Path) -> NDArray[Any]:
     return from_bits(bits, dtype, shape)
 
 
-def _write_safetensors(file: Any, tensors: Mapping[str, Any]) -> None:
+def safetensors_head(tensors: Iterable[tuple[str, DType, tuple[int, ...]]]) -> bytes:
+    """Length and header of a safetensors file of these names, types and shapes, in this order."""
     header, at = {}, 0
-    parts = []
-    for name, tensor in tensors.items():
-        dtype, shape, bits, _ = to_bits(tensor)
-        header[name or "tensor"] = {"dtype": dtype.name, "shape": list(shape),
-                                    "data_offsets": [at, at + bits.nbytes]}  # fmt: skip
-        at += bits.nbytes
-        parts.append(bits)
+    for name, dtype, shape in tensors:
+        size = math.prod(shape) * dtype.size
+        header[name] = {"dtype": dtype.name, "shape": list(shape),
+                        "data_offsets": [at, at + size]}  # fmt: skip
+        at += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    file.write(struct.pack("<Q", len(text)) + text)
-    for bits in parts:
+    return struct.pack("<Q", len(text)) + text
+
+
+def _write_safetensors(file: Any, tensors: Mapping[str, Any]) -> None:
+    coded = [(name or "tensor", *to_bits(tensor)[:3]) for name, tensor in tensors.items()]
+    file.write(safetensors_head((name, dtype, shape) for name, dtype, shape, _ in coded))
+    for *_, bits in coded:
         file.write(bits.tobytes())

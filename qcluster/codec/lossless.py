@@ -106,14 +106,22 @@ def best_plane(words: NDArray[np.int64], layout: Layout, effort: str) -> bytes:
     """The plane of integers that the effort finds."""
     fits = words.size >= TABLED_FROM["fast"] and survey(words)[2] < FARTHEST_TABLED
     if fits and effort != "max" and words.size >= TABLED_FROM[effort]:
-        return encode_tabled(words, layout, dense=effort == "dense")
-    magnitude = np.abs(words).astype(np.float64)
-    if layout.kind == TRELLIS:
-        magnitude = magnitude / 2 + 0.05
-    found = learned_plane(words, layout, magnitude, 16.0, effort)
+        data = encode_tabled(words, layout, dense=effort == "dense")
+        # Of few elements tables are some hundredths of a bit each; learning sends none.
+        if effort == "fast" or words.size > SAMPLE << 2:
+            return data
+        return min(data, _learned(words, layout, effort), key=len)
+    found = _learned(words, layout, effort)
     if effort != "fast" and fits:
         return min(found, encode_tabled(words, layout, dense=True), key=len)
     return found
+
+
+def _learned(words: NDArray[np.int64], layout: Layout, effort: str) -> bytes:
+    magnitude = np.abs(words).astype(np.float64)
+    if layout.kind == TRELLIS:
+        magnitude = magnitude / 2 + 0.05
+    return learned_plane(words, layout, magnitude, 16.0, effort)
 
 
 def learned_plane(

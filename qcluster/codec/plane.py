@@ -109,7 +109,8 @@ def encode_plane(words: I64, layout: Layout, magnitude: F64, offset: float) -> b
     layout = replace(layout, base=base)
     parts = [pack_head(layout), *pack_scales(layout.flags, row, column)]
     room = np.zeros(4 * words.size + 64, dtype=np.uint16)
-    used = _walk(1, words.copy(), layout, room, row + base, column)
+    while (used := _walk(1, words.copy(), layout, room, row + base, column)) > room.size:
+        room = np.zeros(4 * room.size, dtype=np.uint16)
     parts.append(room[:used].astype("<u2", copy=False).tobytes())
     return b"".join(parts)
 

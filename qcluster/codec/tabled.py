@@ -57,7 +57,7 @@ U8 = NDArray[np.uint8]
 Words = NDArray[Any]
 
 # Weights of the neighbours, of eight, that are tried, and elements that they are tried on.
-MIXES = (0, 4)
+MIXES = (0, 3, 6)
 SAMPLE = 1 << 15
 # Levels of independent values spread by 6.4 steps; the gain of a scale in bits, by its variance.
 SPREAD = 41.0

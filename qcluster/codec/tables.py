@@ -28,7 +28,7 @@ U32 = NDArray[np.uint32]
 # Tables of one parity; a table of slots is 16 KiB, and all of them should stay near the core.
 MOST_TABLES = 64
 # Bits that a symbol of a table costs when sent, nearly.
-SYMBOL_BITS = 2.5
+SYMBOL_BITS = 4.5
 _HEAD = struct.Struct("<BBBB")
 
 

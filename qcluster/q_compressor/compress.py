@@ -26,7 +26,8 @@ from qcluster.q_compressor.lattices import (
 )
 from qcluster.q_compressor.paths import encode_lossy
 
-__all__ = ["MODES", "Piece", "code_tensor", "compress", "compress_state_dict"]
+__all__ = ["MODES", "Piece", "check_value", "chunk_of", "code_tensor", "columns_of", "compress",
+           "compress_state_dict"]  # fmt: skip
 
 MODES = ("lossless", "max_abs", "point_rel", "rel_l2", "bits", "int8")
 Bits = NDArray[Any]
@@ -106,7 +107,7 @@ def compress_state_dict(
             known = seen.setdefault((whole, dtype.name, shape), name)
             if known != name and mode == "lossless":
                 same = Entry(name, dtype, shape, (("same", {"as": known}),), framework,
-                             chunk=_chunk(dtype, shape, 1))  # fmt: skip
+                             chunk=chunk_of(dtype, shape, 1))  # fmt: skip
                 pieces.append(Piece(same, whole))
                 continue
             base = None if parent is None else parent.get(name)
@@ -137,7 +138,7 @@ def code_tensor(
     _check(mode, value, parent, optimizer_state)
     dtype, shape, bits, framework = to_bits(tensor)
     columns = columns_of(shape, dtype)
-    chunk = _chunk(dtype, shape, columns)
+    chunk = chunk_of(dtype, shape, columns)
     effort = chosen.effort
 
     def piece(coded: Coded, **more: Any) -> Piece:
@@ -231,7 +232,7 @@ def columns_of(shape: tuple[int, ...], dtype: DType) -> int:
     return max(min(best, CHUNK), 1) if total % max(min(best, CHUNK), 1) == 0 else 1
 
 
-def _chunk(dtype: DType, shape: tuple[int, ...], columns: int) -> int:
+def chunk_of(dtype: DType, shape: tuple[int, ...], columns: int) -> int:
     """Elements of a chunk: whole rows."""
     if dtype.parts * math.prod(shape) <= CHUNK:
         return CHUNK
@@ -245,7 +246,8 @@ def _size(piece: Piece) -> int:
     return len(json.dumps(head)) + 8 * len(piece.chunks) + sum(map(len, piece.chunks)) + 120
 
 
-def _check(mode: str, value: Any, parent: Any, state: Any) -> None:
+def check_value(mode: str, value: Any) -> None:
+    """Raises InputError for a mode that does not exist and a bound that it cannot have."""
     if mode not in MODES:
         raise InputError(f"no mode {mode!r}; there are: {', '.join(MODES)}", field="mode")
     if mode in ("lossless", "int8"):
@@ -260,6 +262,10 @@ def _check(mode: str, value: Any, parent: Any, state: Any) -> None:
     ):
         raise InputError(f"{mode} wants a finite number of at least 0, got {value!r}",
                          field="value")  # fmt: skip
+
+
+def _check(mode: str, value: Any, parent: Any, state: Any) -> None:
+    check_value(mode, value)
     if parent is not None and mode != "lossless":
         raise InputError("is for lossless only", field="parent")
     if state is not None and parent is None:

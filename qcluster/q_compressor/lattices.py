@@ -5,7 +5,7 @@ Each returns the chain's operations, its chunks and the decoded bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,16 +41,22 @@ class Coded:
 
 
 def encode_max_abs(
-    bits: Bits, dtype: DType, columns: int, chunk: int, eps: float, effort: str
-) -> Coded:
-    """|x - decoded| <= eps for every finite element, all others bit for bit."""
+    bits: Bits, dtype: DType, columns: int, chunk: int, eps: float, effort: str,
+    like: Mapping[str, Any] | None = None,
+) -> Coded:  # fmt: skip
+    """|x - decoded| <= eps for every finite element, all others bit for bit.
+
+    ``like`` are the parameters that an earlier part of the same tensor was given.
+    """
     values = to_values(bits, dtype)
-    lattice = Uniform(2 * eps, _center(values, eps))
+    center = _center(values, eps) if like is None else float(like.get("center", 0.0))
+    lattice = Uniform(2 * eps, center)
 
     def kept(x: F64, y: F64) -> NDArray[np.bool_]:
         return _within(x, y, np.full(x.shape, eps))
 
-    return _encode("uniform", lattice, bits, values, dtype, columns, chunk, kept, effort)
+    mode = None if like is None else int(like.get("predict", 0))
+    return _encode("uniform", lattice, bits, values, dtype, columns, chunk, kept, effort, mode)
 
 
 def encode_point_rel(
@@ -64,7 +70,11 @@ def encode_point_rel(
     lattice = Logarithmic(eps, 1 - int(Logarithmic(eps, 0).nearest(np.array([largest]))[0]))
 
     def kept(x: F64, y: F64) -> NDArray[np.bool_]:
-        return np.asarray(_within(x, y, eps * np.abs(x) * (1 - 2.0**-52)) & ((y == 0) == (x == 0)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            # Near the smallest numbers the bound itself would be rounded, by up to its own size.
+            up = np.where(np.abs(x) < 2.0**-700, 2.0**300, 1.0)
+            limit = eps * np.abs(x * up) * (1 - 2.0**-52)
+            return np.asarray(_within(x * up, y * up, limit) & ((y == 0) == (x == 0)))
 
     return _encode("log", lattice, bits, values, dtype, columns, chunk, kept, effort)
 
@@ -111,13 +121,12 @@ def _within(x: F64, y: F64, eps: F64) -> NDArray[np.bool_]:
 
 def _encode(
     name: str, lattice: Uniform | Logarithmic, bits: Bits, values: F64, dtype: DType,
-    columns: int, chunk: int, kept: Any, effort: str,
+    columns: int, chunk: int, kept: Any, effort: str, mode: int | None = None,
 ) -> Coded:  # fmt: skip
     """All chunks of a lattice without memory."""
     decoded = np.empty_like(bits)
     chunks = []
     parameters = lattice.parameters()
-    mode = 0
     for first in range(0, bits.size, chunk):
         part = slice(first, min(first + chunk, bits.size))
         x = values[part]
@@ -130,7 +139,7 @@ def _encode(
         k[missed] = 0
         out[missed] = bits[part][missed]
         decoded[part] = out
-        if first == 0:
+        if mode is None:
             mode = _prediction(k, columns)
         words = predict(k, columns, mode)
         layout = Layout(kind=INTEGER, columns=columns)

@@ -65,6 +65,8 @@ class _Source:
     dtype: DType
     columns: int
     chunk: int
+    # Of a transform's coefficients: 1 for those that are coded, 0 for those that are left out.
+    keep: F64 | None = None
 
     @cached_property
     def some_special(self) -> bool:
@@ -85,9 +87,11 @@ class _Source:
 def encode_trellis(
     bits: Bits, dtype: DType, columns: int, chunk: int, target: Target, *, states: int,
     effort: str, transform: Transform | Denoiser | None = None, basis: F64 | None = None,
-    original: Bits | None = None,
+    original: Bits | None = None, keep: F64 | None = None,
 ) -> Coded | None:  # fmt: skip
     """The coarsest step that meets the target; None when none does.
+
+    ``keep`` (size of the transform,) is 0 where coefficients are left out.
 
     ``original`` is what the error is measured against, where ``bits`` are not it.
     """
@@ -99,7 +103,9 @@ def encode_trellis(
     if power == 0 or not np.isfinite(power):
         return None
     true = values if original is None else to_values(original, dtype)
-    source = _Source(bits, values, np.where(special, 0.0, true), special, dtype, columns, chunk)
+    source = _Source(
+        bits, values, np.where(special, 0.0, true), special, dtype, columns, chunk, keep
+    )
     rms = float(np.sqrt(power))
     if target.mode == "rel_l2":
         step = rms * target.value / np.sqrt(NOISE)
@@ -164,7 +170,8 @@ def _start(
         return np.ascontiguousarray(array.reshape(-1, source.columns)[pick][:rows]).reshape(-1)
 
     part = _Source(some(source.bits), some(source.values), some(source.true),
-                   some(source.special), source.dtype, source.columns, source.chunk)  # fmt: skip
+                   some(source.special), source.dtype, source.columns, source.chunk,
+                   source.keep)  # fmt: skip
     for _ in range(2):
         if target.mode == "bits":
             ratio = _spent(_encode(part, step, states, effort, transform, basis), part, target)
@@ -239,7 +246,8 @@ def _quantised(
         if forward is None and source.farthest > (LARGEST_K - 4) * step:
             y = np.clip(y, -LARGEST_K + 4, LARGEST_K - 4)
         elif forward is not None:
-            y = (y.reshape(-1, len(forward)) @ forward.T).reshape(-1) / ONE
+            y = y.reshape(-1, len(forward)) @ forward.T / ONE
+            y = (y if source.keep is None else y * source.keep).reshape(-1)
             y = np.clip(y, -LARGEST_K + 4, LARGEST_K - 4)
         k = _quantise(y, source.columns, states, step, memory, first)
         if first == 0:

@@ -11,6 +11,7 @@ from qcluster.q_decompressor.decompress import (
     inspect,
 )
 from qcluster.q_decompressor.recommend import recommend
+from qcluster.q_decompressor.streams import decompress_rows, decompress_stream, open_blob
 
 __all__ = [
     "BlobInfo",
@@ -18,6 +19,9 @@ __all__ = [
     "DecompressorConfig",
     "TensorInfo",
     "decompress",
+    "decompress_rows",
+    "decompress_stream",
     "inspect",
+    "open_blob",
     "recommend",
 ]

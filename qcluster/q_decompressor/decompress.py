@@ -17,7 +17,8 @@ from qcluster.errors import InputError, NotFound
 from qcluster.q_decompressor.config import DecompressorConfig
 from qcluster.record import Record
 
-__all__ = ["BlobInfo", "DecodeReport", "TensorInfo", "decompress", "inspect"]
+__all__ = ["BlobInfo", "DecodeReport", "TensorInfo", "check_bytes", "decompress", "find_tensor",
+           "inspect", "source_of"]  # fmt: skip
 
 Bits = NDArray[Any]
 
@@ -125,18 +126,16 @@ def decompress(
     chosen = DecompressorConfig.read(config)
     if framework not in (None, "numpy", "torch"):
         raise InputError(f"wants numpy or torch, got {framework!r}", field="framework")
-    if isinstance(max_output_bytes, bool) or not isinstance(max_output_bytes, (int, np.integer)):
-        raise InputError(f"wants a whole number, got {max_output_bytes!r}",
-                         field="max_output_bytes")  # fmt: skip
+    limit = check_bytes(max_output_bytes)
     entries, payload = parse(blob)
     every = {entry.name: entry for entry in entries}
-    wanted = entries if names is None else [_named(every, name) for name in names]
-    check_limit(wanted, int(max_output_bytes))
+    wanted = entries if names is None else [find_tensor(every, name) for name in names]
+    check_limit(wanted, limit)
     single = names is None and len(entries) == 1 and entries[0].name == ""
     tensors, reports = {}, {}
     for entry in wanted:
         base = parent.get(entry.name) if isinstance(parent, Mapping) else parent
-        bits = decode_entry(_source(entry, every), payload, base, optimizer_state)
+        bits = decode_entry(source_of(entry, every), payload, base, optimizer_state)
         bits, report = _refine(bits, entry, chosen)
         made = to_torch if (framework or entry.framework) == "torch" else from_bits
         tensors[entry.name] = (
@@ -149,13 +148,21 @@ def decompress(
     return (tensors, reports) if return_report else tensors
 
 
-def _named(every: Mapping[str, Entry], name: str) -> Entry:
+def check_bytes(limit: Any) -> int:
+    """The limit as a whole number. Raises InputError for what is none."""
+    if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)):
+        raise InputError(f"wants a whole number, got {limit!r}", field="max_output_bytes")
+    return int(limit)
+
+
+def find_tensor(every: Mapping[str, Entry], name: str) -> Entry:
+    """The entry of this name. Raises NotFound."""
     if name not in every:
         raise NotFound(f"no tensor '{name}' in this blob; there are {len(every)}")
     return every[name]
 
 
-def _source(entry: Entry, every: Mapping[str, Entry]) -> Entry:
+def source_of(entry: Entry, every: Mapping[str, Entry]) -> Entry:
     """The entry that holds the bits of one that shares them."""
     name, parameters = entry.ops[0]
     if name != "same":

@@ -10,17 +10,16 @@ physical model as well, and are named. Fitted by ``curve_training``; evaluated h
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import FormatError
 from qcluster.q_energy.curves import IDLE_SHARE, speed
+from qcluster.q_energy.saved_net import read_net, write_net
 from qcluster.q_energy.task_graph import FEATURES, TaskGraph
 from qcluster.record import Record
 
@@ -96,34 +95,22 @@ class CurveNet:
 
     def save(self, path: str | Path) -> None:
         """Write ``path`` (safetensors) and ``path`` with .json beside it."""
-        from safetensors.numpy import save_file
-
-        path = Path(path)
-        save_file({name: np.ascontiguousarray(self.weights[name]) for name in _ARRAYS}, path)
         about = {
             "kind": "energy-gnn", "version": 1, "features": list(FEATURES),
             "mean": self.mean.tolist(), "spread": self.spread.tolist(),
             "seen": self.seen.tolist(),
         }  # fmt: skip
-        path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
+        write_net(path, {name: self.weights[name] for name in _ARRAYS}, about)
 
     @classmethod
     def load(cls, path: str | Path) -> CurveNet:
         """Back from ``save``. Raises FormatError naming the file and what is wrong with it."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        path = Path(path)
+        want = {"kind": "energy-gnn", "features": list(FEATURES)}
+        weights, about = read_net(path, _ARRAYS, want)
         try:
-            about: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
-            weights = {name: a.astype(np.float64) for name, a in load_file(path).items()}
-        except (OSError, ValueError, SafetensorError) as error:
-            raise FormatError(f"is no saved curve network: {error}", file=path) from None
-        if about.get("kind") != "energy-gnn" or about.get("features") != list(FEATURES):
-            raise FormatError("is for another model or other features", file=path)
-        if missing := [name for name in _ARRAYS if name not in weights]:
-            raise FormatError("is not there", file=path, field=missing[0])
-        rows = [np.array(about[name], dtype=np.float64) for name in ("mean", "spread", "seen")]
+            rows = [np.array(about[name], dtype=np.float64) for name in ("mean", "spread", "seen")]
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"lacks the features' figures: {error}", file=path) from None
         return cls(weights, *rows)
 
 

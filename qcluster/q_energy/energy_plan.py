@@ -17,6 +17,7 @@ from qcluster.plan import Plan, TelemetryRef, merge_warnings
 from qcluster.q_energy.capping import CapProblem, solve_caps, spread_spare
 from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.demand import Demand
+from qcluster.q_energy.dispatch import Dispatch, dispatch_jobs, dispatched, with_accelerators
 from qcluster.q_energy.draw import seen_units, solve_draw
 from qcluster.q_energy.identify import Sightings
 from qcluster.q_energy.jobs import read_jobs, schedule_jobs
@@ -52,7 +53,8 @@ class EnergyPlan(Plan):
     full speed; ``upper_bound`` is the most any caps could reach. ``gpus`` lists the units' ids in
     the order of ``caps_w`` (n,) watts. ``allocated_w`` is what the units are predicted to draw at
     most, ``overhead_w`` what no cap reaches, ``predicted_power_w`` p50 and p95 of the whole.
-    ``active_accelerators`` counts by kind. ``schedule`` is the plan of dependent jobs, if any.
+    ``active_accelerators`` counts by kind. ``schedule`` is the plan of dependent jobs, if any;
+    ``dispatch`` says of each that could run on another accelerator where it goes and why.
 
     ``pipeline`` made it (see ``pipelines``). With the meta toggle, ``choice`` says who chose that
     and why, ``costs`` what each pipeline would have cost in the last window, ``meta`` what is
@@ -76,6 +78,7 @@ class EnergyPlan(Plan):
     predicted_savings: Savings
     active_accelerators: dict[str, int]
     schedule: Schedule | None = None
+    dispatch: tuple[Dispatch, ...] = ()
     pipeline: str = "classical"
     choice: Choice | None = None
     meta: MetaState | None = None
@@ -123,13 +126,14 @@ def plan_energy(
     profiles = [job for job in jobs or () if isinstance(job, Job)]
     picked = pick(config, units, profiles, None)
     where = telemetry.topology if isinstance(telemetry, Snapshot) else _topology(topology)
+    dispatch = dispatch_jobs(profiles, where)
     schedule = schedule_jobs(
-        jobs, config, qaoa="qaoa" in picked.pipeline, topology=where, deadline_s=deadline_s * 0.8,
-        seed=seed,
+        dispatched(jobs, dispatch), config, qaoa="qaoa" in picked.pipeline, topology=where,
+        deadline_s=deadline_s * 0.8, seed=seed,
     )  # fmt: skip
     return plan_units(
         units, given, config, picked=picked, ref=ref, schedule=schedule, deadline=deadline,
-        seed=seed, topology=where, sightings=sightings,
+        seed=seed, topology=where, sightings=sightings, dispatch=dispatch,
     )  # fmt: skip
 
 
@@ -146,6 +150,7 @@ def plan_units(
     schedule: Schedule | None = None,
     demand: Demand | None = None,
     sightings: Sightings | None = None,
+    dispatch: tuple[Dispatch, ...] = (),
     seed: int = 0,
 ) -> EnergyPlan:
     """The plan for units already joined; ``previous`` is the plan in force.
@@ -153,6 +158,7 @@ def plan_units(
     With ``sightings`` the draw predicted under the caps stays within the budget, without them the
     sum of caps.
     """
+    units = with_accelerators(units, dispatch)
     warnings = list(units.warnings)
     reasons: dict[str, str] = {}
     if "gnn" in picked.pipeline:
@@ -214,7 +220,8 @@ def plan_units(
             "p95": overhead + allocated,
         },
         predicted_savings=savings(units, caps, config.window_s),
-        active_accelerators=active_counts(units, topology),
+        active_accelerators=active_counts(units, topology, dispatch),
+        dispatch=dispatch,
         schedule=schedule,
         pipeline=picked.pipeline,
         choice=picked.choice,

@@ -10,6 +10,7 @@ bound; rounding to real clocks makes fractional operations fast and then slows w
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -353,19 +354,36 @@ def _pareto(op: Op, blocking_w: float) -> tuple[Ints, NDArray[np.bool_]]:
 
 def _highs(cost: Floats, upper: Floats, low: Floats, matrix: Any) -> Any:
     """A HiGHS instance with minimise cost @ x, matrix @ x >= low, 0 <= x <= upper."""
-    # SciPy bundles HiGHS with its own bindings; linprog cannot start from a basis, these can.
-    from scipy.optimize._highspy import _core
-
-    model = _core.HighsLp()
+    core, solver = _bindings()
+    model = core.HighsLp()
     model.num_col_, model.num_row_ = len(cost), len(low)
     model.col_cost_, model.col_lower_, model.col_upper_ = cost, np.zeros(len(cost)), upper
     model.row_lower_, model.row_upper_ = low, np.full(len(low), np.inf)
-    model.a_matrix_.format_ = _core.MatrixFormat.kColwise
+    model.a_matrix_.format_ = core.MatrixFormat.kColwise
     model.a_matrix_.start_ = matrix.indptr
     model.a_matrix_.index_ = matrix.indices
     model.a_matrix_.value_ = matrix.data
-    solver = _core._Highs()  # noqa: SLF001 - as above
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", 1)
     solver.passModel(model)
     return solver
+
+
+def _bindings() -> tuple[Any, Any]:
+    """HiGHS' Python bindings and a new solver: highspy where it is installed, else SciPy's own.
+
+    linprog cannot start from a basis; the bindings can. Raises SolverFailed where neither is there,
+    as SciPy may move what it does not promise.
+    """
+    try:
+        highspy = importlib.import_module("highspy")
+    except ImportError:
+        try:
+            from scipy.optimize._highspy import _core
+
+            return _core, _core._Highs()  # noqa: SLF001 - SciPy offers no other name
+        except (ImportError, AttributeError) as error:
+            raise SolverFailed(
+                f"finds no HiGHS bindings in this SciPy ({error}): install highspy"
+            ) from None
+    return highspy, highspy.Highs()

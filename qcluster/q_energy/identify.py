@@ -78,7 +78,7 @@ class Sightings(Record):
     @property
     def known(self) -> NDArray[np.bool_]:
         """(n,) GPUs of whose present job something was seen."""
-        return (self.seen[:, :, _AT] >= 0).any(axis=1)
+        return np.asarray((self.seen[:, :, _AT] >= 0).any(axis=1))
 
 
 def sight(before: Sightings | None, now: Sight, max_w: Floats, ts_s: float) -> Sightings:
@@ -147,7 +147,7 @@ def _changed(before: Sightings, at: Floats, draw: Floats, rate: Floats) -> NDArr
     few = np.where(again, _DRAW_APART[0], _DRAW_APART[1])
     slack = np.where(again, _RATE_APART[0], _RATE_APART[1] + 0.5 * np.abs(step))
     with np.errstate(invalid="ignore"):
-        return known & ((np.abs(apart) > few) | (np.abs(off) > slack))
+        return np.asarray(known & ((np.abs(apart) > few) | (np.abs(off) > slack)))
 
 
 def identify(sightings: Sightings) -> tuple[Floats, Floats]:

@@ -15,17 +15,16 @@ of a category, the safe one. It knows no power: costs are numbers, categories ar
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcluster.errors import FormatError, InputError
+from qcluster.errors import InputError
+from qcluster.q_energy.saved_net import read_net, write_net
 from qcluster.record import Record
 
 __all__ = ["PIPELINES", "SAFE", "Category", "Choice", "MetaNet", "MetaState", "choose", "observe"]
@@ -142,29 +141,14 @@ class MetaNet:
 
     def save(self, path: str | Path) -> None:
         """Write ``path`` (safetensors) and ``path`` with .json beside it."""
-        from safetensors.numpy import save_file
-
-        path = Path(path)
-        save_file({name: np.ascontiguousarray(self.weights[name]) for name in _ARRAYS}, path)
         about = {"kind": "energy-meta", "version": 1, "pipelines": list(PIPELINES)}
-        path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
+        write_net(path, {name: self.weights[name] for name in _ARRAYS}, about)
 
     @classmethod
     def load(cls, path: str | Path) -> MetaNet:
         """Back from ``save``. Raises FormatError naming the file and what is wrong with it."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        path = Path(path)
-        try:
-            about: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
-            weights = {name: a.astype(np.float64) for name, a in load_file(path).items()}
-        except (OSError, ValueError, SafetensorError) as error:
-            raise FormatError(f"is no saved controller: {error}", file=path) from None
-        if about.get("kind") != "energy-meta" or about.get("pipelines") != list(PIPELINES):
-            raise FormatError("is for another model or other pipelines", file=path)
-        if missing := [name for name in _ARRAYS if name not in weights]:
-            raise FormatError("is not there", file=path, field=missing[0])
+        want = {"kind": "energy-meta", "pipelines": list(PIPELINES)}
+        weights, _ = read_net(path, _ARRAYS, want)
         return cls(weights)
 
 

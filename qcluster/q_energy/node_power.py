@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qcluster.q_energy.capping import predicted_speed
 from qcluster.q_energy.curves import clock_share
+from qcluster.q_energy.dispatch import Dispatch
 from qcluster.q_energy.units import Units
 from qcluster.record import Record
 from qcluster.telemetry import Topology
@@ -109,10 +110,12 @@ def savings(units: Units, caps: NDArray[np.float64], window_s: float) -> Savings
     return Savings(baseline="uncapped draw", energy_j=saved, share=share)
 
 
-def active_counts(units: Units, topology: Topology | None) -> dict[str, int]:
-    """How many units draw power, and accelerators in use, by kind."""
+def active_counts(
+    units: Units, topology: Topology | None, dispatch: Sequence[Dispatch] = ()
+) -> dict[str, int]:
+    """How many units draw power, and accelerators that jobs are sent to, by kind."""
+    used = {row.to for row in dispatch}
     counts = {units.kind: int((units.p50_w > 0).sum())}
     for item in () if topology is None else topology.accelerators:
-        # Nothing is sent to one unless that is predicted to save energy; no model here says so.
-        counts.setdefault(item.kind, 0)
+        counts[item.kind] = counts.get(item.kind, 0) + int(item.id in used)
     return counts

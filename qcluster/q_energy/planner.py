@@ -16,6 +16,7 @@ from qcluster.q_energy.budget import allocate_budget
 from qcluster.q_energy.capping import predicted_speed
 from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.curve_family import members
+from qcluster.q_energy.dispatch import Dispatch, dispatch_jobs, dispatched, with_accelerators
 from qcluster.q_energy.draw import claimed_speed, drawn_under
 from qcluster.q_energy.energy_plan import EnergyPlan, plan_units
 from qcluster.q_energy.jobs import schedule_jobs
@@ -63,6 +64,7 @@ class EnergyPlanner:
             sightings = sighted(snapshot, before)
         units = units_from_snapshot(snapshot, self.config, demand)
         seconds = min(0.5 * deadline.remaining(), 1.0)
+        dispatch = dispatch_jobs(snapshot.jobs, snapshot.topology)
         picked = pick(self.config, units, snapshot.jobs, in_force)
         plan = plan_units(
             units,
@@ -79,17 +81,20 @@ class EnergyPlanner:
             previous=in_force,
             demand=demand,
             sightings=sightings,
-            schedule=self._schedule(snapshot, "qaoa" in picked.pipeline, seconds),
+            dispatch=dispatch,
+            schedule=self._schedule(snapshot, dispatch, "qaoa" in picked.pipeline, seconds),
         )
         return dataclasses.replace(plan, warnings=[*left_out, *plan.warnings])
 
-    def _schedule(self, snapshot: Snapshot, qaoa: bool, seconds: float) -> Schedule | None:
+    def _schedule(
+        self, snapshot: Snapshot, dispatch: tuple[Dispatch, ...], qaoa: bool, seconds: float
+    ) -> Schedule | None:
         """The jobs' schedule; made anew only when what it depends on has changed."""
         topology = snapshot.topology
         key = (snapshot.jobs, topology.nodes, topology.accelerators, qaoa)
         if key != self._scheduled[0]:
             made = schedule_jobs(
-                snapshot.jobs,
+                dispatched(snapshot.jobs, dispatch),
                 self.config,
                 qaoa=qaoa,
                 topology=topology,
@@ -152,7 +157,7 @@ class EnergyPlanner:
         units = units_from_snapshot(snapshot, EnergyConfig.read(plan.config), plan.demand)
         if "gnn" in plan.pipeline:
             units, _ = learned_units(units)
-        overhead = float(units.overhead_w.sum())
+        overhead = float(with_accelerators(units, plan.dispatch).overhead_w.sum())
         if abs(overhead - plan.overhead_w) > 1e-3 + 1e-9 * overhead:
             raise SolverFailed(f"claims {plan.overhead_w:g} W beyond caps, it is {overhead:g} W")
         if plan.sightings is not None:

@@ -1,9 +1,9 @@
 """The power limit that saves most energy within a slowdown, from a few measured limits.
 
 Time does not rise as the limit does, and energy falls and then rises as the limit goes down (You et
-al. 2023 show both). Each next limit to measure is what the speed model, fitted to the times so
-far, would choose; once that is measured, its neighbours. Only a measured limit is ever chosen: no
-model can break the slowdown.
+al. 2023 show both). What was measured weighs the curves of the family of jobs (``curve_family``);
+the next limit to measure is the one that they expect to save most beyond the best so far (expected
+improvement; Mockus 1975). Only a measured limit is ever chosen: no model can break the slowdown.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import InputError
-from qcluster.q_energy.curves import IDLE_SHARE, speed
+from qcluster.q_energy.curve_family import GRID, members
 from qcluster.record import Record
 
 __all__ = ["LimitChoice", "choose_limit"]
 
-_NOISE = 1.02
-# Shares of time that do not follow the clock, the likeliest first: it stands until measured.
-_MEMORIES = np.array([0.3, *np.linspace(0.0, 0.95, 20)])
+Floats = NDArray[np.float64]
+
+_SPREAD = 0.05  # of the log of what a curve of the family says: its misfit and the noise
+_LEAST_GAIN = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,26 +80,35 @@ def choose_limit(
 def _next(
     limits: list[float], seen: dict[int, tuple[float, float]], least: float, max_slowdown: float
 ) -> int:
-    """The limit that the model, fitted to what was seen, would choose; or else a neighbour."""
-    watts, top = np.array(limits), len(limits) - 1
-    drawn = seen[top][1] / seen[top][0]
-    rest = min(IDLE_SHARE * limits[-1], 0.5 * drawn)
-    pace = 1.0 / speed(watts, drawn, rest, _MEMORIES[:, None])
+    """The limit that is expected to save most; where none is, the nearest to the best so far."""
+    top = len(limits) - 1
+    power, pace = _curves(tuple(limits))
+    took = pace[:, -1:] / pace
     tried = sorted(seen)
-    found = np.array([seen[i][0] for i in tried]) / seen[top][0]
-    apart = ((np.log(pace[:, tried]) - np.log(found)) ** 2).sum(axis=1)
-    likely = pace[int(np.argmin(apart))]
-    joules = np.where(likely <= 1.0 + max_slowdown, likely * np.minimum(watts, drawn), np.inf)
-    # Where a limit does not bind, the lowest of equals is as good and may turn out better.
-    at = int(np.argmin(joules))
-    if at not in seen:
-        return at
+    seconds = np.array([seen[i][0] for i in tried]) / seen[top][0]
+    drawn = np.array([seen[i][1] / seen[i][0] for i in tried]) / limits[-1]
+    off = np.log(took[:, tried] / seconds) ** 2 + np.log(power[:, tried] / drawn) ** 2
+    fits = -0.5 * off.sum(axis=1) / _SPREAD**2
+    weight = np.exp(fits - fits.max())
+    joules = took * power
+    share = np.where(took <= 1.0 + max_slowdown, joules / joules[:, -1:], np.inf)
+    best = least / seen[top][1]
+    gain = weight @ np.maximum(best - share, 0.0) / weight.sum()
     free = [i for i in range(len(limits)) if i not in seen]
-    slowest = seen[top][0] * (1.0 + max_slowdown)
-    low = max((i for i in seen if seen[i][0] > slowest), default=-1)
-    # Limits that do not bind differ by noise alone: go on from the lowest that is as good.
-    good = [i for i in seen if seen[i][0] <= slowest and seen[i][1] <= _NOISE * least]
-    return min(free, key=lambda i: (i <= low, abs(i - min(good)), i))
+    at = max(free, key=lambda i: (gain[i], -i))
+    if gain[at] > _LEAST_GAIN:
+        return at
+    chosen = min(seen, key=lambda i: (seen[i][1], -i))
+    return min(free, key=lambda i: (abs(i - chosen), i))
+
+
+def _curves(limits: tuple[float, ...]) -> tuple[Floats, Floats]:
+    """(curves, limits) draw and speed of the family at the limits."""
+    shares = np.array(limits) / limits[-1]
+    power, pace = (
+        np.stack([np.interp(shares, GRID, np.exp(row)) for row in part]) for part in members()
+    )
+    return power, pace
 
 
 def _limits(limits_w: Sequence[float], max_slowdown: float, most: int) -> list[float]:

@@ -14,15 +14,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qcluster.q_hpo.trial import Trial
 
 if TYPE_CHECKING:
     from qcluster.q_hpo.study import Study
 
-__all__ = ["Level", "Levels", "report_lines", "reported", "split_levels"]
+__all__ = [
+    "Level",
+    "Levels",
+    "ask_line",
+    "curve_rows",
+    "joined",
+    "report_lines",
+    "reported",
+    "split_levels",
+]
 
 _FEWEST = 4
 _MOST_TASKS = 3
+_MOST_ROWS = 160
+F = NDArray[np.float64]
 Curves = Mapping[str, Mapping[int, float]]
 
 
@@ -80,6 +94,39 @@ def split_levels(told: Sequence[Trial], curves: Curves, full: int | None, column
 def _level(step: int, curves: Curves) -> Level:
     names = [name for name, curve in curves.items() if step in curve]
     return Level(step, names, [curves[name][step] for name in names])
+
+
+def curve_rows(told: Sequence[Trial], curves: Curves, full: int) -> list[tuple[str, int, float]]:
+    """Trial, step (from 1 to ``full``) and value of what curves show: at steps where some trial
+    ended, and at the last step of each. Of more than 160 the lowest steps are left out.
+    """
+    rungs = {max(curves[t.id]) for t in told if t.id in curves}
+    rows = [
+        (name, min(step, full), value)
+        for name, curve in curves.items()
+        for step, value in curve.items()
+        if step >= 1 and (step in rungs or step == max(curve))
+    ]
+    rows += [(t.id, full, t.value) for t in told if t.value is not None and t.step is None]
+    keep = sorted(range(len(rows)), key=lambda i: (-rows[i][1], -i))[:_MOST_ROWS]
+    return [rows[i] for i in sorted(keep)]
+
+
+def joined(
+    told: Sequence[Trial], curves: Curves, full: int, sign: float
+) -> tuple[list[str], F, F] | None:
+    """Trials, log(step) / log(full) and sign * value of ``curve_rows``; None if all are full."""
+    rows = curve_rows(told, curves, full)
+    if full < 2 or not any(step < full for _, step, _ in rows):
+        return None
+    shares = np.log([step for _, step, _ in rows]) / math.log(full)
+    return [name for name, _, _ in rows], shares, sign * np.array([v for _, _, v in rows])
+
+
+def ask_line(trial: Trial, point: F, state: Mapping[str, Any]) -> dict[str, Any]:
+    """A question as a line of a study's file, with the strategy's state if there is one."""
+    record = {"ask": trial.id, "point": point.tolist(), "arm": trial.arm}
+    return {**record, "state": dict(state)} if state else record
 
 
 def report_lines(trials: Mapping[str, Trial], curves: Curves) -> Iterator[dict[str, Any]]:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from qcluster.errors import FormatError, Refused
+from qcluster.errors import FormatError, InputError, Refused
 
-__all__ = ["Journal", "read_lines", "write_lines"]
+__all__ = ["Journal", "new_journal", "read_lines", "write_lines"]
 
 
 class Journal:
@@ -90,3 +90,12 @@ def _sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def new_journal(path: Path, header: Mapping[str, Any]) -> Journal:
+    """A journal that starts with ``header``. Raises InputError if the file has anything in it."""
+    if path.exists() and path.stat().st_size:
+        raise InputError("exists; Study.load(path, journal=True) continues it", file=path)
+    journal = Journal(path)
+    journal.append(header)
+    return journal

@@ -56,10 +56,11 @@ def recommend(*, goal: str, hardware: str = "any") -> Recommendation[HPOConfig]:
 
 
 _MEASURED = {
-    "vqc": "circuits beat TPE in 41 of 55 paired runs and are level with their classical twin "
-    "(1.07 times its regret); no quantum advantage",
+    "vqc": "circuits beat TPE in 138 of 180 paired runs and are level with their classical twin "
+    "(.94 times its regret, at most 1.07); no quantum advantage",
     "gp": "BBOB, 50 evaluations: .35 times the regret of Optuna's GPSampler, .24 times TPE's",
-    "hybrid": "between its two arms in the aggregate; it does not pay yet",
+    "hybrid": ".82 times the regret of the process and .80 times that of the circuits, fifteen "
+    "functions, 225 paired runs",
 }
 
 

@@ -64,6 +64,9 @@ class View:
         one task a step, never among ``values``.
     pending: (m, d) points of running trials.
     pool: (p, d) the only points allowed, or None.
+    tasks: other tasks; the first ``prior_tasks`` of a warm start, the rest steps of this study.
+    curves: points (k, d), log(step) / log(full step) (k,) and values (k,) of all fidelities, if
+        there are values below the full one.
     """
 
     space: Space
@@ -75,6 +78,8 @@ class View:
     seed: int
     pool: F | None = None
     tasks: tuple[Task, ...] = ()
+    prior_tasks: int = 0
+    curves: tuple[F, F, F] | None = None
 
     @cached_property
     def rng(self) -> np.random.Generator:

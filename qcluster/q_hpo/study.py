@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from qcluster.errors import FormatError, InputError, NotFound
 from qcluster.q_hpo.domains import parse_space
-from qcluster.q_hpo.fidelity import report_lines, split_levels
-from qcluster.q_hpo.journal import Journal, read_lines, write_lines
+from qcluster.q_hpo.fidelity import ask_line, joined, report_lines, split_levels
+from qcluster.q_hpo.journal import Journal, new_journal, read_lines, write_lines
 from qcluster.q_hpo.param_space import listed_configs
 from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.space import Space, same_config
@@ -87,7 +87,7 @@ class Study:
         self._curves: dict[str, dict[int, float]] = {}
         self._journal: Journal | None = None
         if journal is not None:
-            self._open_journal(Path(journal))
+            self._journal = new_journal(Path(journal), self._header())
 
     # Asking and telling
 
@@ -122,7 +122,7 @@ class Study:
                 proposal = self._strategy.propose(self.view())
             config = self.space.config(proposal.point)
         trial = Trial(id=name, config=config, number=number, arm=proposal.arm)
-        self._write(self._ask_record(trial, proposal.point, self._strategy.state()))
+        self._write(ask_line(trial, proposal.point, self._strategy.state()))
         self._trials[name], self._points[name] = trial, proposal.point
         return trial
 
@@ -168,7 +168,7 @@ class Study:
         checked_outcome(value, status, step, "value")
         number = len(self._trials)
         trial = Trial(id=f"t{number:04d}", config=dict(config), number=number, arm="added")
-        self._write(self._ask_record(trial, point, self._strategy.state()))
+        self._write(ask_line(trial, point, self._strategy.state()))
         self._trials[trial.id], self._points[trial.id] = trial, point
         return self.tell(trial.id, value, status, step)
 
@@ -277,7 +277,7 @@ class Study:
         state = self._strategy.state()
         last = len(self._trials) - 1
         for i, trial in enumerate(self._trials.values()):
-            yield self._ask_record(trial, self._points[trial.id], state if i == last else {})
+            yield ask_line(trial, self._points[trial.id], state if i == last else {})
         yield from report_lines(self._trials, self._curves)
         for name in self._told:
             t = self._trials[name]
@@ -306,7 +306,9 @@ class Study:
         """What a strategy is shown when it is asked for the next trial."""
         told = [self._trials[name] for name in self._told]
         curves = {name: self._curves[name] for name in self._trials if name in self._curves}
-        levels = split_levels(told, curves, self.full_step, self.space.d)
+        full = self.full_step
+        levels = split_levels(told, curves, full, self.space.d)
+        joint = None if full is None else joined(told, curves, full, self._sign)
         steps = [
             Task(f"step {one.step}", self._rows(one.names), self._sign * np.array(one.values))
             for one in levels.below
@@ -321,6 +323,8 @@ class Study:
             seed=self.seed,
             pool=self._pool,
             tasks=(*self._tasks, *steps),
+            prior_tasks=len(self._tasks),
+            curves=None if joint is None else (self._rows(joint[0]), *joint[1:]),
         )
 
     def _rows(self, names: list[str]) -> F:
@@ -338,12 +342,6 @@ class Study:
             return None
         return pool_points(self.space, listed_configs(pool, "pool"))
 
-    def _open_journal(self, path: Path) -> None:
-        if path.exists() and path.stat().st_size:
-            raise InputError("exists; Study.load(path, journal=True) continues it", file=path)
-        self._journal = Journal(path)
-        self._journal.append(self._header())
-
     def _write(self, record: Mapping[str, Any]) -> None:
         if self._journal is not None:
             self._journal.append(record)
@@ -360,11 +358,6 @@ class Study:
             "pool": None if self._pool is None else self._pool.tolist(),
             "prior": None if self.prior is None else self.prior.to_dict(),
         }
-
-    @staticmethod
-    def _ask_record(trial: Trial, point: F, state: Mapping[str, Any]) -> dict[str, Any]:
-        record = {"ask": trial.id, "point": point.tolist(), "arm": trial.arm}
-        return {**record, "state": dict(state)} if state else record
 
     @classmethod
     def _from_header(cls, row: Mapping[str, Any], space: Mapping[str, Any] | Space | None) -> Study:

@@ -9,7 +9,7 @@ allgather, all_to_all or pipeline and bytes per rank and step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from qcluster.telemetry.topology import name_of, number
 __all__ = ["TRAFFIC_KINDS", "Job"]
 
 TRAFFIC_KINDS = ("ring", "allreduce", "allgather", "all_to_all", "pipeline")
-_FIELDS = {"id", "gpus", "traffic", "pinned", "deadline_s", "after", "duration_s", "power_w"}
+_FIELDS = {"id", "gpus", "traffic", "pinned", "deadline_s", "after", "duration_s", "power_w",
+           "accelerator_s"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,7 +35,8 @@ class Job(Record):
     ``gpus`` is how many it needs. ``matrix`` (gpus, gpus) is bytes from rank to rank in a step;
     None when only ``kind`` and ``bytes`` (per rank and step) are known. ``pinned`` lists GPU ids
     it must have. ``after`` lists jobs it waits for. ``deadline_s`` and ``duration_s`` are seconds,
-    0 when unknown; ``power_w`` is watts of the whole job, 0 when unknown.
+    0 when unknown; ``power_w`` is watts of the whole job, 0 when unknown. ``accelerator_s`` maps
+    kinds of other accelerators that could run it to the seconds it would take there.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Job(Record):
     deadline_s: float = 0.0
     duration_s: float = 0.0
     power_w: float = 0.0
+    accelerator_s: dict[str, float] = field(default_factory=dict)
 
     def traffic(self) -> NDArray[np.float64]:
         """Bytes from rank to rank in one step, (gpus, gpus), diagonal 0."""
@@ -119,7 +122,20 @@ def _job(row: Any, place: str, file: Any) -> Job:
         deadline_s=number(row, "deadline_s", place, file, default=0.0),
         duration_s=number(row, "duration_s", place, file, default=0.0),
         power_w=number(row, "power_w", place, file, default=0.0),
+        accelerator_s=_seconds(row.get("accelerator_s"), f"{place}.accelerator_s", file),
     )
+
+
+def _seconds(data: Any, place: str, file: Any) -> dict[str, float]:
+    if data is None:
+        return {}
+    if not isinstance(data, Mapping):
+        raise FormatError("wants a mapping of kinds to seconds", file=file, field=place)
+    out = {str(kind): number(data, kind, place, file) for kind in data}
+    for kind, seconds in out.items():
+        if seconds <= 0:
+            raise FormatError(f"wants above 0, got {seconds:g}", file=file, field=f"{place}.{kind}")
+    return out
 
 
 def _traffic(

@@ -138,3 +138,23 @@ def test_a_good_head_with_any_body_decodes(data: st.DataObject) -> None:
     bad[at] ^= data.draw(st.integers(1, 255))
     with contextlib.suppress(QctFormatError):
         planes.decode_plane(memoryview(bytes(bad)), words.size)
+
+
+def test_too_little_room_is_noticed_and_nothing_beyond_it_is_touched() -> None:
+    words = np.random.default_rng(0).integers(-(2**40), 2**40, 50)
+    room = np.full(500, 7, dtype=np.uint16)
+    none = np.zeros(50, dtype=np.int64)
+    used = planes._walk(1, words.copy(), Layout(columns=50), room[:20], none[:1] + 16, none)
+    assert used > 20
+    assert (room[20:] == 7).all()
+    enough = np.zeros(used, dtype=np.uint16)
+    assert planes._walk(1, words.copy(), Layout(columns=50), enough, none[:1] + 16, none) <= used
+
+
+@pytest.mark.parametrize("count", [1, 3, 64])
+def test_words_that_the_contexts_expect_least_have_room(count: int) -> None:
+    rng = np.random.default_rng(count)
+    for _ in range(30):
+        words = np.where(rng.random(count) < 0.5, 0, rng.integers(-(2**42), 2**42, count))
+        data = encoded(words, Layout(flags=int(rng.integers(2)), columns=count))
+        assert np.array_equal(planes.decode_plane(memoryview(data), count)[0], words)

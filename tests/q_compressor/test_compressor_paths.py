@@ -201,3 +201,27 @@ def test_the_table_is_the_designs(scenario: str, on: set[str]) -> None:
 def test_outside_the_table_the_choices_are_listed() -> None:
     with pytest.raises(ValueError, match="CPU-only environment"):
         recommend(scenario="sunny day")
+
+
+def test_latents_below_the_variance_threshold_are_left_out_within_the_promise() -> None:
+    rng = np.random.default_rng(3)
+    # Blocks of 16 with nearly all energy in two directions.
+    basis = np.linalg.qr(rng.normal(size=(16, 16)))[0]
+    weight = np.array([8.0, 4.0, *[0.01] * 14])
+    x = ((rng.normal(size=(256, 4, 16)) * weight) @ basis).reshape(256, 64).astype(np.float32)
+    how: dict[str, Any] = {"mode": "rel_l2", "value": 0.2}
+    config = {"vqc": True, "transform": "none", "steps": 60, "variance_threshold": 0.01}
+    blob = compress(x, **how, config=config)
+    report = inspect(blob).tensors[0].report
+    assert 2 <= report["vqc"]["retained"].count("1") < 16
+    y = decompress(blob, max_output_bytes=1 << 20)
+    assert np.linalg.norm(x - y) <= 0.2 * np.linalg.norm(x)
+    assert report["bytes"]["vqc"] < report["bytes"]["none"]
+    assert report["taken"] == "vqc"
+    # Beside it what the optimum of the same blocks takes, whose basis has to be sent.
+    assert report["bytes"]["klt16"] < report["bytes"]["none"]
+    # A threshold that leaves out more than the promise allows is a path that is not found.
+    config["variance_threshold"] = 1.0
+    report = inspect(compress(x, **how, config=config)).tensors[0].report
+    assert "vqc" not in report["bytes"]
+    assert set(report["vqc"]["retained"]) == {"0"}

@@ -143,7 +143,7 @@ def test_saved_weights_come_back(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_network_is_named(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
-    with pytest.raises(FormatError, match=r"net\.safetensors.*no saved curve network"):
+    with pytest.raises(FormatError, match=r"net\.safetensors.*no saved network"):
         CurveNet.load(path)
     random_net(1).save(path)
     path.write_bytes(path.read_bytes()[:50])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcluster.errors import InputError
+from qcluster.errors import InputError, SolverFailed
 from qcluster.q_energy import Frontier, Op, one_f_one_b, pipeline_frontier
+from qcluster.q_energy.frontier import _bindings
 
 
 def random_ops(seed: int, n: int, k: int) -> list[Op]:
@@ -113,3 +115,12 @@ def test_one_clock_leaves_nothing_to_choose() -> None:
 def test_bad_input_is_named(make, words: str) -> None:
     with pytest.raises(InputError, match=words):
         make()
+
+
+def test_without_solver_bindings_the_refusal_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("highspy", "scipy.optimize._highspy"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SolverFailed, match="install highspy"):
+        _bindings()

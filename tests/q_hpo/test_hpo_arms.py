@@ -15,6 +15,7 @@ from qcluster.q_hpo import HPOConfig, Study
 from qcluster.q_hpo.hybrid import left_out_densities
 from qcluster.q_hpo.vqc.features import CircuitFeatures, FourierFeatures
 from qcluster.q_hpo.vqc.head import condition_head, fit_head, groups_of
+from qcluster.quantum import circuits
 
 SPACE: dict[str, Any] = {
     "x": {"type": "uniform", "low": -5, "high": 5},
@@ -77,6 +78,20 @@ def test_pennylane_has_the_same_expectation_values() -> None:
     theirs = np.array([circuit(point) for point in x], float)
     ours = maps(x, 0.6)[:, :3] * math.sqrt(maps.size)
     np.testing.assert_allclose(ours, theirs, atol=1e-9)
+
+
+@pytest.mark.parametrize(("columns", "layers"), [(1, 1), (3, 3), (5, 2), (9, 2)])
+def test_matrix_products_are_the_circuit_gate_by_gate(columns: int, layers: int) -> None:
+    maps = CircuitFeatures(columns, 3, count=2, layers=layers)
+    x = np.random.default_rng(0).random((7, columns))
+    scales = np.full((layers, maps.qubits), math.pi * 0.6)
+    gates = [
+        maps.circuit.expectations(
+            circuits.reuploading_angles(x[:, part], scales, weights), maps.observables
+        )
+        for part, weights in zip(maps.parts, maps.weights, strict=True)
+    ]
+    np.testing.assert_allclose(maps(x, 0.6) * math.sqrt(maps.size), np.hstack(gates), atol=1e-12)
 
 
 def test_shots_scatter_around_the_exact_values() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from qcluster.errors import InputError, NotFound
 from qcluster.q_hpo import Study
-from qcluster.q_hpo.fidelity import split_levels
+from qcluster.q_hpo.fidelity import curve_rows, split_levels
 from qcluster.q_hpo.trial import Trial
 
 SPACE: dict[str, Any] = {
@@ -100,6 +100,56 @@ def test_stopped_sweeps_find_the_optimum_with_few_epochs(strategy: str) -> None:
     assert best.value is not None
     assert best.step == FULL
     assert best.value - curve({"x": 0.68, "y": 0.2}, FULL) < 0.05
+
+
+def test_one_process_holds_all_steps_and_is_read_at_the_full_one() -> None:
+    """Its slopes are right, and it prefers what early values alone show to be good."""
+    from qcluster.q_hpo.gp.curves import curve_rule
+
+    study = Study(SPACE, seed=4, max_step=FULL)
+    rng = np.random.default_rng(0)
+    for one in study.ask(24):
+        last = int(rng.choice(RUNGS))
+        for rung in RUNGS:
+            if rung < last:
+                study.report(one.id, curve(one.config, rung), rung)
+        study.tell(one.id, curve(one.config, last), step=last)
+    view = study.view()
+    assert view.curves is not None
+    points, shares, values = view.curves
+    assert len(points) == len(shares) == len(values) > 24
+    assert {round(float(s), 6) for s in shares} == {0.0, 0.5, 1.0}
+    rule = curve_rule(view, {}, None)
+    assert rule is not None
+    at = np.array([0.4, 0.6])
+    value, slope = rule.slope(at)
+    assert value == pytest.approx(rule.score(at[None])[0])
+    for k in range(2):
+        e = 1e-6 * np.eye(2)[k]
+        gap = rule.score((at + e)[None])[0] - rule.score((at - e)[None])[0]
+        assert slope[k] == pytest.approx(gap / 2e-6, rel=1e-3, abs=1e-6)
+    near, far = rule.score(np.array([[0.68, 0.2], [0.05, 0.95]]))
+    assert near > far
+
+
+def test_finished_trials_alone_make_no_curves() -> None:
+    study = Study(SPACE, max_step=FULL)
+    for one in study.ask(5):
+        study.tell(one.id, curve(one.config, FULL), step=FULL)
+    assert study.view().curves is None
+
+
+def test_long_curves_keep_the_rungs_and_the_last_steps() -> None:
+    curves = {f"t{i}": {step: 1.0 / step for step in range(1, 10)} for i in range(30)}
+    told = [trial("t0", 1 / 3, 3), *(trial(f"t{i}", 1 / 9, 9) for i in range(1, 30))]
+    curves["t0"] = {1: 1.0, 2: 0.5, 3: 1 / 3}
+    rows = curve_rows(told, curves, 9)
+    assert {step for _, step, _ in rows} == {3, 9}
+    assert len(rows) == 59
+    many = {f"t{i}": {1: 1.0, 9: 0.1} for i in range(200)}
+    kept = curve_rows([trial("t0", 1.0, 1)], many, 9)
+    assert len(kept) == 160
+    assert {step for _, step, _ in kept} == {9}
 
 
 def test_a_journal_with_reports_resumes_bit_for_bit(tmp_path: Path) -> None:

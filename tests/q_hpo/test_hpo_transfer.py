@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from qcluster.q_hpo import Prior, Study
+from qcluster.q_hpo.gp.transfer import TaskMean, concordance, promising
 
 SPACE = {f"x{i}": {"type": "uniform", "low": 0, "high": 1} for i in range(4)}
 
@@ -50,6 +51,49 @@ def test_an_adversarial_prior_costs_little() -> None:
     misled = [best_after(25, seed, prior(-1.0)) for seed in range(3)]
     cold = [best_after(25, seed, None) for seed in range(3)]
     assert np.mean(misled) < np.mean(cold) + 0.02
+
+
+def test_concordance_is_the_share_of_pairs_in_order() -> None:
+    y = np.array([1.0, 2.0, 3.0, 4.0])
+    assert concordance(y, y) == 1.0
+    assert concordance(-y, y) == 0.0
+    assert concordance(np.ones(4), y) == 0.5
+    assert concordance(np.array([1.0, 2.0, 4.0, 3.0]), y) == pytest.approx(5 / 6)
+    assert concordance(y[:1], y[:1]) == 0.5
+
+
+def test_the_task_that_ranks_the_new_values_gets_the_weight() -> None:
+    good, bad = prior(1.0, 1), prior(-1.0, 1)
+    both = Prior(
+        configs=good.configs + bad.configs, values=good.values + bad.values,
+        names=["good"] * 60 + ["bad"] * 60,
+    )  # fmt: skip
+    study = Study(SPACE, seed=0, prior=both)
+    for _ in range(8):
+        trial = study.ask()
+        study.tell(trial.id, bumpy(trial.config, 0.05))
+    view = study.view()
+    tasks = TaskMean.fit(view)
+    assert tasks.weights == (0.5, 0.5)
+    assert tasks.ranked(view.points, view.values).weights == (1.0, 0.0)
+    assert tasks.ranked(view.points[:1], view.values[:1]).weights == (0.5, 0.5)
+
+
+def test_the_first_points_are_the_tasks_best_and_apart() -> None:
+    study = Study(SPACE, seed=0, prior=prior(1.0))
+    view = study.view()
+    points = promising(view, TaskMean.fit(view))
+    values = [bumpy(study.space.config(p), 0.0) for p in points]
+    everything = sorted(bumpy(c, 0.0) for c in prior(1.0).configs)
+    assert values[0] <= everything[8]
+    gaps = np.abs(points[:3, None] - points[None, :3]).max(axis=2)
+    assert gaps[np.triu_indices(3, 1)].min() > 0.15
+    rows = [{f"x{i}": float(v) for i, v in enumerate(row)} for row in
+            np.random.default_rng(3).random((40, 4))]  # fmt: skip
+    pooled = Study(SPACE, seed=0, prior=prior(1.0), pool=rows)
+    first = pooled.ask().config
+    assert first in [pooled.space.config(pooled.space.point(row)) for row in rows]
+    assert bumpy(first, 0.0) <= sorted(bumpy(row, 0.0) for row in rows)[8]
 
 
 @pytest.mark.parametrize("rows", [0, 1])

@@ -22,6 +22,7 @@ from qcluster.q_hpo.config import GPConfig
 from qcluster.q_hpo.gp._kernels import MATERN, RBF
 from qcluster.q_hpo.gp.acquisition import AveragedImprovement, Improvement, LogImprovement, Rule
 from qcluster.q_hpo.gp.bending import Bending, BentRule
+from qcluster.q_hpo.gp.curves import curve_rule
 from qcluster.q_hpo.gp.feasibility import Feasibility
 from qcluster.q_hpo.gp.model import Form, GaussianProcess, condition, fit, start_theta
 from qcluster.q_hpo.gp.optimize import maximize
@@ -62,17 +63,26 @@ class GPStrategy:
         self._task_sizes: tuple[tuple[str, int], ...] = ()
         self._promising: F | None = None
         self._bending: Bending | None = None
+        self._curve_thetas: dict[str, list[float]] = {}
 
     def propose(self, view: View) -> Proposal:
         ok = view.ok
         if view.number < self.config.design or ok.sum() < 2 or np.ptp(view.values[ok]) == 0:
             return Proposal(self._first(view), "gp")
-        rule = self.acquisition(view)
+        rule = None if view.prior_tasks else self._curve_rule(view)
+        rule = rule or self.acquisition(view)
         best = np.argsort(view.values[ok], kind="stable")[:3]
         box = None
         if self.config.trust_region:
             box = trust_box(view.points, view.values, self.config.design)
         return Proposal(maximize(view, rule, view.points[ok][best], box), "gp")
+
+    def _curve_rule(self, view: View) -> Rule | None:
+        """While most of what is known is of lower fidelity: one model of all steps."""
+        if view.curves is None:
+            return None
+        self._bending = None
+        return curve_rule(view, self._curve_thetas, self._feasibility(view))
 
     def acquisition(self, view: View) -> Rule:
         """The rule that is maximised for ``view``."""
@@ -196,13 +206,15 @@ class GPStrategy:
 
     def state(self) -> dict[str, Any]:
         """Hyperparameters that the next fit starts from, and when the models last competed."""
-        if not self._thetas:
+        if not self._thetas and not self._curve_thetas:
             return {}
         state: dict[str, Any] = {
             "thetas": {name: list(theta) for name, theta in self._thetas.items()},
             "losses": dict(self._losses),
             "seen": [self._seen, self._all_at],
         }
+        if self._curve_thetas:
+            state["curves"] = {name: list(theta) for name, theta in self._curve_thetas.items()}
         if self._bending is not None:
             state["bending"] = [self._bending.a.tolist(), self._bending.b.tolist()]
         return state
@@ -211,6 +223,7 @@ class GPStrategy:
         self._thetas = {name: list(theta) for name, theta in state["thetas"].items()}
         self._losses = dict(state["losses"])
         self._seen, self._all_at = state["seen"]
+        self._curve_thetas = {name: list(t) for name, t in state.get("curves", {}).items()}
         if "bending" in state:
             self._bending = Bending(*(np.array(one) for one in state["bending"]))
 

@@ -85,7 +85,7 @@ class CircuitFeatures:
     def fixed(self) -> C:
         """(layers, circuits, 2^q, 2^q), transposed: what follows an encoding, between Hadamards."""
         size = 2**self.qubits
-        hadamard: F = np.ones((1, 1))
+        hadamard: Any = np.ones((1, 1))
         for _ in range(self.qubits):
             hadamard = np.kron(hadamard, np.array([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2))
         blocks = []
@@ -93,7 +93,7 @@ class CircuitFeatures:
             block = circuits.strongly_entangling(
                 self.qubits, 1, ranges=[layer % max(self.qubits - 1, 1) + 1]
             )
-            after: F = np.eye(size) if layer == self.layers - 1 else hadamard
+            after = np.eye(size) if layer == self.layers - 1 else hadamard
             rows = [
                 hadamard
                 @ block.states(np.tile(own[layer].ravel(), (size, 1)), np.eye(size))
