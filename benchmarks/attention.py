@@ -18,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import harness
 
-PARTS = ("certificate", "frontier", "variance", "decode", "torch_cases", "toggles", "pruner")
+PARTS = (
+    "certificate", "frontier", "variance", "decode", "generate", "torch_cases", "toggles", "pruner",
+)  # fmt: skip
 
 
 def main() -> None:

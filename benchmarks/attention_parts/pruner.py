@@ -20,7 +20,7 @@ from qcluster.q_attention.pruner import QSVDHeadPruner, leading_values
 
 SHARE = 0.25
 CALIBRATION, TEST = 120, 60
-VERSION = 1
+VERSION = 2
 
 
 class _Model:

@@ -2,7 +2,8 @@
 
 Short caches go to torch's kernel. Long ones are read at two levels: 8-bit means of clusters of
 keys, and 8-bit rows of the clusters that matter for this query; keys too new to be clustered are
-read as they are. Which way is faster is predicted from the bytes that each reads.
+read as they are. Which way is faster is predicted from the bytes that each reads. Clusters are made
+when a query first needs them, later keys block by block.
 
 The mean error is near the tolerance on inputs like those of trained models; it is an estimate, not
 a bound: for bounds use ``attention(..., certificate=True)``.
@@ -11,66 +12,28 @@ a bound: for bounds use ``attention(..., certificate=True)``.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 
 from qcluster.errors import InputError
-from qcluster.q_attention.clusters import BLOCK, cluster_keys
+from qcluster.q_attention.clusters import BLOCK
+from qcluster.q_attention.held_head import PER_CLUSTER, GrowingHead
 
 __all__ = ["DecodeCache"]
 
-Floats = NDArray[np.float32]
-Codes = NDArray[np.int8]
-
-PER_CLUSTER = 16
-APART = 32
-"""One key in so many stands alone."""
 RIDGE = 0.05
 """Weight of every direction against those that queries take."""
 MARGIN = 0.8
 """Of the tolerance is allowed for what stays closed; the rest is for 8 bits and for bad luck."""
 SHORT = 4096
 """Below so many keys torch's kernel is faster whatever is read (measured)."""
+LEARN = 256
+"""Earlier queries that are looked at."""
 SLOWER = 3.0
 """A byte read at two levels takes so many times what it takes torch's kernel (measured)."""
-
-
-@dataclass(frozen=True)
-class _Eight:
-    """Rows in 8 bits: code * step + middle, per channel."""
-
-    codes: Codes
-    step: Floats
-    middle: Floats
-
-
-def _eight(x: Floats) -> _Eight:
-    low, high = x.min(0), x.max(0)
-    middle = ((low + high) / 2).astype(np.float32)
-    step = np.maximum((high - low) / 254, np.finfo(np.float32).tiny).astype(np.float32)
-    codes = np.clip(np.rint((x - middle) / step), -127, 127).astype(np.int8)
-    return _Eight(np.ascontiguousarray(codes), step, middle)
-
-
-@dataclass(frozen=True)
-class _Head:
-    """One key/value head's clustered keys."""
-
-    mean_k: _Eight
-    mean_v: _Eight
-    log_size: Floats
-    spread: Floats
-    spread_v: Floats
-    within: Floats
-    along: Floats
-    start: NDArray[np.int64]
-    row_k: _Eight
-    row_v: _Eight
 
 
 class DecodeCache:
@@ -103,14 +66,30 @@ class DecodeCache:
         self._k, self._v = k.contiguous(), v.contiguous()
         self._n = int(k.shape[2])
         self._metric = None if queries is None else _metric(queries, k)
-        self._heads: list[_Head] = []
+        self._heads: list[GrowingHead] = []
         self._clustered = 0
         self._opened = 0.1
         self._pool: ThreadPoolExecutor | None = None
-        self._grow()
 
     def __len__(self) -> int:
         return self._n
+
+    @property
+    def keys(self) -> torch.Tensor:
+        """(batch, heads, n, d), a view of what is held."""
+        return self._k[:, :, : self._n]
+
+    @property
+    def values(self) -> torch.Tensor:
+        """(batch, heads, n, dv), a view of what is held."""
+        return self._v[:, :, : self._n]
+
+    def observe(self, queries: torch.Tensor) -> None:
+        """Take earlier ``queries`` (batch, query heads, any, d) into account, the last of them,
+        unless keys are grouped already. Raises InputError for shapes that do not fit.
+        """
+        if not self._clustered and self._n >= SHORT:
+            self._metric = _metric(queries[:, :, -LEARN:], self._k)
 
     def append(self, k: torch.Tensor, v: torch.Tensor) -> None:
         """Add keys and values (batch, heads, new, dim) at the end."""
@@ -125,13 +104,12 @@ class DecodeCache:
         self._k[:, :, self._n : end] = k
         self._v[:, :, self._n : end] = v
         self._n = end
-        self._grow()
 
     def attend(self, q: torch.Tensor, *, scale: float | None = None) -> torch.Tensor:
         """(batch, query heads, 1, dv) for one query (batch, query heads, 1, d) of each head."""
         if not self._two_level_pays():
             self.rows_read = None
-            k, v = self._k[:, :, : self._n], self._v[:, :, : self._n]
+            k, v = self.keys, self.values
             out: torch.Tensor = functional.scaled_dot_product_attention(
                 q, k, v, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
             )
@@ -140,8 +118,9 @@ class DecodeCache:
 
     def _two_level_pays(self) -> bool:
         """A cost model: bytes of each way, weighed by how fast it reads them."""
-        if self._n < SHORT or not self._clustered:
+        if self._n < SHORT:
             return False
+        self._grow()
         tail = self._n - self._clustered
         ours = self._clustered * (1 / PER_CLUSTER + self._opened) + 4 * tail
         return SLOWER * ours < 4 * self._n
@@ -157,13 +136,14 @@ class DecodeCache:
         out = np.empty((batch * heads, self._v.shape[3]), np.float32)
         first, tail = self._clustered, self._n - self._clustered
         size = np.float32(d**-0.5 if scale is None else scale)
+        heads_read = [grown.head for grown in self._heads if grown.head is not None]
         tail_k = self._k.numpy()
         tail_v = self._v.numpy()
 
         def one(at: int) -> int:
             row, group = divmod(at, heads)
             own = group // (heads // kv)
-            h = self._heads[row * kv + own]
+            h = heads_read[row * kv + own]
             read: int = decode_head(
                 queries[at], size, np.float32(MARGIN * self.tolerance),
                 h.mean_k.codes, h.mean_k.step, h.mean_k.middle,
@@ -187,14 +167,16 @@ class DecodeCache:
     def _grow(self) -> None:
         """Cluster whole blocks of keys that have come since the last time."""
         ready = self._n // BLOCK * BLOCK
-        if ready < SHORT or ready < self._clustered + max(BLOCK, self._clustered // 8):
+        if ready == self._clustered:
             return
-        keys, values = (x[:, :, :ready].flatten(0, 1) for x in (self._k, self._v))
-        metric = self._metric
-        self._heads = [
-            _clustered(keys[h], values[h], None if metric is None else metric[h])
-            for h in range(keys.shape[0])
-        ]
+        keys, values = (x[:, :, self._clustered : ready].flatten(0, 1) for x in (self._k, self._v))
+        if not self._heads:
+            metric = self._metric
+            self._heads = [
+                GrowingHead(None if metric is None else metric[h]) for h in range(len(keys))
+            ]
+        for head, k, v in zip(self._heads, keys, values, strict=True):
+            head.add(k, v)
         self._clustered = ready
 
 
@@ -209,59 +191,6 @@ def _metric(queries: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     level = square.diagonal(dim1=1, dim2=2).mean(-1)[:, None, None]
     values, vectors = torch.linalg.eigh(square + RIDGE * level * torch.eye(d))
     found: torch.Tensor = vectors * values.clamp(min=0).sqrt().unsqueeze(1)
-    return found
-
-
-def _clustered(k: torch.Tensor, v: torch.Tensor, metric: torch.Tensor | None) -> _Head:
-    seen = k if metric is None else k @ metric
-    of_key = _set_apart(seen.numpy(), cluster_keys(seen[None], PER_CLUSTER)[0].numpy())
-    m = int(of_key.max()) + 1
-    order = np.argsort(of_key, kind="stable")
-    keys, values = k.numpy()[order], v.numpy()[order]
-    size = np.bincount(of_key, minlength=m)
-    start = np.concatenate([[0], np.cumsum(size)])
-    # Empty clusters are left out.
-    there = size > 0
-    first, size = start[:-1][there], size[there]
-    mean_k, mean_v = (
-        (np.add.reduceat(x.astype(np.float64), first) / size[:, None]).astype(np.float32)
-        for x in (keys, values)
-    )
-    low_k, low_v = _eight(mean_k), _eight(mean_v)
-    rest_k, rest_v = (
-        x - np.repeat(mean, size, 0) for x, mean in ((keys, mean_k), (values, mean_v))
-    )
-    spread_k, spread_v = (np.add.reduceat((x**2).sum(1), first) / size for x in (rest_k, rest_v))
-    usual = max(float(spread_k @ size) / len(keys), 1e-30)
-    return _Head(
-        low_k,
-        low_v,
-        np.log(size).astype(np.float32),
-        (spread_k / usual).astype(np.float32),
-        (spread_v + (mean_v**2).sum(1)).astype(np.float32),
-        (rest_k.T @ rest_k / len(keys)).astype(np.float32),
-        (rest_v.T @ rest_k / len(keys)).astype(np.float32),
-        np.append(first, len(keys)).astype(np.int64),
-        _eight(keys),
-        _eight(values),
-    )
-
-
-def _set_apart(k: Floats, of_key: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The keys furthest from their cluster's mean become clusters of their own.
-
-    A mean hides a single key that a query is after; alone it is read with the means.
-    """
-    m = int(of_key.max()) + 1
-    size = np.bincount(of_key, minlength=m)
-    order = np.argsort(of_key, kind="stable")
-    first = (np.cumsum(size) - size)[size > 0]
-    means = np.zeros((m, k.shape[1]))
-    means[size > 0] = np.add.reduceat(k[order].astype(np.float64), first) / size[size > 0][:, None]
-    far = ((k - means[of_key]) ** 2).sum(1)
-    alone = np.argpartition(far, -(len(k) // APART))[-(len(k) // APART) :]
-    found = of_key.copy()
-    found[alone] = m + np.arange(len(alone))
     return found
 
 

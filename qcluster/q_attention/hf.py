@@ -34,6 +34,7 @@ def register_hf(
         real quantum backends are for ``QuantumMultiheadAttention``.
     min_keys: calls with fewer keys than this are exact.
 
+    Generation at length saves time with ``past_key_values=TwoLevelCache()`` (see ``hf_cache``).
     Registering a name again replaces it. Raises MissingDependency without transformers, InputError
     for a configuration that makes no sense here.
     """
@@ -81,6 +82,10 @@ def _forward(config: QuantumConfig, min_keys: int) -> Any:
         sampling = config.backend != "classical" and key.shape[2] >= min_keys
         sampling = sampling and (not module.training or config.sample_in_training)
         special = softcap is not None or s_aux is not None
+        if not (special or sampling or module.training or mask is not None):
+            found = _from_long_cache(query, key, scaling, options)
+            if found is not None:
+                return found.transpose(1, 2).contiguous(), None
         wanted = bool(options.get("output_attentions", False))
         if sampling and not special:
             out = _sampled(query, key, value, mask, scaling, causal, config)
@@ -98,6 +103,26 @@ def _forward(config: QuantumConfig, min_keys: int) -> Any:
         return out.transpose(1, 2).contiguous(), None
 
     return forward
+
+
+def _from_long_cache(
+    query: torch.Tensor, key: torch.Tensor, scaling: float | None, options: Mapping[str, Any]
+) -> torch.Tensor | None:
+    """A decoding step over a ``TwoLevelCache``'s keys, (batch, heads, 1, dim); None for others."""
+    if options.get("output_attentions") or query.requires_grad:
+        return None
+    window = options.get("sliding_window")
+    if window is not None and window < key.shape[2]:
+        return None
+    from qcluster.q_attention.hf_cache import held_behind
+
+    held = held_behind(key)
+    if held is None:
+        return None
+    if query.shape[2] > 1:
+        held.observe(query)
+        return None
+    return held.attend(query, scale=scaling)
 
 
 def _repeat(x: torch.Tensor, query: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ from qcluster.errors import InputError
 
 __all__ = ["Calibration", "choose_heads", "gate_gradients", "refit", "write"]
 
-RIDGE = 0.03
+RIDGE = 0.3
 """Of the mean square of inputs: how much projections are held back from moving."""
 DRAWS = 3
 """Random projections of the output a batch."""

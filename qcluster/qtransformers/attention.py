@@ -157,7 +157,7 @@ class QuantumMultiheadAttention(nn.MultiheadAttention):
         """
         q, k, v = (pad_sequence(list(x.unbind()), batch_first=True) for x in (query, key, value))
         there, seen = (
-            torch.arange(x.shape[1], device=x.device) < nested.offsets().diff().unsqueeze(1)
+            torch.arange(x.shape[1], device=x.device) < _offsets(nested).diff().unsqueeze(1)
             for x, nested in ((q, query), (k, key))
         )
         causal = None
@@ -168,7 +168,7 @@ class QuantumMultiheadAttention(nn.MultiheadAttention):
             rows = there if weights.dim() == 3 else there.unsqueeze(1)
             weights = weights * rows.unsqueeze(-1)
         # The offsets of the queries themselves, so that torch knows the lengths to be theirs.
-        return torch.nested.nested_tensor_from_jagged(out[there], query.offsets()), weights
+        return torch.nested.nested_tensor_from_jagged(out[there], _offsets(query)), weights
 
     def _without_dead_rows(
         self, out: Tensor, weights: Tensor | None, padding: Tensor | None, attention: Tensor | None
@@ -318,6 +318,12 @@ class QuantumMultiheadAttention(nn.MultiheadAttention):
             raise AssertionError(
                 f"expecting key_padding_mask shape of {padded}, but got {key_padding_mask.shape}"
             )
+
+
+def _offsets(nested: Tensor) -> Tensor:
+    """(sequences + 1,) where each begins; torch's types do not know the method."""
+    found: Tensor = nested.offsets()  # type: ignore[attr-defined]
+    return found
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from qcluster.errors import InputError
 from qcluster.q_attention._kernels import decode_head
-from qcluster.q_attention.decode import DecodeCache, _clustered
+from qcluster.q_attention.decode import DecodeCache
+from qcluster.q_attention.held_head import GrowingHead
 
 
 def inputs(n=8192, heads=2, d=16, seed=0):
@@ -27,6 +28,14 @@ def inputs(n=8192, heads=2, d=16, seed=0):
 
 def relative(found, expected):
     return ((found - expected).norm(dim=-1) / expected.norm(dim=-1)).max().item()
+
+
+def held(k, v, *, block=None):
+    """A head that got its keys in blocks."""
+    growing = GrowingHead()
+    for first in range(0, len(k), block or len(k)):
+        growing.add(*(x[first : first + (block or len(k))] for x in (k, v)))
+    return growing.head
 
 
 @pytest.mark.parametrize("with_queries", [False, True])
@@ -117,7 +126,7 @@ def plain(q, scale, tolerance, h, tail_k, tail_v):
 @pytest.mark.parametrize("tail", [0, 7])
 def test_kernel_is_its_numpy_twin(tolerance, tail) -> None:
     q, k, v, _ = inputs(n=600, heads=1)
-    h = _clustered(k[0, 0], v[0, 0], None)
+    h = held(k[0, 0], v[0, 0])
     tail_k, tail_v = (np.ascontiguousarray(x[0, 0, :tail].numpy()) for x in (k, v))
     ask = q[0, 0, 0].numpy()
     out = np.empty(16, np.float32)
@@ -136,11 +145,50 @@ def test_kernel_is_its_numpy_twin(tolerance, tail) -> None:
 
 def test_clusters_hold_every_row_once() -> None:
     _, k, v, _ = inputs(n=500, heads=1)
-    h = _clustered(k[0, 0], v[0, 0], None)
+    h = held(k[0, 0], v[0, 0])
     assert h.start[0] == 0
     assert h.start[-1] == 500
     assert (np.diff(h.start) > 0).all()
     assert np.exp(h.log_size).sum() == pytest.approx(500, rel=1e-5)
+
+
+def test_a_head_grown_in_blocks_reads_like_one_made_at_once() -> None:
+    """Also when later keys leave the range of the first ones' 8 bits."""
+    _, k, v, _ = inputs(n=3000, heads=1)
+    k[:, :, 2000:] *= 3
+    v[:, :, 2500:] += 9
+    h = held(k[0, 0], v[0, 0], block=500)
+    assert h.start[-1] == 3000
+    assert len(h.log_size) == len(h.spread) == len(h.mean_k.codes) == len(h.start) - 1
+    found = h.row_k.codes * h.row_k.step + h.row_k.middle
+    # Every key is there once, to within the steps that it went through.
+    torch.testing.assert_close(
+        torch.from_numpy(np.sort(found, 0)), k[0, 0].sort(0).values,
+        atol=3 * float(h.row_k.step.max()), rtol=0,
+    )  # fmt: skip
+    ask = np.ones(16, np.float32)
+    none = np.zeros((0, 16), np.float32)
+    expected = F.scaled_dot_product_attention(torch.ones(1, 1, 1, 16), k, v)[0, 0, 0].numpy()
+    got, _ = plain(ask, 0.25, 1e-3, h, none, none)
+    assert np.linalg.norm(got - expected) < 0.03 * np.linalg.norm(expected)
+
+
+def test_blocks_are_clustered_when_a_query_needs_them_and_once() -> None:
+    q, k, v, earlier = inputs(n=9000)
+    cache = DecodeCache(k[:, :, :5000], v[:, :, :5000])
+    cache.observe(earlier)
+    cache.append(k[:, :, 5000:], v[:, :, 5000:])
+    cache.attend(q)
+    first = [grown.head for grown in cache._heads]
+    assert first[0].start[-1] == 8192
+    cache.observe(-earlier)  # too late, and harmless
+    cache.append(k[:, :, :100], v[:, :, :100])
+    cache.attend(q)
+    assert [grown.head for grown in cache._heads] == first
+    whole = [torch.cat([x, x[:, :, :100]], 2) for x in (k, v)]
+    torch.testing.assert_close(cache.keys, whole[0])
+    torch.testing.assert_close(cache.values, whole[1])
+    assert relative(cache.attend(q), F.scaled_dot_product_attention(q, *whole)) < 0.04
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ pytest.importorskip("transformers", reason="transformers is an extra")
 import transformers as tf
 
 from qcluster.errors import InputError
-from qcluster.q_attention import register_hf
+from qcluster.q_attention import TwoLevelCache, register_hf
+from qcluster.q_attention.hf_cache import held_behind
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
          "num_attention_heads": 4, "vocab_size": 99, "max_position_embeddings": 64}  # fmt: skip
@@ -169,3 +170,106 @@ def test_a_share_of_bytes_in_generation() -> None:
 def test_configurations_without_sense_are_refused(options) -> None:
     with pytest.raises(InputError):
         register_hf("never", **options)
+
+
+LONG = 8300
+"""Keys of which whole blocks are clustered."""
+
+
+def long_gpt2():
+    """A model that decodes over a cache which is too long to compute: filled by hand."""
+    torch.manual_seed(0)
+    config = tf.GPT2Config(
+        n_embd=32, n_layer=2, n_head=2, vocab_size=50, n_positions=9000, bos_token_id=1,
+        eos_token_id=2,
+    )  # fmt: skip
+    register_hf()
+    model = tf.GPT2LMHeadModel(config).eval()
+    model.set_attn_implementation("qcluster")
+    kinds = torch.randn(30, 16)
+    keys = kinds[torch.randint(30, (2, 1, 2, LONG))] + 0.3 * torch.randn(2, 1, 2, LONG, 16)
+    return model, keys, keys.flip(-1) + 0.2
+
+
+def filled(kind, keys, values, length=LONG):
+    cache = kind()
+    for layer, (k, v) in enumerate(zip(keys, values, strict=True)):
+        cache.update(k[:, :, :length], v[:, :, :length], layer)
+    return cache
+
+
+def test_a_two_level_cache_generates_like_any_other() -> None:
+    """Short: the same tokens as transformers' own cache, with and without beams and padding."""
+    for name in ("gpt2", "llama", "gemma2", "mistral"):
+        ours, _ = both(DECODERS[name])
+        ids, mask = batch()
+        for options in ({}, {"num_beams": 3}, {"attention_mask": mask}):
+            kept = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+            expected = ours.generate(ids, **kept, **options)
+            found = ours.generate(ids, past_key_values=TwoLevelCache(), **kept, **options)
+            torch.testing.assert_close(found, expected)
+
+
+def test_a_long_cache_is_read_in_part_and_close() -> None:
+    model, keys, values = long_gpt2()
+    cache = filled(TwoLevelCache, keys, values)
+    whole = filled(tf.DynamicCache, keys, values)
+    with torch.no_grad():
+        for token in (5, 7, 11):
+            ids = torch.tensor([[token]])
+            found = model(ids, past_key_values=cache).logits
+            expected = model(ids, past_key_values=whole).logits
+            assert float((found - expected).norm() / expected.norm()) < 0.02
+    layer = cache.layers[0]
+    assert layer.keys.shape[2] == LONG + 3 == cache.get_seq_length()
+    torch.testing.assert_close(layer.keys, whole.layers[0].keys)
+    held = held_behind(layer.keys)
+    assert held is not None
+    assert held.rows_read is not None
+    assert held.rows_read < 0.7
+    assert held_behind(layer.keys[:, :, :-1]) is None
+    assert held_behind(torch.randn(1, 2, 4, 16)) is None
+
+
+def test_a_cropped_or_reordered_cache_is_read_as_it_is_now() -> None:
+    model, keys, values = long_gpt2()
+    both_rows = [torch.cat([x, x.flip(3)], 1) for x in (keys, values)]
+    caches = [filled(kind, *both_rows) for kind in (TwoLevelCache, tf.DynamicCache)]
+    ids = torch.tensor([[5], [6]])
+    seen = []
+    for cache in caches:
+        with torch.no_grad():
+            model(ids, past_key_values=cache)
+            cache.crop(-101)
+            cache.reorder_cache(torch.tensor([1, 0]))
+            seen.append(model(ids, past_key_values=cache).logits)
+        assert cache.get_seq_length() == LONG - 99
+    assert float((seen[0] - seen[1]).norm() / seen[1].norm()) < 0.02
+
+
+def test_prompts_teach_a_cache_and_masks_leave_it_alone() -> None:
+    model, keys, values = long_gpt2()
+    cache = filled(TwoLevelCache, keys, values, LONG - 3)
+    whole = filled(tf.DynamicCache, keys, values, LONG - 3)
+    prompt = torch.tensor([[3, 4, 5]])
+    with torch.no_grad():
+        a, b = (model(prompt, past_key_values=c).logits for c in (cache, whole))
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)  # more than one query: exact
+    mask = torch.ones(1, LONG + 1, dtype=torch.long)
+    mask[0, :50] = 0
+    with torch.no_grad():
+        a, b = (model(prompt[:, :1], past_key_values=c, attention_mask=mask).logits
+                for c in (cache, whole))  # fmt: skip
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_other_types_are_kept_by_transformers_own_layer() -> None:
+    cache = TwoLevelCache()
+    k = torch.randn(1, 2, 4, 8, dtype=torch.float64)
+    for _ in range(2):
+        keys, values = cache.update(k, k, 0)
+    assert keys.shape == values.shape == (1, 2, 8, 8)
+    assert held_behind(keys) is None
+    for tolerance in (0, 1, -1.0, float("nan")):
+        with pytest.raises(InputError, match="tolerance"):
+            TwoLevelCache(tolerance)
