@@ -18,7 +18,7 @@ from typing import Any
 from harness import cached, table
 
 HERE = Path(__file__).resolve().parent
-STEPS = 900
+STEPS = 600
 
 
 def _run(way: str, seed: int, steps: int) -> dict[str, float]:
@@ -44,7 +44,7 @@ def _run(way: str, seed: int, steps: int) -> dict[str, float]:
         found: dict[str, float] = json.loads(told[0].strip().splitlines()[-1])
         return found
 
-    return cached("compression", ["ddp", way, seed, steps, 1], compute)
+    return cached("compression", ["ddp", way, seed, steps, 2], compute)
 
 
 def ddp(quick: bool) -> Any:

@@ -62,6 +62,15 @@ class CompressedGradients:
         self.state.names = {id(p): name for name, p in model.module.named_parameters()}
         model.register_comm_hook(self.state, compression_hook)
 
+    def notes(self) -> tuple[str, ...]:
+        """How much less was sent, in words."""
+        if not self.state.sent_bytes:
+            return ("one worker alone sends no gradients: compression had nothing to do",)
+        ratio = self.state.plain_bytes / self.state.sent_bytes
+        return (
+            f"gradients took {self.state.sent_bytes} bytes, {ratio:.1f} times fewer than plain",
+        )
+
     def snapshot(
         self, gather: Callable[[Any], list[Any]]
     ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
