@@ -104,6 +104,7 @@ def decompress(
     optimizer_state: Mapping[str, Any] | None = None,
     names: Iterable[str] | None = None,
     device: Any = None,
+    model: Any = None,
 ) -> Any:
     """What ``compress`` was given: a tensor, or a dict of them by name.
 
@@ -119,6 +120,7 @@ def decompress(
     optimizer_state: what a replayed step was coded with.
     names: of a blob of many tensors only these; the others' bytes are not read.
     device: of torch tensors.
+    model: an ``Enhancer`` for the toggle ``lstm``; None is the shipped one.
 
     Raises QctLimitError, QctFormatError, QctCorruptError, QctUnsupportedError, InputError.
     """
@@ -137,7 +139,7 @@ def decompress(
     for entry in wanted:
         base = parent.get(entry.name) if isinstance(parent, Mapping) else parent
         bits = decode_entry(_source(entry, every), payload, base, optimizer_state)
-        bits, report = _refine(bits, entry, chosen)
+        bits, report = _refine(bits, entry, chosen, model)
         made = to_torch if (framework or entry.framework) == "torch" else from_bits
         tensors[entry.name] = (
             made(bits, entry.dtype, entry.shape, device) if made is to_torch
@@ -167,13 +169,15 @@ def _source(entry: Entry, every: Mapping[str, Entry]) -> Entry:
     return replace(other, framework=entry.framework)
 
 
-def _refine(bits: Bits, entry: Entry, config: DecompressorConfig) -> tuple[Bits, DecodeReport]:
+def _refine(
+    bits: Bits, entry: Entry, config: DecompressorConfig, model: Any
+) -> tuple[Bits, DecodeReport]:
     steps: dict[str, str] = {}
     holds = True
     if config.hhl or config.qsvt or config.qft or config.lstm:
         from qcluster.q_decompressor.refine import refine
 
-        bits, steps, holds = refine(bits, entry, config)
+        bits, steps, holds = refine(bits, entry, config, model)
     report = DecodeReport(
         name=entry.name,
         chain=[name for name, _ in entry.ops],
