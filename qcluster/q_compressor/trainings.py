@@ -140,7 +140,7 @@ def load_model(path: str | Path) -> Denoiser | Autoencoder:
         kind = told.pop("kind")
     except OSError as error:
         raise FormatError(error.strerror or "cannot be read", file=path) from None
-    except (ValueError, AttributeError, KeyError, RecursionError):
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         raise FormatError("is no model of the compressor", file=path) from None
     if kind == "denoiser":
         try:

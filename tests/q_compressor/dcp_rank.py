@@ -30,7 +30,8 @@ def main(rank: int, meeting: str, directory: str) -> None:
     again = {**fresh, "step": 0}
     load(again, storage_reader=FileSystemReader(directory, _extension_registry=registry()))
     same = all(torch.equal(again[name].full_tensor(), whole[name]) for name in whole)
-    print("same" if same and again["step"] == 7 else "different")
+    print("same" if same and again["step"] == 7 else "different", flush=True)
+    dist.barrier()
     dist.destroy_process_group()
 
 
