@@ -62,11 +62,8 @@ class WeightSource:
         self._sender.publish(weights)
         first = {name: self._sender.update_for(name) for name in replicas}
         told = self._sent(first, replicas, timeout_s)
-        again = {
-            name: self._sender.update_for(name) for name in replicas if not told[name]["applied"]
-        }
-        # The same update again would end the same way.
-        again = {name: u for name, u in again.items() if u.parent is None}
+        missed = [name for name in replicas if not told[name]["applied"]]
+        again = {name: self._sender.update_for(name) for name in missed}
         repeated = self._sent(again, replicas, timeout_s)
         for name, row in repeated.items():
             row["bytes"] += told[name]["bytes"]

@@ -27,7 +27,7 @@ Decode = Callable[..., Any]
 
 @dataclass(frozen=True)
 class WeightUpdate:
-    """What travels to a receiver. ``parent``: digest of what it is applied to; None replaces all."""
+    """What travels to a receiver; ``parent`` is the digest of what it changes, None of anything."""
 
     version: int
     parent: str | None

@@ -40,5 +40,5 @@ def test_lost_updates_and_restarts_end_in_a_resync(tmp_path: Path) -> None:
     assert ways[3] == dict.fromkeys(everybody, "delta")
     assert all(row["applied"] for step in found["told"] for row in step.values())
     assert found["told"][1]["steady"]["bytes"] < 0.1 * found["told"][0]["steady"]["bytes"]
-    assert found["ends"] == dict.fromkeys(everybody, [4, found["wanted"]])
+    assert found["ends"] == {name: [4, found["wanted"]] for name in everybody}
     assert found["bits"]
