@@ -197,14 +197,15 @@ def start_cluster(
     """Start hub, store, planners and the gateway to quantum ``backends`` (the built-in simulator
     alone without); those that are up already stay as they are.
 
-    The store is tied to this node, because the state directory is on its disk: by the node's
-    label, which a node that comes back has again, or by its id where it has none. With ``agents``
-    every node that has GPUs gets a ``NodeAgent``, which sets power limits only if ``apply``;
-    ``stand_in`` is the source that runs until one of them delivers.
+    The store is tied to this node, because the state directory is on its disk; so are hub and
+    planners, because a node that is lost should not take along those who plan without it. They are
+    tied by the node's label, which a node that comes back has again, or by its id where it has
+    none. With ``agents`` every node that has GPUs gets a ``NodeAgent``, which sets power limits
+    only if ``apply``; ``stand_in`` is the source that runs until one of them delivers.
     """
     here = _here()
     hosts = tuple(planners)
-    _actor(TelemetryHub, HUB).remote(tuple(telemetry), stand_in=stand_in)
+    _actor(TelemetryHub, HUB, **here).remote(tuple(telemetry), stand_in=stand_in)
     _actor(PlanStore, STORE, **here).remote(str(state_dir), hosts)
     _actor(JobDesk, JOBS, **here).remote(str(state_dir))
     _actor(StudyHost, STUDIES, **here).remote(str(state_dir))
@@ -214,10 +215,12 @@ def start_cluster(
     for name in hosts:
         host: type[PlannerHost] = HOSTS[name]
         config = _config(name, configs or {})
-        _actor(host, planner_name(name)).remote(connect(HUB), connect(STORE), config, period_s)
+        _actor(host, planner_name(name), **here).remote(
+            connect(HUB), connect(STORE), config, period_s
+        )
     if agents:
         follow = "joint" if "joint" in hosts else "energy"
-        _actor(AgentKeeper, KEEPER).remote(RayNodes(str(state_dir), apply, follow))
+        _actor(AgentKeeper, KEEPER, **here).remote(RayNodes(str(state_dir), apply, follow))
 
 
 def _config(name: str, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

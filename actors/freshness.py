@@ -6,9 +6,14 @@ store's clock; ages come from there, so that clocks of other machines do not mat
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["Report", "plan_alarm", "planner_alarm"]
+if TYPE_CHECKING:
+    from qcluster.telemetry import Snapshot
+
+__all__ = ["Report", "gpu_set", "plan_alarm", "planner_alarm"]
 
 # A planner reports at least once a period; three missing are no accident.
 SILENT_PERIODS = 3.0
@@ -44,3 +49,8 @@ def plan_alarm(
     if alarm is None and expires_at is not None and now > expires_at:
         alarm = "the plan has expired and no newer one has arrived"
     return alarm
+
+
+def gpu_set(snapshot: Snapshot) -> str:
+    """A name for the set of GPUs that answer: plans are safe only on the set they were made for."""
+    return hashlib.sha256("\n".join(snapshot.alive_gpus).encode()).hexdigest()[:16]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from actors.freshness import gpu_set
 from qcluster.errors import InputError
 from qcluster.telemetry import Batch, Event, Ring, Snapshot, open_source
 
@@ -22,6 +23,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 # Pushers have no period that we know of; nobody sends less often than this and is called live.
 _SILENT_S = 10.0
 MAX_SOURCES = 4096
+# Between two looks at which GPUs answer.
+_LOOK_S = 0.1
 
 
 class TelemetryHub:
@@ -100,6 +103,20 @@ class TelemetryHub:
                     return None
                 self._changed.wait(left)
         return self.latest()
+
+    def wait_other(self, gpus: str, timeout_s: float) -> bool:
+        """Whether other GPUs answer than those called ``gpus`` (``freshness.gpu_set``), as soon as
+        it is so, or else when the time is over.
+        """
+        deadline = time.monotonic() + min(timeout_s, 30.0)
+        while True:
+            snapshot = self.latest()
+            if snapshot is not None and gpu_set(snapshot) != gpus:
+                return True
+            if (left := deadline - time.monotonic()) <= 0:
+                return False
+            # Not with every batch: a thousand nodes send a thousand a second.
+            time.sleep(min(left, _LOOK_S))
 
     def _since(self, since: int) -> int:
         # More than we have means that the caller counts from before a restart of the hub.

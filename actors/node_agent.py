@@ -65,7 +65,7 @@ class NodeAgent:
     state_dir: directory of this machine; old limits are kept under ``nodes/NAME`` in it.
     node: the node's name in the topology, the host's name by default.
     apply: whether to set limits, or only say what would be set.
-    period_s: seconds between readings.
+    period_s: seconds between readings; three that do not come are a lost node.
     follow: the planner whose newest safe plan is carried out, ``joint`` or ``energy``.
     nv: the NVML module, ``pynvml`` by default.
     """
@@ -78,7 +78,7 @@ class NodeAgent:
         *,
         node: str | None = None,
         apply: bool = False,
-        period_s: float = 1.0,
+        period_s: float = 0.7,
         follow: str = "joint",
         nv: Any = None,
     ) -> None:

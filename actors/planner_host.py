@@ -10,13 +10,13 @@ While the store is away the host plans on, and delivers what it has kept when th
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
+from actors.freshness import gpu_set
 from actors.store import Seen
 from qcluster.deadline import Deadline
 from qcluster.errors import DeadlineExceeded, NotReady, QClusterError
@@ -31,6 +31,8 @@ STARVED_PERIODS = 2.0
 SLACK_S = 1.0
 # Plans kept for an absent store; the oldest go first.
 KEPT = 64
+# Between two plans at least, also while GPUs come and go.
+LEAST_S = 0.2
 
 
 class Hub(Protocol):
@@ -38,6 +40,10 @@ class Hub(Protocol):
 
     def wait(self, since: int, timeout_s: float) -> Snapshot | None:
         """A newer snapshot than ``since``, or None."""
+        ...
+
+    def wait_other(self, gpus: str, timeout_s: float) -> bool:
+        """Whether other GPUs answer than those of this name, as soon as it is so."""
         ...
 
 
@@ -131,7 +137,19 @@ class PlannerHost:
                 self._alarm = f"{type(error).__name__}: {error}".splitlines()[0]
             self._deliver()
             self._tell()
-            self._stopped.wait(max(0.05, self._period_s - (time.monotonic() - started)))
+            self._rest(started + self._period_s)
+
+    def _rest(self, until: float) -> None:
+        """Until the period is over; a GPU that is lost or back is not kept waiting."""
+        self._stopped.wait(LEAST_S)
+        while not self._stopped.is_set() and (left := until - time.monotonic()) > 0:
+            try:
+                if self._gpus and self._hub.wait_other(self._gpus, min(left, 1.0)):
+                    return
+            except Exception:  # the hub is away: then there is nothing to plan for
+                self._stopped.wait(min(left, 1.0))
+            if not self._gpus:
+                self._stopped.wait(left)
 
     def _cycle(self) -> str | None:
         """One plan; returns the alarm of this cycle, None when all is well."""
@@ -205,8 +223,3 @@ class PlannerHost:
             self._seen = self._store.report(*report)
         except Exception as error:  # the store is restarting: it will hear from us next time
             self._alarm = f"the store is away: {type(error).__name__}"
-
-
-def gpu_set(snapshot: Snapshot) -> str:
-    """A name for the set of GPUs that answer: plans are safe only on the set they were made for."""
-    return hashlib.sha256("\n".join(snapshot.alive_gpus).encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from compression_parts import ddp, exact, hostile, lossy
+from compression_parts import ddp, exact, hostile, lossy, speed
 from harness import save
 
 PARTS = {
@@ -23,6 +23,7 @@ PARTS = {
     "max_error": lossy.max_error,
     "lossless": exact.lossless,
     "delta": exact.delta,
+    "speed": speed.speed,
     "vqc": lossy.vqc,
     "hostile": hostile.hostile,
     "ddp": ddp.ddp,

@@ -17,14 +17,16 @@ from collections.abc import Callable
 from typing import Any
 
 import harness
-from hpo_parts import bbob, tables
+from hpo_parts import bbob, rivals, tables
 from hpo_parts.opponents import Opponents
 
 PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "gp": bbob.gp_row,
     "arms": bbob.arms_row,
+    "trained": bbob.trained_row,
     "crashes": tables.crash_row,
     "tables": tables.table_row,
+    "rivals": rivals.rivals_row,
     "warm": tables.warm_row,
 }
 
@@ -34,12 +36,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, at most 10 minutes")
     parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
     parser.add_argument("--part", action="append", choices=list(PARTS), help="only this part")
+    parser.add_argument("--seeds", type=int, default=20, help="of the part 'arms'")
     options = parser.parse_args()
     world = Opponents(fresh=options.fresh)
     results = {}
     try:
         for name in options.part or PARTS:
-            results[name] = PARTS[name](world, quick=options.quick, fresh=options.fresh)
+            more = {"seeds": options.seeds} if name == "arms" else {}
+            results[name] = PARTS[name](world, quick=options.quick, fresh=options.fresh, **more)
     finally:
         world.close()
     name = "hpo" if not options.part else "hpo-" + "-".join(options.part)

@@ -11,20 +11,23 @@ from typing import Any
 
 from harness import arguments, save
 from nvlink_parts.agents import bench_agents
-from nvlink_parts.alltoall import bench_one_tier, bench_two_tiers
+from nvlink_parts.alltoall import bench_hard, bench_one_tier, bench_two_tiers
 from nvlink_parts.choice import bench_choice, bench_estimate
 from nvlink_parts.collectives import bench_collectives
 from nvlink_parts.colouring import bench_colouring
 from nvlink_parts.contention import bench_classifier
 from nvlink_parts.live import bench_live
 from nvlink_parts.mapping import bench_mapping
+from nvlink_parts.partition import bench_partition
 
 PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "gpu_choice": bench_choice,
     "all_to_all_one_tier": bench_one_tier,
     "all_to_all_two_tiers": bench_two_tiers,
+    "all_to_all_hard": bench_hard,
     "collectives": bench_collectives,
     "mapping": bench_mapping,
+    "partition": bench_partition,
     "classifier": bench_classifier,
     "agents": bench_agents,
     "live": bench_live,

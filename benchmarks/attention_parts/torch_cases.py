@@ -1,7 +1,7 @@
 """PyTorch's own test_multihead_attention cases with our class in torch's place.
 
 The file is not in the wheel: QCLUSTER_TORCH_MHA_TESTS names it (test/nn/test_multihead_attention.py
-of the PyTorch release that is installed).
+of the PyTorch release that is installed, or of a later one). It imports expecttest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ def run(quick: bool, fresh: bool) -> Any:
         [sys.executable, "-c", _RUN, path], capture_output=True, text=True, timeout=600, check=False
     )
     text = done.stdout + done.stderr
-    cases = re.findall(r"^(test_\S+) .*?\.\.\. (ok|FAIL|ERROR|skipped.*)$", text, re.MULTILINE)
+    # Between a case's name and its result there may be its description, and warnings.
+    cases = re.findall(
+        r"^(test_\w+) \((?:(?!^test_).)*?(?:\.\.\. |^)(ok|FAIL|ERROR|skipped[^\n]*)$",
+        text,
+        re.MULTILINE | re.DOTALL,
+    )
     counts = {
         state: sum(result.startswith(state) for _, result in cases)
         for state in ("ok", "FAIL", "ERROR", "skipped")

@@ -16,7 +16,14 @@ import harness
 import numpy as np
 
 SCRIPT = Path(__file__).resolve().parent.parent / "opponents" / "hpo_search.py"
-VERSIONS = {"tpe": "optuna 5.0.0", "gpsampler": "optuna 5.0.0", "botorch": "botorch 0.18.1"}
+VERSIONS = {
+    "tpe": "optuna 5.0.0",
+    "gpsampler": "optuna 5.0.0",
+    "random": "optuna 5.0.0",
+    "botorch": "botorch 0.18.1, defaults",
+    "botorch-warped": "botorch 0.18.1, Yeo-Johnson",
+    "smac": "smac 2.4.1",
+}
 
 
 class Opponents:

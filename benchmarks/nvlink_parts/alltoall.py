@@ -112,3 +112,63 @@ def bench_two_tiers(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: 
         [list(r.values()) for r in rows],
     )
     return rows
+
+
+def hard(rng: np.random.Generator, domains: int, gpus: int) -> Any:
+    """Traffic of the kinds that a search for bad cases found to be bad."""
+    n, kind = domains * gpus, rng.integers(7)
+    of = np.arange(n) // gpus
+    flat = rng.integers(1, 10**8, (n, n)).astype(float)
+    if kind == 0:
+        flat = 1e6 * np.exp(rng.uniform(0.5, 5) * rng.normal(size=(n, n)))
+    elif kind == 1:
+        flat *= rng.random((n, n)) < rng.uniform(1 / n, 0.3)
+    elif kind == 2:
+        several = int(rng.integers(1, 6))
+        flat = np.zeros((n, n))
+        flat[rng.integers(n, size=several), rng.integers(n, size=several)] = 10.0**8
+        flat *= rng.uniform(0.1, 10, (n, n))
+    elif kind == 3:
+        shift = int(rng.integers(1, domains))
+        flat *= np.where((of[:, None] + shift) % domains == of[None, :], 1, 0.01)
+        flat[:, rng.integers(n)] *= rng.uniform(1, 20)
+    elif kind == 4:
+        flat = 1e6 * np.outer(rng.pareto(1, n), rng.pareto(1, n))
+    elif kind == 5:
+        near = np.where(of[:, None] == of[None, :], rng.uniform(1, 40), 1.0)
+        flat = 1e6 * rng.pareto(1.05, (n, n)) * near
+    else:
+        flat *= rng.uniform(0, 1, (n, 1)) ** 4 * rng.uniform(0, 1, (1, n)) ** 4
+    return check_traffic(np.floor(np.minimum(flat, 1e12)))
+
+
+def bench_hard(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: ARG001
+    rows = []
+    for domains, gpus in ((2, 2), (2, 4), (2, 8), (3, 3), (3, 4), (4, 8), (8, 8), (32, 8)):
+        fabric, rng = pod(domains, gpus), np.random.default_rng([domains, gpus, 5])
+        ratios, times = [], []
+        for _ in range(20 if domains * gpus > 64 else 60 if quick else 300):
+            volume = hard(rng, domains, gpus)
+            started = time.thread_time()
+            timed = schedule_tiers(volume, fabric)
+            times.append(1e3 * (time.thread_time() - started))
+            verify_timed(volume, fabric, timed)
+            if timed.lower_bound_s > 0:
+                ratios.append(timed.makespan_s / timed.lower_bound_s)
+        rows.append(
+            {
+                "fabric": f"{domains} x {gpus}",
+                "matrices": len(ratios),
+                "mean": statistics.mean(ratios),
+                "worst": max(ratios),
+                "above_1.02": sum(r > 1.02 for r in ratios),
+                "median_ms": statistics.median(times),
+                "p90_ms": statistics.quantiles(times, n=10)[-1],
+            }
+        )
+    table(
+        "All-to-all, two tiers, traffic made to be hard: makespan / bound",
+        ["fabric", "matrices", "mean", "worst", "above 1.02", "median ms", "p90 ms (CPU)"],
+        [list(r.values()) for r in rows],
+    )
+    return rows

@@ -1,7 +1,9 @@
 # ruff: noqa: ANN001, ANN002, ANN201, ANN202, ANN204, ARG001, ARG002, RUF012
 """Runs in the peers' environment: one codec on one tensor, sizes and CPU seconds as JSON.
 
-python compression_peers.py KIND CODEC TENSOR.npy PARAMETER
+python compression_peers.py KIND CODEC TENSOR.npy PARAMETER [--serve]
+
+With --serve it measures once more for every line sent, so that benchmarks can take turns.
 """
 
 from __future__ import annotations
@@ -198,7 +200,9 @@ def nncodec(x: np.ndarray, qp: int):
 def main() -> None:
     kind, codec, path, parameter = sys.argv[1:5]
     work = {"lossless": lossless, "max_error": max_error, "mean_square": mean_square}[kind]
-    print("RESULT " + json.dumps(work(codec, np.load(path), float(parameter))))
+    print("RESULT " + json.dumps(work(codec, np.load(path), float(parameter))), flush=True)
+    while "--serve" in sys.argv and sys.stdin.readline():
+        print("RESULT " + json.dumps(work(codec, np.load(path), float(parameter))), flush=True)
 
 
 if __name__ == "__main__":

@@ -129,8 +129,12 @@ def sampler(name: str, seed: int) -> Any:
 def search(task: dict[str, Any]) -> dict[str, Any]:
     """Values in order (null: failed) and median CPU seconds a model-based suggestion."""
     world = Bbob(task) if "bbob" in task else Table(task)
-    if task["search"] == "botorch":
-        return botorch_search(world, task["seed"], task["budget"])
+    if task["search"] in ("botorch", "botorch-warped"):
+        return botorch_search(
+            world, task["seed"], task["budget"], warped=task["search"] == "botorch-warped"
+        )
+    if task["search"] == "smac":
+        return smac_search(world, task["seed"], task["budget"])
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -155,8 +159,8 @@ def search(task: dict[str, Any]) -> dict[str, Any]:
     return {"values": seen, "seconds": float(np.median(seconds[10:] or [0]))}
 
 
-def botorch_search(world: Bbob, seed: int, budget: int) -> dict[str, Any]:
-    """SingleTaskGP with default priors, Yeo-Johnson output, LogEI, after 10 Sobol points."""
+def botorch_search(world: Bbob, seed: int, budget: int, *, warped: bool) -> dict[str, Any]:
+    """SingleTaskGP with its defaults and LogEI after 10 Sobol points; ``warped``: Yeo-Johnson."""
     import torch
     from botorch.acquisition import LogExpectedImprovement
     from botorch.fit import fit_gpytorch_mll
@@ -173,8 +177,9 @@ def botorch_search(world: Bbob, seed: int, budget: int) -> dict[str, Any]:
     while len(y) < budget:
         start = time.process_time()
         z = np.asarray(y)
-        z = (z - np.median(z)) / (np.std(z) or 1.0)
-        z = -yeojohnson(z)[0]
+        z = (np.median(z) - z) / (np.std(z) or 1.0)
+        if warped:
+            z = -yeojohnson(-z)[0]
         z = (z - z.mean()) / (z.std() or 1.0)
         inputs, target = torch.tensor(np.array(x)), torch.tensor(z)[:, None]
         model = SingleTaskGP(inputs, target)
@@ -185,6 +190,38 @@ def botorch_search(world: Bbob, seed: int, budget: int) -> dict[str, Any]:
         seconds.append(time.process_time() - start)
         y.append(float(world.unit(x[-1])))
     return {"values": y, "seconds": float(np.median(seconds))}
+
+
+def never_called(config: Any, seed: int = 0) -> float:
+    """SMAC wants a target function even if it is only asked and told."""
+    raise NotImplementedError
+
+
+def smac_search(world: Bbob, seed: int, budget: int) -> dict[str, Any]:
+    """SMAC's facade for hyperparameters (random forest, log expected improvement), its defaults."""
+    import logging
+
+    from ConfigSpace import ConfigurationSpace, Float
+    from smac import HyperparameterOptimizationFacade as Facade
+    from smac import Scenario
+    from smac.runhistory.dataclasses import TrialValue
+
+    logging.disable(logging.CRITICAL)
+    space = ConfigurationSpace(seed=seed)
+    names = [f"x{i}" for i in range(world.d)]
+    space.add([Float(name, (0.0, 1.0)) for name in names])
+    y, seconds = [], []
+    with tempfile.TemporaryDirectory() as directory:
+        scenario = Scenario(space, n_trials=budget, deterministic=True, seed=seed,
+                            output_directory=Path(directory))  # fmt: skip
+        facade = Facade(scenario, never_called, overwrite=True, logging_level=False)
+        for _ in range(budget):
+            start = time.process_time()
+            info = facade.ask()
+            seconds.append(time.process_time() - start)
+            y.append(float(world.unit([info.config[name] for name in names])))
+            facade.tell(info, TrialValue(cost=y[-1]))
+    return {"values": y, "seconds": float(np.median(seconds[10:] or [0]))}
 
 
 def main() -> None:

@@ -33,10 +33,18 @@ def hpo(
     searcher: str = typer.Option("gp", "--searcher", help="gp, vqc, hybrid, sobol or random."),
     mode: str = typer.Option("min", "--mode", help="min or max."),
     metric: str = typer.Option("value", "--metric", help="Key of a dict that FUNC returns."),
-    prior: Path | None = typer.Option(None, "--prior", help="CSV of trials of other tasks."),
+    prior: Path | None = typer.Option(
+        None, "--prior", help="CSV, Ray results or Optuna of other tasks."
+    ),
     prior_metric: str | None = typer.Option(None, "--prior-metric", help="Its column."),
     warm_start: Path | None = typer.Option(
-        None, "--warm-start", help="Saved study or searcher whose trials are taken over."
+        None, "--warm-start", help="Saved study, searcher or Optuna storage: its trials count."
+    ),
+    optuna: str | None = typer.Option(
+        None, "--optuna", help="Also an Optuna study in this file (.db or journal), as it goes."
+    ),
+    mlflow: str | None = typer.Option(
+        None, "--mlflow", help="Also MLflow runs in this tracking store (sqlite:///FILE or http)."
     ),
     ray: bool = typer.Option(True, "--ray/--in-process", help="Tune sweep, or one by one here."),
     workers: int = typer.Option(2, "--workers", min=1, help="Trials at a time under Ray."),
@@ -51,6 +59,7 @@ def hpo(
     Every trial is in OUT/journal.jsonl before the next one starts; --resume continues there after
     any interruption, with the same suggestions.
     """
+    from qcluster.cli.hpo_export import Exports
     from qcluster.cli.hpo_sweep import Sweep, load_objective
     from qcluster.q_hpo import load_prior, load_space
     from qcluster.q_hpo.plots import write_plots
@@ -60,15 +69,23 @@ def hpo(
     earlier = None if prior is None else load_prior(prior, read, metric=prior_metric)
     if earlier is not None:
         note(f"{len(earlier.values)} earlier trials, {earlier.skipped} rows do not fit the space")
+    exports = Exports(optuna, mlflow, out)
     sweep = Sweep(
         read, searcher=searcher, mode=mode, metric=metric, seed=seed, prior=earlier,
         warm_start=warm_start, journal=out / "journal.jsonl", resume=resume,
     )  # fmt: skip
+    line = _progress(mode)
+
+    def report(trial: Trial, seconds: float) -> None:
+        line(trial, seconds)
+        exports.update(sweep.study)
+
     try:
-        (sweep.run_in_ray if ray else sweep.run_here)(function, trials, workers, _progress(mode))
+        (sweep.run_in_ray if ray else sweep.run_here)(function, trials, workers, report)
         _write(sweep.study, out, top)
         if sweep.study.best is not None:
             write_plots(sweep.study, out)
+        exports.finish(sweep.study)
         _show(sweep.study, top, as_json, out)
     finally:
         sweep.study.close()

@@ -80,7 +80,7 @@ class Sweep:
             self._take_over(warm_start)
 
     def _take_over(self, path: Path) -> None:
-        for trial in stored_trials(path):
+        for trial in stored_trials(path, self.study.space):
             try:
                 self.study.add(trial.config, trial.value, trial.status, trial.step)
             except InputError as error:
@@ -100,7 +100,8 @@ class Sweep:
 
     def run_in_ray(self, function: Objective, trials: int, workers: int, report: Report) -> None:
         """As a Ray Tune sweep, ``workers`` trials at a time; starts a Ray if none is running."""
-        from qcluster.q_hpo.searchers import StudySearch, local_ray, sweep
+        from qcluster.q_hpo.searchers import StudySearch
+        from qcluster.q_hpo.tune_sweep import local_ray, sweep
 
         left = trials - len(self.study.history) + len(self.study.running)
         if left <= 0:

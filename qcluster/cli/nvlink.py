@@ -27,10 +27,14 @@ def register(app: typer.Typer) -> None:
 def nvlink(
     fabric: Path = typer.Argument(
         ...,
-        help="node-link JSON, NCCL topology XML, nvidia-smi topo -m or nvlink -s, topograph model; "
+        help="node-link JSON, NCCL topology XML, nvidia-smi topo -m or nvlink -s, topograph model, "
+        "Slurm topology; "
         "- is stdin",
     ),
     jobs: Path | None = typer.Option(None, "--jobs", help="job profiles, JSON"),
+    gangs: Path | None = typer.Option(
+        None, "--gangs", help="gangs of pods to place over the fabric's NVLink domains, JSON"
+    ),
     k: int | None = typer.Option(None, "-k", help="only the best subset of this many GPUs"),
     busy: list[str] = typer.Option([], "--busy", help="a GPU that is taken; may be repeated"),
     qaoa: bool = typer.Option(False, "--qaoa", help="simulated QAOA on the rounds' conflicts"),
@@ -48,7 +52,8 @@ def nvlink(
     write: str | None = typer.Option(
         None,
         "--write",
-        help="of a topograph model: slurm-tree, slurm-block, slurm-yaml, k8s-labels",
+        help="of a topograph model or a Slurm topology: slurm-tree, slurm-block, slurm-yaml, "
+        "k8s-labels",
     ),
 ) -> None:
     """Plan jobs on a fabric; without jobs, print the fabric and its best subsets with bounds.
@@ -61,6 +66,9 @@ def nvlink(
     found = _read(fabric)
     for line in found.notes:
         note(line)
+    if gangs is not None:
+        _place_gangs(found, gangs, busy, as_json)
+        return
     if jobs is None:
         _show_fabric(found, k, busy, as_json)
         return
@@ -111,6 +119,37 @@ def _plan(fabric: Fabric, jobs: Path, settings: dict[str, Any], weights: Path | 
         return plan_fabric(fabric, profiles, config=config, models=models)
     except InputError as error:
         raise error.at(file=jobs) from None
+
+
+def _place_gangs(fabric: Fabric, path: Path, busy: list[str], as_json: bool) -> None:
+    from qcluster.errors import InputError
+    from qcluster.q_nvlink import place_gangs
+    from qcluster.q_nvlink.gangs import list_racks, parse_gangs
+
+    names = {str(gpu): gpu for gpu in fabric.gpus}
+    racks = list_racks(fabric, busy=[names.get(name, name) for name in busy])
+    try:
+        plan = place_gangs(racks, parse_gangs(read_json(path)))
+    except InputError as error:
+        raise error.at(file=path) from None
+    if as_json:
+        emit_json(plan)
+        return
+    emit_table(
+        ["gang", "pods by rack", "nodes"],
+        [
+            [
+                gang,
+                ", ".join(f"{rack} {n}" for rack, n in plan.racks[gang].items()),
+                " ".join(nodes),
+            ]
+            for gang, nodes in plan.nodes.items()
+        ],
+        title="Placement",
+    )
+    for gang, reason in plan.unplaced.items():
+        note(f"{gang} is not placed: {reason}")
+    note(f"{len(plan.whole_racks)} racks stay whole")
 
 
 def _show_fabric(fabric: Fabric, k: int | None, busy: list[str], as_json: bool) -> None:

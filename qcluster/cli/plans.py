@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from qcluster.cli.output import emit_json, emit_table
+from qcluster.cli.output import emit_json, emit_table, note, read_json
 from qcluster.cli.state import default_state_dir, server_address
-from qcluster.errors import NotFound
+from qcluster.errors import FormatError, NotFound
 from qcluster.explain import explain
 from qcluster.plan_diff import diff_plans, tell_diff
 
@@ -52,10 +52,52 @@ def list_(
     emit_table(columns, [_row(plan) for plan in found])
 
 
-@plans.command("show", epilog="Example: qcluster plans show latest:nvlink")
-def show(plan_id: str, state_dir: Path = StateDir) -> None:
-    """Print a plan as JSON. PLAN_ID may be latest:PLANNER."""
-    emit_json(_find(state_dir, plan_id))
+@plans.command(
+    "show", epilog="Example: qcluster plans show latest:routing --format sglang -o maps/"
+)
+def show(
+    plan_id: str,
+    form: str = typer.Option(
+        "json",
+        "--format",
+        "-f",
+        help="json, vllm, vllm-ascend, sglang, slurm, kubernetes, mlflow, ranks, cuda or nccl.",
+    ),
+    output: Path | None = typer.Option(None, "-o", "--output", help="A directory for the files."),
+    topology: Path | None = typer.Option(
+        None, help="Cluster topology, for NVLink domains in slurm and kubernetes."
+    ),
+    job: str | None = typer.Option(None, help="Only this job of a fabric plan."),
+    dense_layers: int = typer.Option(
+        0, min=0, max=10_000, help="Layers before the first with experts, which sglang counts."
+    ),
+    queue: str = typer.Option("", help="Kueue's LocalQueue, for kubernetes."),
+    image: str = typer.Option("", help="Container image, for kubernetes."),
+    state_dir: Path = StateDir,
+) -> None:
+    """Print a plan as JSON, or as others read it. PLAN_ID may be latest:PLANNER, or a JSON file."""
+    plan = _find(state_dir, plan_id)
+    if form == "json":
+        emit_json(plan)
+        return
+    from qcluster.exports import Settings, export, write
+    from qcluster.telemetry import Topology
+
+    cluster = None if topology is None else Topology.read(topology)
+    settings = Settings(
+        topology=cluster, job=job, dense_layers=dense_layers, queue=queue, image=image
+    )
+    found = export(plan, form, settings)
+    for line in found.notes:
+        note(line)
+    if output is not None:
+        for path in write(found, output):
+            typer.echo(path)
+        return
+    for name, text in found.files.items():
+        if len(found.files) > 1:
+            typer.echo(f"# --- {name}")
+        typer.echo(text, nl=False)
 
 
 @plans.command("explain", epilog="Example: qcluster plans explain latest:routing")
@@ -185,6 +227,8 @@ def _journal(state_dir: Path) -> Journal:
 
 
 def _find(state_dir: Path, plan_id: str) -> dict[str, Any]:
+    if plan_id.endswith(".json"):
+        return _read_plan(Path(plan_id))
     journal = _journal(state_dir)
     if plan_id.startswith("latest:"):
         planner = plan_id.removeprefix("latest:")
@@ -193,6 +237,13 @@ def _find(state_dir: Path, plan_id: str) -> dict[str, Any]:
             raise NotFound(f"no stored plan of '{planner}' in {state_dir}")
         return plan
     return journal.get(plan_id)
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("planner"), str):
+        raise FormatError("is no plan: it names no planner", file=path, field="planner")
+    return found
 
 
 def _row(plan: dict[str, Any]) -> tuple[Any, ...]:

@@ -170,6 +170,14 @@ class Client:
         """Integer bytes (n, n) to a Schedule."""
         return self.ask("nvlink.all-to-all", {"traffic": traffic, **more})
 
+    def place_gangs(self, racks: Mapping[str, Any], gangs: Any, **more: Any) -> Any:
+        """Gangs of pods over racks ``{rack: {node: free GPUs}}``: a GangPlan."""
+        return self.ask("nvlink.gangs", {"racks": racks, "gangs": gangs, **more})
+
+    def partition_ranks(self, traffic: Any, capacities: Any, **more: Any) -> Any:
+        """Bytes (n, n) and the domains' sizes to a Partition."""
+        return self.ask("nvlink.partition", {"traffic": traffic, "capacities": capacities, **more})
+
     def solve(self, problem: Mapping[str, Any], **more: Any) -> Any:
         """An Ising problem ``{h, J: [[i, j, value]], offset, groups}`` to a Solution."""
         return self.ask("solve", {**problem, **more})

@@ -16,6 +16,8 @@ _ANSWERS = {
     "energy.plan": "qcluster.q_energy:EnergyPlan",
     "nvlink.plan": "qcluster.q_nvlink:NVLinkPlan",
     "nvlink.all-to-all": "qcluster.q_nvlink:Schedule",
+    "nvlink.gangs": "qcluster.q_nvlink:GangPlan",
+    "nvlink.partition": "qcluster.q_nvlink:Partition",
     "solve": "qcluster.quantum:Solution",
     "quantum.kernel": "qcluster.quantum.kernels:GramMatrix",
 }

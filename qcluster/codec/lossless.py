@@ -12,66 +12,117 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.codec._table_kernels import scan_floats, survey
 from qcluster.codec.dtypes import DType
 from qcluster.codec.errors import QctCorruptError, QctFormatError
-from qcluster.codec.plane import COLUMNS, DENSE, FLOAT, ROWS, Layout, decode_plane, encode_plane
+from qcluster.codec.plane import (
+    COLUMNS,
+    DENSE,
+    FLOAT,
+    ROWS,
+    TRELLIS,
+    UNSIGNED,
+    Layout,
+    decode_plane,
+    encode_plane,
+)
+from qcluster.codec.tabled import encode_tabled
 
 __all__ = ["best_plane", "decode_lossless", "encode_lossless", "unzstd"]
 
 Bits = NDArray[Any]
 
 CONSTANT, RAW, ZSTD, SHUFFLED, PLANE = range(5)
+# Elements from which tables, which have to be sent, are shorter or worth their speed.
+TABLED_FROM = {"fast": 4096, "dense": 1 << 15}
+# Integers that tables have symbols for.
+FARTHEST_TABLED = 1 << 41
 # Elements on which the choice between contexts is tried out.
 SAMPLE = 1 << 15
 
 
-def encode_lossless(bits: Bits, dtype: DType, columns: int, *, dense: bool = True) -> bytes:
-    """The shortest of the methods' bytes for ``bits`` (elements,)."""
+def encode_lossless(bits: Bits, dtype: DType, columns: int, *, effort: str = "dense") -> bytes:
+    """The shortest of the methods' bytes for ``bits`` (elements,), of those that the effort tries:
+    ``fast``, ``dense`` or ``max``.
+    """
     if not bits.size:
         return bytes([RAW])
-    if (bits == bits[0]).all():
+    if bits[0] == bits[-1] and (bits == bits[0]).all():
         return bytes([CONSTANT]) + bits[:1].tobytes()
-    raw = bits.tobytes()
-    found = [bytes([RAW]) + raw]
+    found = []
     if dtype.exponent and dtype.mantissa:
-        found.append(bytes([PLANE]) + _encode_floats(bits, dtype, columns, dense))
-    if not dtype.exponent or len(found[-1]) > 0.95 * len(raw) or _repeats(bits):
-        found.append(bytes([ZSTD]) + _zstd(raw))
+        found.append(b"".join([bytes([PLANE]), _encode_floats(bits, dtype, columns, effort)]))
+    if not found or len(found[0]) > 0.95 * bits.nbytes or _repeats(bits, columns, effort):
+        level = 1 if effort == "fast" else 9
+        raw = bits.tobytes()
+        found += [bytes([RAW]) + raw, bytes([ZSTD]) + _zstd(raw, level)]
         if dtype.bits.itemsize > 1:
-            found.append(bytes([SHUFFLED]) + _zstd(_transposed(raw, dtype.bits.itemsize)))
+            planes = _transposed(raw, dtype.bits.itemsize)
+            found.append(bytes([SHUFFLED]) + _zstd(planes, level))
     return min(found, key=len)
 
 
-def _repeats(bits: Bits) -> bool:
-    """Whether values come back so often that zstd may find more than contexts do."""
+def _repeats(bits: Bits, columns: int, effort: str) -> bool:
+    """Whether values, or rows but for signs, come back so often that zstd may find more than
+    contexts do.
+    """
     some = bits[:4096]
-    return np.unique(some).size < 0.25 * some.size
+    if effort == "fast":
+        some = some[:512]
+    if np.unique(some).size < 0.25 * some.size:
+        return True
+    if effort == "fast" or columns < 16 or bits.size < 8 * columns:
+        return False
+    start = columns // 2 - 8
+    rows = bits.reshape(-1, columns)[:, start : start + 16].astype(np.uint8)[:4096]
+    whole = np.ascontiguousarray(rows).view("V16").reshape(-1)
+    return len(set(whole.tolist())) < 0.95 * whole.size
 
 
-def _encode_floats(bits: Bits, dtype: DType, columns: int, dense: bool) -> bytes:
-    words = bits.astype(np.int64)
-    exponents = (words >> dtype.mantissa) & ((1 << dtype.exponent) - 1)
-    together = int(np.bitwise_or.reduce(words & ((1 << dtype.mantissa) - 1)))
+def _encode_floats(bits: Bits, dtype: DType, columns: int, effort: str) -> bytes:
+    top, together = scan_floats(bits, dtype.mantissa, dtype.exponent)
+    signed = together >> (dtype.mantissa + dtype.exponent) & 1
+    together &= (1 << dtype.mantissa) - 1
     shift = dtype.mantissa if together == 0 else (together & -together).bit_length() - 1
-    # The largest exponent may be that of NaN and infinity: they must not push out the others.
-    special = (1 << dtype.exponent) - 1
-    ordinary = exponents[exponents < special]
-    top = int(ordinary.max()) if ordinary.size else special
     lowest = top - 62
     layout = Layout(kind=FLOAT, flags=0, mantissa=dtype.mantissa - shift, exponent=dtype.exponent,
                     shift=shift, lowest=lowest, columns=columns)  # fmt: skip
+    narrow = bits.dtype.itemsize <= 4
+    by_table = replace(layout, flags=0 if signed else UNSIGNED)
+    if narrow and effort != "max" and bits.size >= TABLED_FROM[effort]:
+        return encode_tabled(bits, by_table, dense=effort == "dense")
+    words = bits.astype(np.int64)
+    exponents = (words >> dtype.mantissa) & ((1 << dtype.exponent) - 1)
     above = np.minimum(exponents.astype(np.float64) - top, 0)
-    magnitude = np.where(exponents < special, np.exp2(above), 0.0)
+    magnitude = np.where(exponents < (1 << dtype.exponent) - 1, np.exp2(above), 0.0)
     magnitude *= 1 + (words & ((1 << dtype.mantissa) - 1)) / (1 << dtype.mantissa)
-    return best_plane(words >> shift, layout, magnitude, 60.0, dense)
+    found = learned_plane(words >> shift, layout, magnitude, 60.0, effort)
+    if narrow and bits.size >= TABLED_FROM["fast"]:
+        return min(found, encode_tabled(bits, by_table, dense=True), key=len)
+    return found
 
 
-def best_plane(
+def best_plane(words: NDArray[np.int64], layout: Layout, effort: str) -> bytes:
+    """The plane of integers that the effort finds."""
+    fits = words.size >= TABLED_FROM["fast"] and survey(words)[2] < FARTHEST_TABLED
+    if fits and effort != "max" and words.size >= TABLED_FROM[effort]:
+        return encode_tabled(words, layout, dense=effort == "dense")
+    magnitude = np.abs(words).astype(np.float64)
+    if layout.kind == TRELLIS:
+        magnitude = magnitude / 2 + 0.05
+    found = learned_plane(words, layout, magnitude, 16.0, effort)
+    if effort != "fast" and fits:
+        return min(found, encode_tabled(words, layout, dense=True), key=len)
+    return found
+
+
+def learned_plane(
     words: NDArray[np.int64], layout: Layout, magnitude: NDArray[np.float64], offset: float,
-    dense: bool,
+    effort: str,
 ) -> bytes:  # fmt: skip
-    """The plane with the scales that did best on a sample of whole rows."""
+    """The plane whose coder learns, with the scales that did best on a sample of whole rows."""
     columns = layout.columns
+    dense = effort != "fast"
     rows = min(words.size // columns, max(1, SAMPLE // columns))
     first = (words.size // columns - rows) // 2 * columns
     some = slice(first, first + rows * columns)
@@ -114,12 +165,13 @@ def decode_lossless(data: memoryview, dtype: DType, out: Bits) -> None:
     if method == PLANE:
         if not (dtype.exponent and dtype.mantissa):
             raise QctFormatError(f"codes {dtype.name} as floating point", field="chunk")
-        words, layout = decode_plane(body, out.size)
+        words, layout = decode_plane(body, out.size, out=out)
         if layout.kind != FLOAT or layout.mantissa + layout.shift != dtype.mantissa or (
             layout.exponent != dtype.exponent
         ):  # fmt: skip
             raise QctFormatError(f"is a plane of other words than {dtype.name}", field="chunk")
-        out[:] = (words << layout.shift).astype(np.uint64).astype(out.dtype)
+        if words is not out:
+            out[:] = (words << layout.shift).astype(np.uint64).astype(out.dtype)
         return
     if method == CONSTANT and len(body) == size:
         out[:] = np.frombuffer(body, dtype=out.dtype)[0]
@@ -139,10 +191,10 @@ def _transposed(raw: bytes, size: int) -> bytes:
     return np.frombuffer(raw, np.uint8).reshape(-1, size).T.tobytes()
 
 
-def _zstd(raw: bytes) -> bytes:
+def _zstd(raw: bytes, level: int) -> bytes:
     import zstandard
 
-    return zstandard.ZstdCompressor(level=9, write_content_size=False).compress(raw)
+    return zstandard.ZstdCompressor(level=level, write_content_size=False).compress(raw)
 
 
 def unzstd(data: memoryview, size: int) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,21 +19,24 @@ from qcluster.codec._coder_kernels import RATES, logistic, new_contexts, new_wei
 from qcluster.codec._plane_kernels import PLANE_CONTEXTS, SCALES, WEIGHT_SETS, code_plane
 from qcluster.codec.errors import QctFormatError
 
-__all__ = ["FLOAT", "INTEGER", "TRELLIS", "Layout", "decode_plane", "encode_plane", "fit_scales",
-           "trellis"]  # fmt: skip
+__all__ = ["COLUMNS", "DENSE", "FLOAT", "INTEGER", "NO_TRELLIS", "ROWS", "SCALES", "TRELLIS",
+           "UNSIGNED", "Layout", "decode_plane", "encode_plane", "fit_scales", "pack_head",
+           "pack_scales", "trellis"]  # fmt: skip
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
 INTEGER, TRELLIS, FLOAT = 0, 1, 2
-DENSE, ROWS, COLUMNS = 1, 2, 4
+# Added to the kind of a plane that is coded by tables.
+TABLED = 3
+DENSE, ROWS, COLUMNS, UNSIGNED = 1, 2, 4, 8
 # Bits seen after which a context adapts no slower.
 LIMITS = {0: 1023, DENSE: 1023}
 _HEAD = struct.Struct("<8BiI")
 # Parity-check polynomials of Ungerboeck's one-dimensional codes (1982), by states.
 POLYNOMIALS = {4: (0o5, 0o2), 8: (0o13, 0o4), 16: (0o23, 0o4), 32: (0o45, 0o10),
                64: (0o103, 0o24)}  # fmt: skip
-_NO_TRELLIS = np.zeros((1, 2), dtype=np.int64)
+NO_TRELLIS = np.zeros((1, 2), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -103,19 +107,30 @@ def encode_plane(words: I64, layout: Layout, magnitude: F64, offset: float) -> b
     rows = words.size // columns
     base, row, column = fit_scales(magnitude.reshape(rows, columns), offset, layout.flags)
     layout = replace(layout, base=base)
-    head = _HEAD.pack(
-        layout.kind, layout.flags, layout.mantissa, layout.exponent, layout.shift,
-        layout.states.bit_length() - 1, base, 0, layout.lowest, columns,
-    )  # fmt: skip
-    parts = [head]
-    for flag, scales in ((ROWS, row), (COLUMNS, column)):
-        if layout.flags & flag:
-            inner = _scale_bytes(scales)
-            parts += [struct.pack("<I", len(inner)), inner]
+    parts = [pack_head(layout), *pack_scales(layout.flags, row, column)]
     room = np.zeros(4 * words.size + 64, dtype=np.uint16)
     used = _walk(1, words.copy(), layout, room, row + base, column)
     parts.append(room[:used].astype("<u2", copy=False).tobytes())
     return b"".join(parts)
+
+
+def pack_head(layout: Layout, mix: int | None = None) -> bytes:
+    """The head of a plane; with ``mix`` of one by tables."""
+    kind = layout.kind + (0 if mix is None else TABLED)
+    return _HEAD.pack(
+        kind, layout.flags, layout.mantissa, layout.exponent, layout.shift,
+        layout.states.bit_length() - 1, layout.base, mix or 0, layout.lowest, layout.columns,
+    )  # fmt: skip
+
+
+def pack_scales(flags: int, row: I64, column: I64) -> list[bytes]:
+    """The scales that are flagged, each after its length."""
+    parts = []
+    for flag, scales in ((ROWS, row), (COLUMNS, column)):
+        if flags & flag:
+            inner = _scale_bytes(scales)
+            parts += [struct.pack("<I", len(inner)), inner]
+    return parts
 
 
 def _scale_bytes(scales: I64) -> bytes:
@@ -123,13 +138,16 @@ def _scale_bytes(scales: I64) -> bytes:
     return encode_plane(steps, Layout(columns=steps.size), np.full(steps.size, 2.0), 16)
 
 
-def decode_plane(data: memoryview, count: int, *, deep: bool = False) -> tuple[I64, Layout]:
+def decode_plane(
+    data: memoryview, count: int, *, deep: bool = False, out: Any = None
+) -> tuple[Any, Layout]:
     """The ``count`` words and their layout.
 
-    Raises QctFormatError for a head that contradicts itself or the count.
+    ``out`` (count,), unsigned, takes the bits of floating-point words coded by tables, which then
+    are what is returned. Raises QctFormatError for a head that contradicts itself or the count.
     """
-    layout, at = _read_head(data, count)
-    if deep and layout.flags:
+    layout, mix, at = _read_head(data, count)
+    if deep and (layout.flags or mix is not None):
         raise QctFormatError("scales have scales of their own", field="plane")
     row = np.zeros(count // layout.columns, dtype=np.int64)
     column = np.zeros(layout.columns, dtype=np.int64)
@@ -143,25 +161,37 @@ def decode_plane(data: memoryview, count: int, *, deep: bool = False) -> tuple[I
                 raise QctFormatError("ends within its scales", field="plane")
             steps, _ = decode_plane(data[at - length : at], scales.size, deep=True)
             scales[:] = np.clip(np.cumsum(np.clip(steps, -256, 256)), -256, 256)
+    if mix is not None:
+        from qcluster.codec.tabled import decode_tabled
+
+        width = 1 + layout.mantissa + layout.exponent + layout.shift
+        if layout.kind == FLOAT and (out is None or width != 8 * out.dtype.itemsize):
+            raise QctFormatError("is a plane of other words", field="plane")
+        words = out if layout.kind == FLOAT else np.zeros(count, dtype=np.int64)
+        decode_tabled(data, at, layout, mix, row, column, words)
+        return words, layout
     body = np.frombuffer(data[at : at + (len(data) - at) // 2 * 2], dtype="<u2")
     words = np.zeros(count, dtype=np.int64)
     _walk(0, words, layout, body.astype(np.uint16), row + layout.base, column)
     return words, layout
 
 
-def _read_head(data: memoryview, count: int) -> tuple[Layout, int]:
+def _read_head(data: memoryview, count: int) -> tuple[Layout, int | None, int]:
+    """The layout, the neighbours' weight of a plane by tables, and where the scales start."""
     if len(data) < _HEAD.size:
         raise QctFormatError("is shorter than its head", field="plane")
-    kind, flags, mantissa, exponent, shift, states, base, zero, lowest, columns = _HEAD.unpack_from(
+    kind, flags, mantissa, exponent, shift, states, base, mix, lowest, columns = _HEAD.unpack_from(
         data
     )
+    tabled = kind >= TABLED
+    kind -= TABLED if tabled else 0
     fits = (
         kind <= FLOAT
-        and flags < 8
-        and zero == 0
-        and mantissa <= 52
-        and exponent <= 11
-        and mantissa + exponent + shift < 64
+        and flags < (16 if tabled else 8)
+        and mix <= (8 if tabled else 0)
+        and mantissa <= (23 if tabled else 52)
+        and exponent <= (8 if tabled else 11)
+        and mantissa + exponent + shift < (32 if tabled else 64)
         and base < SCALES
         and -64 <= lowest < 2048
         and columns >= 1
@@ -172,7 +202,7 @@ def _read_head(data: memoryview, count: int) -> tuple[Layout, int]:
     if not fits:
         raise QctFormatError("has a head that contradicts itself", field="plane")
     layout = Layout(kind, flags, mantissa, exponent, shift, 1 << states, base, lowest, columns)
-    return layout, _HEAD.size
+    return layout, mix if tabled else None, _HEAD.size
 
 
 def _walk(
@@ -187,6 +217,6 @@ def _walk(
             encode, words, words.size // columns, columns, buffer, new_contexts(PLANE_CONTEXTS),
             new_weights(WEIGHT_SETS, 24_000), row, column, np.zeros(columns, dtype=np.int64),
             np.full(columns, -1, dtype=np.int64), np.array(shape, dtype=np.int64),
-            trellis(layout.states)[0] if layout.states > 1 else _NO_TRELLIS, RATES, squash, stretch,
+            trellis(layout.states)[0] if layout.states > 1 else NO_TRELLIS, RATES, squash, stretch,
         )
     )  # fmt: skip

@@ -94,10 +94,15 @@ class Trellis:
 
     def values(self, k: I64) -> F64:
         """(n,) in double precision."""
-        shift = np.array(self.shift, dtype=np.int64)
-        size = np.abs(k)
-        inward = np.sign(k) * shift[np.minimum(size, len(shift) - 1)]
-        return (256 * k - inward).astype(np.float64) * (self.step / 256)
+        last = len(self.shift) - 1
+        # At i and, counted from the end, at -i.
+        inward = np.array([*self.shift, *(-s for s in self.shift[:0:-1])], dtype=np.int64)
+        inward[0] = 0
+        out = 256 * k
+        out -= inward[np.clip(k, -last, last)] if last else np.sign(k) * self.shift[0]
+        values = out.astype(np.float64)
+        values *= self.step / 256
+        return values
 
     def parameters(self) -> dict[str, Any]:
         """As the header has them."""

@@ -138,7 +138,7 @@ def code_tensor(
     dtype, shape, bits, framework = to_bits(tensor)
     columns = columns_of(shape, dtype)
     chunk = _chunk(dtype, shape, columns)
-    dense = chosen.effort == "dense"
+    effort = chosen.effort
 
     def piece(coded: Coded, **more: Any) -> Piece:
         decoded = coded.decoded
@@ -146,7 +146,7 @@ def code_tensor(
         return Piece(entry, digest(decoded.data if decoded.size else b""), list(coded.chunks))
 
     def plain() -> Piece:
-        return piece(_lossless(bits, dtype, columns, chunk, dense))
+        return piece(_lossless(bits, dtype, columns, chunk, effort))
 
     if parent is not None:
         against = _delta(bits, dtype, shape, columns, chunk, parent, optimizer_state)
@@ -158,12 +158,12 @@ def code_tensor(
     assert value is not None or mode == "int8"
     bound = float(value or 0)
     if mode == "int8":
-        return piece(encode_int8(bits, dtype, columns, chunk, dense))
+        return piece(encode_int8(bits, dtype, columns, chunk, effort))
     report: dict[str, Any] = {}
     if mode == "max_abs":
-        coded = encode_max_abs(bits, dtype, columns, chunk, bound, dense)
+        coded = encode_max_abs(bits, dtype, columns, chunk, bound, effort)
     elif mode == "point_rel" and SMALLEST_EPS <= bound < 1:
-        coded = encode_point_rel(bits, dtype, columns, chunk, bound, dense)
+        coded = encode_point_rel(bits, dtype, columns, chunk, bound, effort)
     elif mode == "point_rel":
         return plain()
     else:
@@ -192,9 +192,9 @@ def _all_or_nothing(plain: Piece, mode: str, bound: float, elements: int) -> Pie
     return plain
 
 
-def _lossless(bits: Bits, dtype: DType, columns: int, chunk: int, dense: bool) -> Coded:
+def _lossless(bits: Bits, dtype: DType, columns: int, chunk: int, effort: str) -> Coded:
     parts = [bits[i : i + chunk] for i in range(0, bits.size, chunk)]
-    chunks = [encode_lossless(p, dtype, columns, dense=dense) for p in parts]
+    chunks = [encode_lossless(p, dtype, columns, effort=effort) for p in parts]
     return Coded((("lossless", {}),), chunks, bits)
 
 

@@ -28,8 +28,10 @@ class CompressorConfig(Config):
     """Find channels (with ``vqc`` wires) that can be left out, by Monte Carlo."""
     states: Literal[8, 64] = 8
     """Trellis states of ``rel_l2`` and ``bits``: 64 are slower to encode, some .03 bit shorter."""
-    effort: Literal["fast", "dense"] = "dense"
-    """Contexts: scales alone, or mixed with neighbours (about half the speed, never larger)."""
+    effort: Literal["fast", "dense", "max"] = "dense"
+    """Coding by tables of scales; of neighbours and leading bits too; or by mixed contexts that
+    learn (a fifth of the speed, about a thousandth shorter). Of small tensors all but ``fast`` do.
+    """
     transform: Literal["auto", "none", "dct", "hadamard", "fourier", "klt"] = "auto"
     """Of ``rel_l2`` and ``bits``: try them all, or this one."""
     layers: Annotated[int, Field(ge=1, le=32)] = 12

@@ -41,7 +41,7 @@ class Coded:
 
 
 def encode_max_abs(
-    bits: Bits, dtype: DType, columns: int, chunk: int, eps: float, dense: bool
+    bits: Bits, dtype: DType, columns: int, chunk: int, eps: float, effort: str
 ) -> Coded:
     """|x - decoded| <= eps for every finite element, all others bit for bit."""
     values = to_values(bits, dtype)
@@ -50,11 +50,11 @@ def encode_max_abs(
     def kept(x: F64, y: F64) -> NDArray[np.bool_]:
         return _within(x, y, np.full(x.shape, eps))
 
-    return _encode("uniform", lattice, bits, values, dtype, columns, chunk, kept, dense)
+    return _encode("uniform", lattice, bits, values, dtype, columns, chunk, kept, effort)
 
 
 def encode_point_rel(
-    bits: Bits, dtype: DType, columns: int, chunk: int, eps: float, dense: bool
+    bits: Bits, dtype: DType, columns: int, chunk: int, eps: float, effort: str
 ) -> Coded:
     """|x - decoded| <= eps |x| for every finite element, all others bit for bit."""
     values = to_values(bits, dtype)
@@ -66,10 +66,10 @@ def encode_point_rel(
     def kept(x: F64, y: F64) -> NDArray[np.bool_]:
         return np.asarray(_within(x, y, eps * np.abs(x) * (1 - 2.0**-52)) & ((y == 0) == (x == 0)))
 
-    return _encode("log", lattice, bits, values, dtype, columns, chunk, kept, dense)
+    return _encode("log", lattice, bits, values, dtype, columns, chunk, kept, effort)
 
 
-def encode_int8(bits: Bits, dtype: DType, columns: int, chunk: int, dense: bool) -> Coded:
+def encode_int8(bits: Bits, dtype: DType, columns: int, chunk: int, effort: str) -> Coded:
     """The affine 8-bit quantiser: scale = largest |x| / 127, zero point 0; what is not finite is
     kept bit for bit.
     """
@@ -81,7 +81,7 @@ def encode_int8(bits: Bits, dtype: DType, columns: int, chunk: int, dense: bool)
     def kept(x: F64, y: F64) -> NDArray[np.bool_]:
         return np.asarray(np.isfinite(x) & np.isfinite(y))
 
-    return _encode("int8", lattice, bits, values, dtype, columns, chunk, kept, dense)
+    return _encode("int8", lattice, bits, values, dtype, columns, chunk, kept, effort)
 
 
 def _center(values: F64, eps: float) -> float:
@@ -111,7 +111,7 @@ def _within(x: F64, y: F64, eps: F64) -> NDArray[np.bool_]:
 
 def _encode(
     name: str, lattice: Uniform | Logarithmic, bits: Bits, values: F64, dtype: DType,
-    columns: int, chunk: int, kept: Any, dense: bool,
+    columns: int, chunk: int, kept: Any, effort: str,
 ) -> Coded:  # fmt: skip
     """All chunks of a lattice without memory."""
     decoded = np.empty_like(bits)
@@ -134,7 +134,7 @@ def _encode(
             mode = _prediction(k, columns)
         words = predict(k, columns, mode)
         layout = Layout(kind=INTEGER, columns=columns)
-        plane = best_plane(words, layout, np.abs(words).astype(np.float64), 16.0, dense)
+        plane = best_plane(words, layout, effort)
         chunks.append(join_chunk(plane, np.flatnonzero(missed), bits[part]))
     parameters |= {"predict": mode} if mode else {}
     return Coded(((name, parameters),), chunks, decoded)

@@ -41,7 +41,7 @@ def encode_lossy(
     ) -> Coded | None:
         return encode_trellis(
             source, dtype, columns, chunk, target, states=config.states,
-            dense=config.effort == "dense", transform=transform, basis=basis, original=bits,
+            effort=config.effort, transform=transform, basis=basis, original=bits,
         )  # fmt: skip
 
     found: dict[str, Coded | None] = {}

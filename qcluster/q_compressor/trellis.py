@@ -7,12 +7,13 @@ shows what integers occur at each scale; the second pays for them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcluster.codec._trellis_kernels import LEVELS, search
+from qcluster.codec._trellis_kernels import LEVELS, search, search_eight, squared_error, sum_inward
 from qcluster.codec.denoise import Denoiser
 from qcluster.codec.dtypes import DType
 from qcluster.codec.floats import to_float_bits, to_values
@@ -32,10 +33,13 @@ Bits = NDArray[Any]
 NOISE = 0.26
 # The price of a bit: the slope of the Gaussian's distortion, times what did best on real tensors.
 SLOPE = 2 * np.log(2) * 0.85
+# Root mean square in steps below which an integer is often cheaper than one that is nearer.
+COARSE = 3.0
 # Integers whose mean-square-optimal values are sent.
 SHIFTS = 8
-# Elements that prices, and where there are many more the step, are found on.
-SAMPLE = 1 << 15
+# Elements that the step, where there are many more, and prices are found on.
+SAMPLE = 1 << 14
+PRICED = 1 << 14
 TRIES = 6
 # So much of the allowed error is enough: the rest is some thousandths of a bit.
 CLOSE = 0.997
@@ -62,10 +66,25 @@ class _Source:
     columns: int
     chunk: int
 
+    @cached_property
+    def some_special(self) -> bool:
+        """Whether anything is not finite."""
+        return bool(self.special.any())
+
+    @cached_property
+    def size(self) -> float:
+        """The norm of what the error is measured against."""
+        return float(np.linalg.norm(self.true))
+
+    @cached_property
+    def farthest(self) -> float:
+        """The largest absolute value."""
+        return float(np.abs(self.values).max(initial=0.0))
+
 
 def encode_trellis(
     bits: Bits, dtype: DType, columns: int, chunk: int, target: Target, *, states: int,
-    dense: bool, transform: Transform | Denoiser | None = None, basis: F64 | None = None,
+    effort: str, transform: Transform | Denoiser | None = None, basis: F64 | None = None,
     original: Bits | None = None,
 ) -> Coded | None:  # fmt: skip
     """The coarsest step that meets the target; None when none does.
@@ -86,15 +105,16 @@ def encode_trellis(
         step = rms * target.value / np.sqrt(NOISE)
     else:
         step = rms * 2.2 * 2.0**-target.value
-    step = _start(source, float(step), target, states, dense, transform, basis)
+    step = _start(source, float(step), target, states, effort, transform, basis)
     if target.mode == "bits":
-        return _within_bits(source, step, target, states, dense, transform, basis)
+        return _within_bits(source, step, target, states, effort, transform, basis)
     best: _Quantised | None = None
+    memory: _Memory = {}
     low, high, reached = 0.0, np.inf, 0.0
     for _ in range(TRIES):
         if not np.isfinite(step) or step < 1e-290 or step < rms * 2.0**-17:
             break
-        found = _quantised(source, step, states, transform, basis)
+        found = _quantised(source, step, states, transform, basis, memory)
         ratio = _error(found.decoded, source, target)
         if ratio <= 1:
             low = step
@@ -104,11 +124,11 @@ def encode_trellis(
         else:
             high = step
         step = _next(step, ratio, low, high, target)
-    return None if best is None else _coded(source, best, dense, transform, basis)
+    return None if best is None else _coded(source, best, effort, transform, basis)
 
 
 def _within_bits(
-    source: _Source, step: float, target: Target, states: int, dense: bool,
+    source: _Source, step: float, target: Target, states: int, effort: str,
     transform: Transform | Denoiser | None, basis: F64 | None,
 ) -> Coded | None:  # fmt: skip
     best: Coded | None = None
@@ -116,7 +136,7 @@ def _within_bits(
     for _ in range(TRIES):
         if not np.isfinite(step) or step < 1e-290:
             break
-        coded = _encode(source, step, states, dense, transform, basis)
+        coded = _encode(source, step, states, effort, transform, basis)
         ratio = _spent(coded, source, target)
         if ratio <= 1:
             high = step
@@ -130,7 +150,7 @@ def _within_bits(
 
 
 def _start(
-    source: _Source, step: float, target: Target, states: int, dense: bool,
+    source: _Source, step: float, target: Target, states: int, effort: str,
     transform: Transform | Denoiser | None, basis: F64 | None,
 ) -> float:  # fmt: skip
     """The step that meets the target on a part, where the whole is much longer."""
@@ -147,7 +167,7 @@ def _start(
                    some(source.special), source.dtype, source.columns, source.chunk)  # fmt: skip
     for _ in range(2):
         if target.mode == "bits":
-            ratio = _spent(_encode(part, step, states, dense, transform, basis), part, target)
+            ratio = _spent(_encode(part, step, states, effort, transform, basis), part, target)
         else:
             found = _quantised(part, step, states, transform, basis)
             ratio = _error(found.decoded, part, target)
@@ -165,10 +185,11 @@ def _spent(coded: Coded, source: _Source, target: Target) -> float:
 def _error(decoded: Bits, source: _Source, target: Target) -> float:
     """Error made of that allowed."""
     ours = to_values(decoded, source.dtype)
+    if source.some_special:
+        ours = np.where(source.special, 0.0, ours)
     with np.errstate(over="ignore", invalid="ignore"):
-        error = np.where(source.special, 0.0, ours - source.true)
         # Sums of squares in double precision: the promise holds with a margin for their rounding.
-        ratio = np.linalg.norm(error) / (np.linalg.norm(source.true) * target.value)
+        ratio = np.sqrt(squared_error(ours, source.true)) / (source.size * target.value)
     return float(ratio) * (1 + 1e-9) if np.isfinite(ratio) else np.inf
 
 
@@ -183,6 +204,10 @@ def _next(step: float, ratio: float, low: float, high: float, target: Target) ->
     return float(wanted)
 
 
+# By a chunk's first element: the step that its scales and prices were found at, and these.
+_Memory = dict[int, tuple[float, NDArray[np.uint8], F64, bool]]
+
+
 @dataclass(frozen=True)
 class _Quantised:
     """The integers of each chunk, what they stand for, and the bits that they decode to."""
@@ -193,20 +218,17 @@ class _Quantised:
 
 
 def _encode(
-    source: _Source, step: float, states: int, dense: bool, transform: Transform | Denoiser | None,
+    source: _Source, step: float, states: int, effort: str, transform: Transform | Denoiser | None,
     basis: F64 | None,
 ) -> Coded:  # fmt: skip
     quantised = _quantised(source, step, states, transform, basis)
-    return _coded(source, quantised, dense, transform, basis)
+    return _coded(source, quantised, effort, transform, basis)
 
 
 def _quantised(
-    source: _Source,
-    step: float,
-    states: int,
-    transform: Transform | Denoiser | None,
-    basis: F64 | None,
-) -> _Quantised:
+    source: _Source, step: float, states: int, transform: Transform | Denoiser | None,
+    basis: F64 | None, memory: _Memory | None = None,
+) -> _Quantised:  # fmt: skip
     forward = None
     if transform is not None:
         forward = basis if basis is not None else transform.fixed()
@@ -214,9 +236,12 @@ def _quantised(
     shift: tuple[int, ...] = (0,)
     for first in range(0, source.bits.size, source.chunk):
         y = source.values[first : first + source.chunk] / step
-        if forward is not None:
+        if forward is None and source.farthest > (LARGEST_K - 4) * step:
+            y = np.clip(y, -LARGEST_K + 4, LARGEST_K - 4)
+        elif forward is not None:
             y = (y.reshape(-1, len(forward)) @ forward.T).reshape(-1) / ONE
-        k = _quantise(y, source.columns, states)
+            y = np.clip(y, -LARGEST_K + 4, LARGEST_K - 4)
+        k = _quantise(y, source.columns, states, step, memory, first)
         if first == 0:
             shift = _shifts(k, y)
         words.append(k)
@@ -232,13 +257,14 @@ def _quantised(
             back = transform.inverse(k, lattice, forward)
         out = to_float_bits(back, source.dtype)
         special = source.special[part]
-        out[special] = source.bits[part][special]
+        if source.some_special:
+            out[special] = source.bits[part][special]
         decoded[part] = out
     return _Quantised(words, lattice, decoded)
 
 
 def _coded(
-    source: _Source, quantised: _Quantised, dense: bool, transform: Transform | Denoiser | None,
+    source: _Source, quantised: _Quantised, effort: str, transform: Transform | Denoiser | None,
     basis: F64 | None,
 ) -> Coded:  # fmt: skip
     lattice = quantised.lattice
@@ -246,8 +272,7 @@ def _coded(
     layout = Layout(kind=TRELLIS, states=lattice.states, columns=source.columns)
     for number, k in enumerate(quantised.words):
         part = slice(number * source.chunk, number * source.chunk + k.size)
-        size = np.abs(k).astype(np.float64) / 2 + 0.05
-        plane = best_plane(k, layout, size, 16.0, dense)
+        plane = best_plane(k, layout, effort)
         data = join_chunk(plane, np.flatnonzero(source.special[part]), source.bits[part])
         chunks.append(data if basis is None else pack_basis(basis) + data)
     ops: list[tuple[str, dict[str, Any]]] = [("trellis", lattice.parameters())]
@@ -257,24 +282,44 @@ def _coded(
     return Coded(tuple(ops), chunks, quantised.decoded)
 
 
-def _quantise(y: F64, columns: int, states: int) -> I64:
-    y = np.clip(y, -LARGEST_K + 4, LARGEST_K - 4)
+def _quantise(
+    y: F64, columns: int, states: int, step: float, memory: _Memory | None, first: int
+) -> I64:
+    """The integers of a chunk; prices are found again when the step has moved by a thirtieth."""
+    known = None if memory is None else memory.get(first)
+    if known is None or abs(np.log(known[0] / step)) > 0.03:
+        known = (step, *_priced(y, columns, states))
+        # Counted prices of few elements hold for the very step that they were counted at.
+        if memory is not None and y.size > PRICED:
+            memory[first] = known
+    return _search(y, known[1], known[2], states, known[3])
+
+
+def _priced(y: F64, columns: int, states: int) -> tuple[NDArray[np.uint8], F64, bool]:
+    """Each element's scale, the prices of integers at each, and whether steps are coarse."""
+    spread = float(np.sqrt(np.dot(y, y) / y.size))
     flags = ROWS | COLUMNS if y.size > columns else 0
     base, row, column = fit_scales(np.abs(y).reshape(-1, columns) / 2, 16.0, flags)
     scale = np.clip(base + row[:, None] + column[None, :], 0, 63).astype(np.uint8).reshape(-1)
     prices = np.zeros((64, 2, LEVELS))
-    if float(np.sqrt(np.mean(np.square(y)))) < LEVELS / 2:
-        rows = np.arange(0, y.size // columns, max(1, y.size // max(SAMPLE, columns)))
+    if spread < LEVELS / 2:
+        rows = np.arange(0, y.size // columns, max(1, y.size // max(PRICED, columns)))
         some = y.reshape(-1, columns)[rows].reshape(-1)
         paid = scale.reshape(-1, columns)[rows].reshape(-1)
-        k = _search(some, paid, prices, min(states, 8))
+        k = _search(some, paid, prices, min(states, 8), spread < COARSE)
         prices = _prices(k, paid) * (SLOPE * float(np.mean(np.square(some - k))))
-    return _search(y, scale, prices, states)
+    return scale, prices, spread < COARSE
 
 
-def _search(y: F64, scale: NDArray[np.uint8], prices: NDArray[np.float64], states: int) -> I64:
-    following, before, coset = trellis(states)
+def _search(
+    y: F64, scale: NDArray[np.uint8], prices: NDArray[np.float64], states: int, coarse: bool
+) -> I64:
     words = np.zeros(y.size, dtype=np.int64)
+    if states == 8 and not coarse:
+        search_eight(y, scale, prices.reshape(-1).astype(np.float32),
+                     np.zeros(y.size, np.uint8), words)  # fmt: skip
+        return words
+    following, before, coset = trellis(states)
     search(
         y, scale, prices, before, coset, following, np.zeros((y.size, 4), np.int32),
         np.zeros(y.size, np.uint64), words, np.zeros((2, states)),
@@ -293,11 +338,8 @@ def _prices(k: I64, scale: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def _shifts(k: I64, y: F64) -> tuple[int, ...]:
     """How far the mean of what became k lies inside of it, in 1/256 steps."""
-    found = [0]
-    size, inward = np.abs(k), (k - y) * np.sign(k)
-    for at in range(1, SHIFTS):
-        here = size == at
-        mean = float(inward[here].mean()) if here.sum() >= 32 else 0.0
-        found.append(int(np.clip(np.rint(256 * mean), -255, 255)))
-    found.append(0)
+    sums, count = np.zeros(SHIFTS), np.zeros(SHIFTS)
+    sum_inward(k, y, sums, count)
+    mean = np.where(count >= 32, sums / np.maximum(count, 1), 0.0)
+    found = [0, *np.clip(np.rint(256 * mean[1:]), -255, 255).astype(int).tolist(), 0]
     return tuple(found) if any(found) else (0,)

@@ -34,8 +34,7 @@ class CapProblem:
     """Caps for ``units`` whose sum is at most ``cap_budget_w``.
 
     ``held_w`` (n,) are the caps in force, or None; then at most a share ``max_moved`` of caps may
-    differ from them, and the sum of caps by at most ``max_ramp_w`` from theirs. With ``by_draw``
-    the draw predicted under the caps counts against the budget and not the caps.
+    differ from them, and the sum of caps by at most ``max_ramp_w`` from theirs.
     """
 
     units: Units
@@ -43,7 +42,6 @@ class CapProblem:
     held_w: Floats | None = None
     max_moved: float | None = None
     max_ramp_w: float | None = None
-    by_draw: bool = False
 
     @classmethod
     def of(cls, units: Units, budget_w: float, **limits: Any) -> CapProblem:
@@ -52,7 +50,7 @@ class CapProblem:
         Raises Infeasible naming the smallest feasible budget.
         """
         over = float(units.overhead_w.sum())
-        floor = float(cls(units, 0.0, **limits).cost(units.min_w).sum())
+        floor = float(units.min_w.sum())
         if budget_w < over + floor - 1e-6:
             raise Infeasible(
                 f"{budget_w:.6g} W is {over + floor - budget_w:.6g} W short of the floors; the "
@@ -61,13 +59,6 @@ class CapProblem:
                 field="budget_w",
             )
         return cls(units, budget_w - over, **limits)
-
-    def cost(self, caps: Floats) -> Floats:
-        """(n, ...) watts that caps count for."""
-        if not self.by_draw:
-            return caps
-        demand = self.units.demand_w
-        return np.minimum(caps, demand.reshape(-1, *(1,) * (caps.ndim - 1)))
 
     def table(self, around: Floats | None = None) -> CurveTable:
         """Speed over cap of every unit on an even grid from its floor up to its demand.
@@ -88,7 +79,7 @@ class CapProblem:
             allowed = np.concatenate([allowed, np.ones((u.n, 1), bool)], axis=1)
         value = speed(caps, u.demand_w[:, None], u.idle_w[:, None], u.memory[:, None])
         begin = np.arange(u.n + 1) * caps.shape[1]
-        return CurveTable(self.cost(caps).ravel(), value.ravel(), begin, allowed.ravel())
+        return CurveTable(caps.ravel(), value.ravel(), begin, allowed.ravel())
 
 
 def solve_caps(problem: CapProblem, *, shared: bool, deadline: Deadline) -> Certified[Floats]:
@@ -123,7 +114,7 @@ def check_caps(problem: CapProblem, caps: Floats) -> None:
     if (caps < u.min_w - 1e-6).any() or (caps > u.max_w + 1e-6).any():
         worst = int(np.argmax(np.maximum(u.min_w - caps, caps - u.max_w)))
         raise SolverFailed(f"cap {caps[worst]:g} W of {u.ids[worst]} is outside its limits")
-    counted = float(problem.cost(caps).sum())
+    counted = float(caps.sum())
     if counted > problem.cap_budget_w + 1e-3:
         raise SolverFailed(f"caps count for {counted:g} W of {problem.cap_budget_w:g} W")
     if problem.held_w is None:
@@ -150,7 +141,7 @@ def hull_caps(problem: CapProblem, **_: Any) -> Candidate[Floats]:
         caps = np.maximum(fine.power_w, problem.units.min_w)
         # Less than a fine grid step is left; slopes are equal by now, so it goes to all alike.
         room = np.clip(problem.units.demand_w, caps, problem.units.max_w) - caps
-        spare = max(0.0, problem.cap_budget_w - float(problem.cost(caps).sum()))
+        spare = max(0.0, problem.cap_budget_w - float(caps.sum()))
         caps = caps + room * min(1.0, spare / max(float(room.sum()), 1e-9))
     if problem.max_moved is not None and problem.held_w is not None:
         caps = _sticky(problem, table, caps)
@@ -166,7 +157,7 @@ def dual_bound(problem: CapProblem) -> float:
     """
     u = problem.units
     low, high = u.min_w, np.maximum(np.minimum(u.demand_w, u.max_w), u.min_w)
-    if problem.cost(high).sum() <= problem.cap_budget_w:
+    if high.sum() <= problem.cap_budget_w:
         return -float(predicted_speed(u, high).sum())
     price = _critical_slope(problem)
     left, right = low.copy(), high.copy()
@@ -176,7 +167,7 @@ def dual_bound(problem: CapProblem) -> float:
         rising = predicted_speed(u, mid + width) - predicted_speed(u, mid) > price * width
         left, right = np.where(rising, mid, left), np.where(rising, right, mid + width)
     right = np.minimum(right, high)
-    inner = predicted_speed(u, right) - price * problem.cost(left)
+    inner = predicted_speed(u, right) - price * left
     return -float(price * problem.cap_budget_w + inner.sum())
 
 
@@ -219,7 +210,7 @@ def independent_caps(problem: CapProblem, **_: Any) -> Candidate[Floats]:
             table.power[rows], table.value[rows], np.arange(len(mine) + 1) * width,
             table.allowed[rows],
         )  # fmt: skip
-        own_budget = float(problem.cost(share)[mine].sum()) + 1e-9
+        own_budget = float(share[mine].sum()) + 1e-9
         caps[mine] = allocate_table(own, budget_w=own_budget).power_w
     return _candidate(problem, np.maximum(caps, u.min_w))
 
@@ -229,8 +220,6 @@ def spread_spare(problem: CapProblem, caps: Floats) -> Floats:
 
     Predictions err: a unit that wants more than predicted then finds a cap above it.
     """
-    if problem.by_draw:
-        return caps  # a cap above the demand is room to jump, which the reserve does not cover
     spare = problem.cap_budget_w - caps.sum()
     room = problem.units.max_w - caps
     if spare <= 0 or room.sum() <= 0:
@@ -246,15 +235,13 @@ def _candidate(problem: CapProblem, caps: Floats) -> Candidate[Floats]:
 def _scaled(problem: CapProblem, top: Floats) -> Floats:
     """max(floor, c * top) with the largest c up to 1 that the budget allows."""
     low = problem.units.min_w
-    if problem.cost(np.maximum(low, top)).sum() <= problem.cap_budget_w:
+    if np.maximum(low, top).sum() <= problem.cap_budget_w:
         return np.maximum(low, top)
     lo, hi = 0.0, 1.0
     for _ in range(60):
         mid = (lo + hi) / 2
         lo, hi = (
-            (mid, hi)
-            if problem.cost(np.maximum(low, mid * top)).sum() <= problem.cap_budget_w
-            else (lo, mid)
+            (mid, hi) if np.maximum(low, mid * top).sum() <= problem.cap_budget_w else (lo, mid)
         )
     return np.asarray(np.maximum(low, lo * top))
 

@@ -28,7 +28,8 @@ class EnergyConfig(Config):
     own share by nameplate and is planned alone."""
     hold: Literal["caps", "draw"] = "caps"
     """What stays within the budget: the sum of caps, whatever GPUs do; or the draw that is
-    predicted under them, with a reserve for jumps, which lets more work run."""
+    predicted under them, learned while jobs run, with a reserve for new ones, which lets more
+    work run. Planning by draw needs live telemetry; a recorded trace is planned by caps."""
     power_modes: bool = False
     """Let dependent jobs run slower at lower power where that lowers the peak in time."""
     budget_w: Watts | None = None

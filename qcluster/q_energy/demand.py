@@ -2,8 +2,7 @@
 
 A reading below the cap in force shows the demand; a reading at the cap only shows that the demand
 is not lower (it is censored). Between sights the last one counts, and gives way slowly to what is
-likely of another job, because jobs come and go. It also counts how often demand jumps up, from
-which a plan that budgets predicted draw instead of caps takes its reserve.
+likely of another job, because jobs come and go.
 """
 
 from __future__ import annotations
@@ -16,45 +15,33 @@ from numpy.typing import NDArray
 
 from qcluster.record import Record
 
-__all__ = ["AT_LIMIT", "Demand", "follow", "reserve_w"]
+__all__ = ["AT_LIMIT", "HELD", "Demand", "follow"]
 
 Floats = NDArray[np.float64]
 
 # A reading this close to the cap may be held down by it: meters err by a few percent.
 AT_LIMIT = 0.7
+# A limit that holds clocks down for less of the time does not bind.
+HELD = 5e-4
 # Time in which a job that is not seen is replaced by another one, seconds.
 _MEMORY_S = 600.0
 # A rise above these is another job and not noise.
 _RISE, _RISE_W = 1.15, 10.0
-# Before anything is known: one rise in as many seconds of one GPU.
-_PRIOR_S = 600.0
-_LEAST_SHARE, _DOWN = 0.6, 0.15
-# Share of periods in which more GPUs may rise than the reserve covers.
-_RISK = 2e-4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Demand(Record):
-    """Estimated uncapped draw, watts, (n,), at ``ts_s``; ``age_s`` (n,) since it was last seen.
-
-    ``rises`` counts jumps up in ``watched_s`` GPU-seconds. ``drawn_share`` is the measured sum of
-    draws over the predicted one, of late: work does not keep a GPU at its cap all the time.
-    """
+    """Estimated uncapped draw, watts, (n,), at ``ts_s``; ``age_s`` (n,) since it was last seen."""
 
     uncapped_w: NDArray[np.float64]
     age_s: NDArray[np.float64]
     ts_s: float
-    rises: float = 0.0
-    watched_s: float = 0.0
-    drawn_share: float = 1.0
-
-    @property
-    def rise_rate(self) -> float:
-        """Jumps up a second and GPU, with a prior of one in ten minutes."""
-        return (self.rises + 1.0) / (self.watched_s + _PRIOR_S)
 
 
-def follow(before: Demand | None, drawn: Floats, cap: Floats, max_w: Floats, ts_s: float) -> Demand:
+def follow(
+    before: Demand | None, drawn: Floats, cap: Floats, max_w: Floats, ts_s: float,
+    told: Floats | None = None,
+) -> Demand:  # fmt: skip
     """The estimate after one more set of readings.
 
     Parameters
@@ -62,10 +49,15 @@ def follow(before: Demand | None, drawn: Floats, cap: Floats, max_w: Floats, ts_
     drawn: (n,) watts now, NaN where nothing was read.
     cap: (n,) limit in force, watts, NaN where unknown (then nothing is hidden).
     max_w: (n,) highest limit.
+    told: (n,) share of time that the limit held clocks down, NaN where not known; None where
+        nothing tells. Without it a draw near the limit counts as held.
     """
     n = len(drawn)
     known = np.isfinite(drawn)
-    held = known & np.isfinite(cap) & (drawn >= AT_LIMIT * cap) & (cap < 0.999 * max_w)
+    near = drawn >= AT_LIMIT * cap
+    if told is not None:
+        near = np.where(np.isfinite(told), told > HELD, near)
+    held = known & np.isfinite(cap) & near & (cap < 0.999 * max_w)
     seen = known & ~held
     if before is None or len(before.uncapped_w) != n:
         value = np.where(seen, drawn, max_w)
@@ -88,33 +80,4 @@ def follow(before: Demand | None, drawn: Floats, cap: Floats, max_w: Floats, ts_
         uncapped_w=np.clip(value, 0.0, max_w),
         age_s=np.where(seen, 0.0, before.age_s + passed),
         ts_s=ts_s,
-        rises=before.rises + float((risen | (jumped & ~first)).sum()),
-        watched_s=before.watched_s + passed * n,
-        drawn_share=_drawn_share(before, drawn, cap),
     )
-
-
-def _drawn_share(before: Demand, drawn: Floats, cap: Floats) -> float:
-    known = np.isfinite(drawn) & np.isfinite(cap)
-    predicted = float(np.minimum(cap, before.uncapped_w)[known].sum())
-    if predicted <= 0:
-        return before.drawn_share
-    now = min(max(float(drawn[known].sum()) / predicted, _LEAST_SHARE), 1.0)
-    # Up at once and down slowly: too high a share only wastes watts.
-    weight = 1.0 if now > before.drawn_share else _DOWN
-    return before.drawn_share + weight * (now - before.drawn_share)
-
-
-def reserve_w(demand: Demand, room_w: Floats, period_s: float) -> float:
-    """Watts to keep back so that GPUs which jump up within a period find room.
-
-    As many of the largest ``room_w`` (n,), what each could draw beyond its prediction before its
-    cap stops it, as rise at once with more than negligible probability (Poisson).
-    """
-    mean = demand.rise_rate * len(room_w) * period_s
-    covered, probability, total = 0, math.exp(-mean), math.exp(-mean)
-    while 1.0 - total > _RISK and covered < len(room_w):
-        covered += 1
-        probability *= mean / covered
-        total += probability
-    return float(np.sort(room_w)[::-1][:covered].sum())

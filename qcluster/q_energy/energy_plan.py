@@ -16,7 +16,9 @@ from qcluster.fallback import Certified
 from qcluster.plan import Plan, TelemetryRef, merge_warnings
 from qcluster.q_energy.capping import CapProblem, solve_caps, spread_spare
 from qcluster.q_energy.config import EnergyConfig
-from qcluster.q_energy.demand import Demand, reserve_w
+from qcluster.q_energy.demand import Demand
+from qcluster.q_energy.draw import seen_units, solve_draw
+from qcluster.q_energy.identify import Sightings
 from qcluster.q_energy.jobs import read_jobs, schedule_jobs
 from qcluster.q_energy.meta import Choice, MetaState
 from qcluster.q_energy.node_power import NodePower, Savings, active_counts, node_powers, savings
@@ -31,7 +33,7 @@ from qcluster.q_energy.pipelines import (
 )
 from qcluster.q_energy.problem import Schedule, Task, check_watts
 from qcluster.q_energy.traces import as_trace
-from qcluster.q_energy.units import MARGIN, Units, units_from_snapshot, units_from_trace
+from qcluster.q_energy.units import Units, sighted, units_from_snapshot, units_from_trace
 from qcluster.telemetry import Job, Snapshot, Topology
 
 __all__ = ["EnergyPlan", "NodePower", "Savings", "plan_energy", "plan_units"]
@@ -55,8 +57,9 @@ class EnergyPlan(Plan):
     ``pipeline`` made it (see ``pipelines``). With the meta toggle, ``choice`` says who chose that
     and why, ``costs`` what each pipeline would have cost in the last window, ``meta`` what is
     remembered of all windows, and ``proposals`` what the pipelines would set now. ``demand`` is
-    what each GPU is taken to draw uncapped; ``reserve_w`` what is kept back for jumps where the
-    predicted draw counts against the budget.
+    what each GPU is taken to draw uncapped. Where the predicted draw counts against the budget,
+    ``sightings`` is what was seen of each GPU's job and ``reserve_w`` what is kept back for new
+    ones.
     """
 
     window_s: float
@@ -79,6 +82,7 @@ class EnergyPlan(Plan):
     costs: dict[str, float] = field(default_factory=dict)
     proposals: dict[str, Proposal] = field(default_factory=dict)
     demand: Demand | None = None
+    sightings: Sightings | None = None
     reserve_w: float = 0.0
 
 
@@ -113,6 +117,9 @@ def plan_energy(
     deadline = Deadline.after(deadline_s)
     if isinstance(jobs, (str, Path)):
         jobs = read_jobs(jobs)
+    sightings = None
+    if config.hold == "draw" and isinstance(telemetry, Snapshot):
+        sightings = sighted(telemetry, None)
     profiles = [job for job in jobs or () if isinstance(job, Job)]
     picked = pick(config, units, profiles, None)
     where = telemetry.topology if isinstance(telemetry, Snapshot) else _topology(topology)
@@ -122,7 +129,7 @@ def plan_energy(
     )  # fmt: skip
     return plan_units(
         units, given, config, picked=picked, ref=ref, schedule=schedule, deadline=deadline,
-        seed=seed, topology=where,
+        seed=seed, topology=where, sightings=sightings,
     )  # fmt: skip
 
 
@@ -138,9 +145,14 @@ def plan_units(
     previous: EnergyPlan | None = None,
     schedule: Schedule | None = None,
     demand: Demand | None = None,
+    sightings: Sightings | None = None,
     seed: int = 0,
 ) -> EnergyPlan:
-    """The plan for units already joined; ``previous`` is the plan in force."""
+    """The plan for units already joined; ``previous`` is the plan in force.
+
+    With ``sightings`` the draw predicted under the caps stays within the budget, without them the
+    sum of caps.
+    """
     warnings = list(units.warnings)
     reasons: dict[str, str] = {}
     if "gnn" in picked.pipeline:
@@ -153,18 +165,25 @@ def plan_units(
             f"no budget given: {config.budget_share:.0%} of nameplate, {budget_w:.0f} W"
         )
     shared = picked.pipeline != "independent"
-    reserve = _reserve(units, budget_w, config, demand, previous)
-    given = budget_w - reserve
-    if config.hold == "draw" and demand is not None:
-        fixed = float(units.overhead_w.sum())
-        given = fixed + (given - fixed) / demand.drawn_share
-    problem, answer = _solve(units, given, config, shared, previous, deadline, warnings)
+    problem: CapProblem | None = None
+    reserve = 0.0
+    if sightings is not None:
+        units = seen_units(units, sightings)
+        drawn, answer, reserve = solve_draw(
+            units, sightings, budget_w, shared=shared, period_s=_period(sightings, previous),
+            deadline=deadline,
+        )  # fmt: skip
+    else:
+        problem, answer = _solve(units, budget_w, config, shared, previous, deadline, warnings)
     proof, caps = answer.certificate, answer.value
     if schedule is not None and schedule.peak_w > budget_w:
         warnings.append(f"the jobs' lowest peak found, {schedule.peak_w:.0f} W, is over the budget")
-    allocated = float(np.minimum(caps, units.demand_w).sum())
     overhead = float(units.overhead_w.sum())
-    final = _final(problem, caps)
+    final, allocated = caps, float(np.minimum(caps, units.demand_w).sum())
+    if problem is None:
+        allocated = float(drawn.of_caps(caps, drawn.draw_w).sum())
+    elif problem.held_w is None:
+        final = spread_spare(problem, caps)
     return EnergyPlan(
         planner="energy",
         config=config.model_dump(mode="json"),
@@ -201,38 +220,17 @@ def plan_units(
         choice=picked.choice,
         meta=picked.state,
         costs=picked.costs,
-        proposals=propose(problem, final, pipelines(config)) if config.meta else {},
+        proposals=propose(problem, final, pipelines(config)) if config.meta and problem else {},
         demand=demand,
+        sightings=sightings,
         reserve_w=reserve,
     )
 
 
-def _reserve(
-    units: Units,
-    budget_w: float,
-    config: EnergyConfig,
-    demand: Demand | None,
-    previous: EnergyPlan | None,
-) -> float:
-    """Watts kept back for GPUs whose draw jumps up to their floor before the next plan."""
-    if config.hold == "caps":
-        return 0.0
-    room = np.maximum(units.min_w - units.demand_w, 0.0) + (MARGIN - 1.0) * units.demand_w
-    if demand is None:
-        return 0.0
-    before = None if previous is None else previous.demand
-    period = _PERIOD_S if before is None else min(max(demand.ts_s - before.ts_s, 1.0), 60.0)
-    spare = budget_w - float(units.overhead_w.sum() + np.minimum(units.min_w, units.demand_w).sum())
-    return min(reserve_w(demand, room, period), max(spare, 0.0))
-
-
-def _final(problem: CapProblem, caps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The caps to set: spare watts spread, or where draw counts a margin above full demand."""
-    units = problem.units
-    if not problem.by_draw:
-        return caps if problem.held_w is not None else spread_spare(problem, caps)
-    full = np.maximum(units.min_w, np.minimum(MARGIN * units.demand_w, units.max_w))
-    return np.where(caps >= units.demand_w, full, caps)
+def _period(sightings: Sightings, previous: EnergyPlan | None) -> float:
+    """Seconds between two plans, 1 to 60."""
+    before = None if previous is None else previous.sightings
+    return _PERIOD_S if before is None else min(max(sightings.ts_s - before.ts_s, 1.0), 60.0)
 
 
 def _solve(
@@ -255,7 +253,7 @@ def _solve(
             return problem, solve_caps(problem, shared=shared, deadline=deadline)
         except SolverFailed as error:
             warnings.append(f"ramp and move limits lifted, the caps in force do not fit: {error}")
-    problem = CapProblem.of(units, budget_w, by_draw=config.hold == "draw")
+    problem = CapProblem.of(units, budget_w)
     return problem, solve_caps(problem, shared=shared, deadline=deadline)
 
 

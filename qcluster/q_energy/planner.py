@@ -15,12 +15,14 @@ from qcluster.plan import Plan, TelemetryRef
 from qcluster.q_energy.budget import allocate_budget
 from qcluster.q_energy.capping import predicted_speed
 from qcluster.q_energy.config import EnergyConfig
+from qcluster.q_energy.curve_family import members
+from qcluster.q_energy.draw import claimed_speed, drawn_under
 from qcluster.q_energy.energy_plan import EnergyPlan, plan_units
 from qcluster.q_energy.jobs import schedule_jobs
 from qcluster.q_energy.levelling import load_kernels
 from qcluster.q_energy.pipelines import learned_units, pick
 from qcluster.q_energy.problem import Curve, Schedule
-from qcluster.q_energy.units import units_from_snapshot, watched
+from qcluster.q_energy.units import sighted, units_from_snapshot, watched
 from qcluster.telemetry import Snapshot
 
 __all__ = ["EnergyPlanner", "limited"]
@@ -55,6 +57,10 @@ class EnergyPlanner:
         in_force = previous if isinstance(previous, EnergyPlan) else None
         same = in_force is not None and in_force.gpus == snapshot.topology.gpu_ids
         demand = watched(snapshot, in_force.demand if in_force is not None and same else None)
+        sightings = None
+        if self.config.hold == "draw":
+            before = in_force.sightings if in_force is not None and same else None
+            sightings = sighted(snapshot, before)
         units = units_from_snapshot(snapshot, self.config, demand)
         seconds = min(0.5 * deadline.remaining(), 1.0)
         picked = pick(self.config, units, snapshot.jobs, in_force)
@@ -72,6 +78,7 @@ class EnergyPlanner:
             topology=snapshot.topology,
             previous=in_force,
             demand=demand,
+            sightings=sightings,
             schedule=self._schedule(snapshot, "qaoa" in picked.pipeline, seconds),
         )
         return dataclasses.replace(plan, warnings=[*left_out, *plan.warnings])
@@ -131,14 +138,15 @@ class EnergyPlanner:
     def warm_up(self) -> None:
         """Compile the kernels."""
         load_kernels()
+        members()
         allocate_budget([Curve(np.array([1.0, 2.0]), np.array([1.0, 2.0]))], budget_w=1.5)
 
     def _counted(self, plan: EnergyPlan, snapshot: Snapshot) -> NDArray[np.float64]:
         """(n,) watts that each cap lets its GPU draw, as far as its demand is known."""
-        if plan.demand is None:
-            raise SolverFailed("counts draw, but names no demand")
+        if plan.sightings is None:
+            raise SolverFailed("counts draw, but names nothing that was seen")
         units = units_from_snapshot(snapshot, EnergyConfig.read(plan.config), plan.demand)
-        return plan.demand.drawn_share * np.minimum(plan.caps_w, units.demand_w)
+        return drawn_under(units, plan.sightings, plan.caps_w)
 
     def _verify_claim(self, plan: EnergyPlan, snapshot: Snapshot) -> None:
         units = units_from_snapshot(snapshot, EnergyConfig.read(plan.config), plan.demand)
@@ -147,6 +155,11 @@ class EnergyPlanner:
         overhead = float(units.overhead_w.sum())
         if abs(overhead - plan.overhead_w) > 1e-3 + 1e-9 * overhead:
             raise SolverFailed(f"claims {plan.overhead_w:g} W beyond caps, it is {overhead:g} W")
+        if plan.sightings is not None:
+            most = claimed_speed(units, plan.sightings, plan.caps_w)
+            if plan.throughput > most + 1e-6 * max(1.0, most):
+                raise SolverFailed(f"claims throughput {plan.throughput:g}, its caps give {most:g}")
+            return
         # Spare watts only raise caps, so the speed under the final caps is at least what was
         # claimed for the allocation before.
         most = float(predicted_speed(units, plan.caps_w).sum())

@@ -18,18 +18,19 @@ from qcluster.errors import InputError, NotReady
 from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.curves import IDLE_SHARE
 from qcluster.q_energy.demand import Demand, follow
+from qcluster.q_energy.identify import Sight, Sightings, sight
 from qcluster.q_energy.trace import PowerTrace
 from qcluster.q_energy.window import window_quantiles
 from qcluster.telemetry import Snapshot, Topology
 
-__all__ = ["MARGIN", "Units", "units_from_snapshot", "units_from_trace", "watched"]
+__all__ = ["Units", "sighted", "units_from_snapshot", "units_from_trace", "watched"]
 
 # Rest as a share of the lowest settable limit, at most.
 _REST_BELOW_FLOOR = 0.7
 # Lowest cap of a node whose GPUs are not known, as a share of its highest reading.
 _NODE_FLOOR = 0.4
 # Room above the demand so that a cap does not clip ordinary noise.
-MARGIN = 1.03
+_MARGIN = 1.03
 # How far a node's window may lie from its power now; a checkpoint draws a fifth of training.
 _MOST_FACTOR = 10.0
 
@@ -111,7 +112,17 @@ def watched(snapshot: Snapshot, before: Demand | None) -> Demand:
     high = np.array([node.max_w for node in snapshot.topology.nodes])[owner]
     board = snapshot.gpu.get("power_w", np.full(len(owner), np.nan))
     limit = snapshot.gpu.get("power_limit_w", np.full(len(owner), np.nan))
-    return follow(before, board, limit, high, snapshot.ts_s)
+    return follow(before, board, limit, high, snapshot.ts_s, snapshot.gpu.get("power_held"))
+
+
+def sighted(snapshot: Snapshot, before: Sightings | None) -> Sightings:
+    """What is known of every GPU's present job after this snapshot's readings."""
+    owner = _owners(snapshot.topology)
+    high = np.array([node.max_w for node in snapshot.topology.nodes])[owner]
+    blank = np.full(len(owner), np.nan)
+    names = ("power_w", "power_limit_w", "power_held", "work_rate")
+    now = Sight(*(snapshot.gpu.get(name, blank) for name in names))
+    return sight(before, now, high, snapshot.ts_s)
 
 
 def units_from_snapshot(
@@ -215,9 +226,7 @@ def _gpu_units(
     # A GPU under its lowest limit still runs, so that limit lies well above rest.
     idle = np.minimum(IDLE_SHARE * high, np.where(low > 0, _REST_BELOW_FLOOR * low, np.inf))
     median = np.where(blind, high, np.clip(draw[:, 0], 0.0, high))
-    # Where draw counts against the budget, noise evens out over GPUs and needs no margin.
-    margin = MARGIN if config.hold == "caps" else 1.0
-    demand = np.where(blind | capped, high, np.clip(draw[:, 1] * margin, idle, high))
+    demand = np.where(blind | capped, high, np.clip(draw[:, 1] * _MARGIN, idle, high))
     rest = sum(item.idle_w for item in topology.accelerators)
     return Units(
         kind="gpu",
@@ -238,7 +247,7 @@ def _gpu_units(
 def _bare(trace: PowerTrace, quantiles: Floats, config: EnergyConfig) -> Units:
     top = np.array([trace.series(i)[1].max() for i in range(len(trace.ids))])
     top = np.maximum(top, 1.0)
-    demand = np.minimum(np.maximum(quantiles[:, 1] * MARGIN, IDLE_SHARE * top), top)
+    demand = np.minimum(np.maximum(quantiles[:, 1] * _MARGIN, IDLE_SHARE * top), top)
     line = "no topology: each node's highest reading is taken for its nameplate"
     return Units(
         kind="node",

@@ -17,7 +17,7 @@ from qcluster.errors import InputError
 from qcluster.q_hpo.parameter import Condition, Parameter, same_value
 from qcluster.q_hpo.space import Space, flatten, unflatten
 
-__all__ = ["DefinedByRun"]
+__all__ = ["DefinedByRun", "space_of_runs"]
 
 _RUNS = 200
 _MAX_PARENT_VALUES = 32
@@ -102,34 +102,34 @@ class DefinedByRun:
                     raise InputError("has different ranges in different runs", field=name)
         if not found:
             raise InputError("is a function that suggests nothing", field="space")
-        ordered: list[Parameter] = []
-        for parameter in _by_first_use(found, runs):
-            ordered.append(_with_condition(parameter, ordered, runs))
-        return Space(tuple(ordered))
+        return space_of_runs(found, [run.answers for run in runs])
 
 
-def _by_first_use(found: Mapping[str, Parameter], runs: Sequence[_Recorder]) -> list[Parameter]:
-    """Always-asked parameters first, then by how seldom they are asked for."""
-    count = {name: sum(name in run.answers for run in runs) for name in found}
-    return sorted(found.values(), key=lambda p: -count[p.name])
+def space_of_runs(found: Mapping[str, Parameter], runs: Sequence[Mapping[str, Any]]) -> Space:
+    """The space of ``found`` parameters, conditional where ``runs`` (name to value) show it."""
+    count = {name: sum(name in run for run in runs) for name in found}
+    ordered: list[Parameter] = []
+    for parameter in sorted(found.values(), key=lambda p: -count[p.name]):
+        ordered.append(_with_condition(parameter, ordered, runs))
+    return Space(tuple(ordered))
 
 
 def _with_condition(
-    parameter: Parameter, before: Sequence[Parameter], runs: Sequence[_Recorder]
+    parameter: Parameter, before: Sequence[Parameter], runs: Sequence[Mapping[str, Any]]
 ) -> Parameter:
     """The parameter with the parent that explains when it is asked for, if there is one."""
     name = parameter.name
-    if all(name in run.answers for run in runs):
+    if all(name in run for run in runs):
         return parameter
     for parent in before:
         count = parent.levels
         if count is None or count > _MAX_PARENT_VALUES:
             continue
-        with_parent = [run for run in runs if parent.name in run.answers]
-        if any(name in run.answers for run in runs if parent.name not in run.answers):
+        with_parent = [run for run in runs if parent.name in run]
+        if any(name in run for run in runs if parent.name not in run):
             continue
-        on = [run.answers[parent.name] for run in with_parent if name in run.answers]
-        off = [run.answers[parent.name] for run in with_parent if name not in run.answers]
+        on = [run[parent.name] for run in with_parent if name in run]
+        off = [run[parent.name] for run in with_parent if name not in run]
         if any(same_value(a, b) for a in on for b in off):
             continue
         values: list[Any] = []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qcluster.errors import InputError
 from qcluster.q_hpo.space import Space, flatten, unflatten
 
-__all__ = ["domains_of", "only_known"]
+__all__ = ["domains_of", "listed_configs", "only_known"]
 
 
 def domains_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,3 +30,15 @@ def only_known(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
     """``config`` without what the space does not know (constants of the trainable)."""
     names = set(space.names)
     return unflatten({k: v for k, v in flatten(config, names).items() if k in names})
+
+
+def listed_configs(rows: Any, field: str) -> list[dict[str, Any]]:
+    """``rows`` as dicts. Raises InputError naming the row that is no configuration."""
+    if isinstance(rows, (str, Mapping)) or not isinstance(rows, Iterable):
+        raise InputError("wants a list of configurations", field=field)
+    found = []
+    for i, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise InputError(f"wants an object, got {str(row)[:40]}", row=i, field=field)
+        found.append(dict(row))
+    return found

@@ -57,24 +57,31 @@ class Parameter:
                 raise InputError("has no values to choose from", field=self.name)
             return
         for end in (self.low, self.high):
-            if isinstance(end, bool) or not isinstance(end, (int, float, np.integer, np.floating)):
-                raise InputError(f"wants numbers as bounds, got {end!r}", field=self.name)
-            if not math.isfinite(end):
-                raise InputError(f"has a bound that is not finite: {end}", field=self.name)
-        if self.q is not None and not (math.isfinite(self.q) and self.q > 0):
-            raise InputError(f"wants a positive step, got {self.q}", field=self.name)
+            self._check_bound(end)
+        if self.q is not None and not (_finite(self.q) and self.q > 0):
+            raise InputError(f"wants a positive step, got {str(self.q)[:40]}", field=self.name)
         if self.kind == "normal":
             if self.high <= 0:
                 raise InputError("wants a positive standard deviation", field=self.name)
             return
         if not self.low < self.high and not (self.kind == "int" and self.low == self.high):
             raise InputError(f"wants low < high, got {self.low} and {self.high}", field=self.name)
+        if not math.isfinite(self.high - self.low):
+            raise InputError(
+                f"has bounds too far apart for numbers: {self.low} and {self.high}", field=self.name
+            )
         if self.log and self.low <= 0:
             raise InputError(f"is logarithmic and wants low > 0, got {self.low}", field=self.name)
         if self.levels == 0:
             raise InputError(
                 f"has no multiple of {self.q} between {self.low} and {self.high}", field=self.name
             )
+
+    def _check_bound(self, end: Any) -> None:
+        if isinstance(end, bool) or not isinstance(end, (int, float, np.integer, np.floating)):
+            raise InputError(f"wants numbers as bounds, got {end!r}", field=self.name)
+        if not _finite(end):
+            raise InputError(f"has a bound that is not finite: {str(end)[:40]}", field=self.name)
 
     @property
     def step(self) -> float | None:
@@ -147,8 +154,8 @@ class Parameter:
             raise InputError(f"wants {self.low} to {self.high}, got {number}", field=self.name)
         if self.step is None:
             if self.log:
-                share = math.log(max(number, self.low) / self.low)
-                return min(share / math.log(self.high / self.low), 1.0)
+                first, last = math.log(self.low), math.log(self.high)
+                return min((math.log(max(number, self.low)) - first) / (last - first), 1.0)
             return min(max((number - self.low) / (self.high - self.low), 0.0), 1.0)
         first, last = self._ends()
         index = min(max(round((number - self.origin) / self.step), first), last) - first
@@ -213,6 +220,14 @@ class Parameter:
     def _clean(number: float) -> float:
         """Without the last bits that a multiplication by the step leaves (0.30000000000000004)."""
         return float(f"{number:.12g}")
+
+
+def _finite(number: float) -> bool:
+    """Whether it is a number that floats can hold; whole numbers can be larger than all of them."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def same_value(a: Any, b: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The searchers inside Ray Tune: ``GPSearch``, ``VQCSearch``, ``HybridSearch``, and ``tune``.
+"""The searchers inside Ray Tune: ``GPSearch``, ``VQCSearch``, ``HybridSearch``.
 
 Each is a ``ray.tune.search.Searcher`` around a ``Study`` and takes the arguments of Ray's
 ``OptunaSearch``, so a script written for that runs with another class name. How trials end: a
@@ -14,26 +14,28 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ray.tune.search import Searcher
 
-from qcluster.errors import FormatError, InputError, SolverFailed
+from qcluster.errors import FormatError, InputError
 from qcluster.q_hpo.define_by_run import DefinedByRun
+from qcluster.q_hpo.fidelity import reported
 from qcluster.q_hpo.param_space import domains_of, only_known
 from qcluster.q_hpo.prior import Prior
-from qcluster.q_hpo.space import Space
+from qcluster.q_hpo.ray_results import RayTrial, ray_trials
 from qcluster.q_hpo.stored import SEARCHER_VERSION, stored_trials
 from qcluster.q_hpo.study import Study
 from qcluster.q_hpo.trial import Trial
 
-__all__ = ["GPSearch", "HybridSearch", "StudySearch", "VQCSearch", "local_ray", "sweep", "tune"]
+__all__ = ["FAILED", "GPSearch", "HybridSearch", "StudySearch", "VQCSearch"]
 
 log = logging.getLogger(__name__)
+
+FAILED = "qcluster_failed"
+"""Key of a result whose trial raised; its value says what."""
 
 
 class StudySearch(Searcher):
@@ -52,7 +54,9 @@ class StudySearch(Searcher):
     sampler, study_name, storage: accepted so that scripts run unchanged; not used.
     settings: of the strategy (see ``GPConfig``).
     prior: earlier trials (``load_prior``). max_step: iterations at full fidelity.
-    warm_start: a file of a saved searcher or study whose trials are taken over.
+    pool: the only configurations allowed, if the objective exists for these alone.
+    warm_start: a file of a saved searcher or study, or an Optuna storage, whose trials are taken
+        over.
     """
 
     strategy: ClassVar[str] = "gp"
@@ -72,6 +76,7 @@ class StudySearch(Searcher):
         settings: Mapping[str, Any] | None = None,
         prior: Prior | None = None,
         max_step: int | None = None,
+        pool: Iterable[Mapping[str, Any]] | None = None,
         warm_start: str | Path | None = None,
     ) -> None:
         if isinstance(metric, (list, tuple)) or isinstance(mode, (list, tuple)):
@@ -92,6 +97,7 @@ class StudySearch(Searcher):
             "seed": 0 if seed is None else seed,
             "prior": prior,
             "max_step": max_step,
+            "pool": None if pool is None else list(pool),
         }
         self._warm_start = warm_start
         self._run = DefinedByRun(space) if callable(space) else None
@@ -99,6 +105,7 @@ class StudySearch(Searcher):
         self._ended: set[str] = set()
         self._names: dict[str, str] = {}
         self._orphans: list[str] = []
+        self._limit: int | None = None
         self._listener: Callable[[Trial], None] | None = None
         self.study: Study | None = None
         """The study underneath; None until the space and the mode are known."""
@@ -138,9 +145,18 @@ class StudySearch(Searcher):
         self._made()
         return True
 
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """The searcher counts its own trials, so that a limit survives a crash with the rest."""
+        self._limit = max_concurrent
+        return True
+
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The configuration of a trial; the same one if asked again."""
+        """The configuration of a trial; the same one if asked again. None: not before one ends."""
         study = self._made()
+        live = [trial.id for trial in study.running if trial.id not in self._orphans]
+        asked = self._names.get(trial_id, trial_id) in live
+        if self._limit is not None and len(live) >= self._limit and not asked:
+            return None
         if self._orphans and trial_id not in self._names:
             self._names[trial_id] = self._orphans.pop(0)
         name = self._names.get(trial_id, trial_id)
@@ -151,18 +167,27 @@ class StudySearch(Searcher):
         return self._run.config(trial.config, trial.id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing is learnt before a trial ends."""
+        """What it shows on its way, if there is a full fidelity (``max_step``) to compare with."""
+        reported(self._made(), self._names.get(trial_id, trial_id), self._metric, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """What became of a trial. A second word about the same trial is ignored."""
+        """What became of a trial.
+
+        A second word about the same trial is ignored, unless it failed before and has a value now:
+        Ray restarts errored trials if it is asked to.
+        """
         study = self._made()
+        value, status, step = self._outcome(trial_id, result, error)
+        name = self._names.get(trial_id, trial_id)
         if trial_id in self._ended:
+            first = next((t for t in study.history if t.id == name), None)
+            if first is not None and first.value is None and status == "ok":
+                self._take(study, first.config, value, status, step)
             return
         self._ended.add(trial_id)
-        value, status, step = self._outcome(trial_id, result, error)
-        trial_id = self._names.get(trial_id, trial_id)
+        trial_id = name
         if any(trial.id == trial_id for trial in study.running):
             done = study.tell(trial_id, value, status, step)
             if self._listener is not None:
@@ -184,6 +209,9 @@ class StudySearch(Searcher):
         if not result:
             return None, "abandoned", None
         step = result.get("training_iteration")
+        if result.get(FAILED):
+            log.warning("trial %s failed: %s", trial_id, result[FAILED])
+            return None, "failed", step
         if self._metric not in result:
             log.warning("trial %s reported no metric '%s': failed", trial_id, self._metric)
             return None, "failed", step
@@ -222,7 +250,26 @@ class StudySearch(Searcher):
             raise FormatError("is not a searcher of version 1", file=path)
         self._restore(saved, path)
 
+    def restore_from_dir(self, checkpoint_dir: str) -> None:
+        """Take up the state that Ray saved with an experiment.
+
+        Ray writes its trials and the searcher one after the other; what a crash between the two
+        left apart is brought together: nothing is lost, and nothing waits for ever.
+        """
+        super().restore_from_dir(checkpoint_dir)
+        self._agree(ray_trials(Path(checkpoint_dir)))
+
     # Inside
+
+    def _agree(self, trials: Sequence[RayTrial]) -> None:
+        if self.study is None or not trials:
+            return
+        for trial in trials:
+            if trial.ended and trial.id not in self._ended:
+                self.on_trial_complete(trial.id, {**trial.result, "config": trial.config},
+                                       error=trial.error)  # fmt: skip
+        known = {self._names.get(trial.id, trial.id) for trial in trials}
+        self._orphans = [t.id for t in self.study.running if t.id not in known]
 
     def _made(self) -> Study:
         if self.study is not None:
@@ -249,7 +296,7 @@ class StudySearch(Searcher):
                 self._take(study, only_known(point, study.space), self._rewards[i], "ok", None)
         study.enqueue(fits)
         if self._warm_start is not None:
-            for trial in stored_trials(Path(self._warm_start)):
+            for trial in stored_trials(Path(self._warm_start), study.space):
                 self._take(study, trial.config, trial.value, trial.status, trial.step)
         return study
 
@@ -308,90 +355,3 @@ class HybridSearch(StudySearch):
     """Both, chosen trial by trial by how well each predicts; see ``StudySearch``."""
 
     strategy = "hybrid"
-
-
-SEARCHERS: dict[str, type[StudySearch]] = {
-    "gp": GPSearch,
-    "vqc": VQCSearch,
-    "hybrid": HybridSearch,
-}
-
-
-def tune(
-    objective: Callable[[dict[str, Any]], Any],
-    space: Space | Mapping[str, Any],
-    *,
-    num_samples: int,
-    searcher: str = "gp",
-    metric: str = "value",
-    mode: str = "min",
-    seed: int = 0,
-    max_concurrent: int | None = None,
-    **options: Any,
-) -> Study:
-    """A Ray Tune sweep of ``objective`` (a function of a configuration) and its finished study.
-
-    ``objective`` returns a number or a dict with ``metric``; what it raises is a failed trial.
-    ``options`` go to the searcher. Ray is started locally if none is running.
-    """
-    if searcher not in SEARCHERS:
-        raise InputError(f"knows {', '.join(SEARCHERS)}, got {searcher!r}", field="searcher")
-    search = SEARCHERS[searcher](space, metric, mode, seed=seed, **options)
-    return sweep(search, objective, num_samples, max_concurrent)
-
-
-def sweep(
-    search: StudySearch,
-    objective: Callable[[dict[str, Any]], Any],
-    num_samples: int,
-    max_concurrent: int | None = None,
-    storage: str | Path | None = None,
-) -> Study:
-    """Run ``num_samples`` more trials of ``search`` in Ray Tune; a lost worker's trial runs again.
-
-    ``storage``: directory for Tune's own results; None leaves it Ray's default.
-    """
-    from ray import tune as ray_tune
-
-    metric = search.metric
-
-    def trainable(config: dict[str, Any]) -> dict[str, Any]:
-        found = objective(config)
-        return found if isinstance(found, dict) else {metric: found}
-
-    tuner = ray_tune.Tuner(
-        trainable,
-        tune_config=ray_tune.TuneConfig(
-            search_alg=search, num_samples=num_samples, max_concurrent_trials=max_concurrent
-        ),
-        run_config=ray_tune.RunConfig(
-            verbose=0, storage_path=None if storage is None else str(storage)
-        ),
-    )
-    tuner.fit()
-    if search.study is None:
-        raise SolverFailed("Ray Tune ended without asking for a trial")
-    return search.study
-
-
-@contextmanager
-def local_ray(workers: int) -> Iterator[None]:
-    """A Ray of ``workers`` CPUs on this machine, unless one is running already.
-
-    Its workers can import what this process can: the working directory goes on their path.
-    """
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    paths = [str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    variables = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    ray.init(
-        num_cpus=workers, include_dashboard=False, log_to_driver=False,
-        runtime_env={"env_vars": variables},
-    )  # fmt: skip
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -41,6 +41,18 @@ class Space:
             if p.when is not None:
                 self._check_condition(p, seen)
             seen[p.name] = p
+        self._check_nesting(seen)
+
+    @staticmethod
+    def _check_nesting(names: Iterable[str]) -> None:
+        """No name may be a value and a group at once, as 'a' beside 'a/b' would be."""
+        groups = {"/".join(name.split("/")[:i]) for name in names
+                  for i in range(1, name.count("/") + 1)}  # fmt: skip
+        for name in names:
+            if not all(name.split("/")):
+                raise InputError("has an empty part in its name", field=name)
+            if name in groups:
+                raise InputError("is a parameter and also a group of others", field=name)
 
     @staticmethod
     def _check_condition(p: Parameter, seen: Mapping[str, Parameter]) -> None:

@@ -9,7 +9,7 @@ from qcluster.errors import InputError
 from qcluster.q_hpo.config import GPConfig, HybridConfig, VQCConfig
 from qcluster.q_hpo.strategy import RandomStrategy, SobolStrategy, Strategy
 
-__all__ = ["make_strategy", "strategy_names"]
+__all__ = ["make_strategy", "settings_of", "strategy_names"]
 
 
 def _gp(settings: Mapping[str, Any]) -> Strategy:
@@ -19,9 +19,14 @@ def _gp(settings: Mapping[str, Any]) -> Strategy:
 
 
 def _vqc(settings: Mapping[str, Any]) -> Strategy:
+    config = VQCConfig.read(settings)
+    if config.mode == "variational":
+        from qcluster.q_hpo.vqc.trained import VariationalStrategy
+
+        return VariationalStrategy(config)
     from qcluster.q_hpo.vqc.search import VQCStrategy
 
-    return VQCStrategy(VQCConfig.read(settings))
+    return VQCStrategy(config)
 
 
 def _hybrid(settings: Mapping[str, Any]) -> Strategy:
@@ -57,6 +62,15 @@ def make_strategy(settings: Mapping[str, Any]) -> Strategy:
     """The strategy of ``{"name": ..., **settings}``. Raises InputError for an unknown one."""
     rest = dict(settings)
     name = rest.pop("name", None)
-    if name not in _MAKERS:
+    if not isinstance(name, str) or name not in _MAKERS:
         raise InputError(f"knows {', '.join(_MAKERS)}, got {name!r}", field="strategy")
     return _MAKERS[name](rest)
+
+
+def settings_of(strategy: Any) -> dict[str, Any]:
+    """A strategy's name, or its name and settings, as settings. Raises InputError."""
+    if isinstance(strategy, str):
+        return {"name": strategy}
+    if not isinstance(strategy, Mapping):
+        raise InputError(f"wants a name or an object, got {str(strategy)[:40]}", field="strategy")
+    return dict(strategy)

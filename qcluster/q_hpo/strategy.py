@@ -9,7 +9,7 @@ from ``View.rng`` alone, which depends on the study's seed and the trial's numbe
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,11 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.errors import InputError
 from qcluster.q_hpo.space import Space
 
 __all__ = [
     "Proposal", "RandomStrategy", "SobolStrategy", "Strategy", "Task", "View", "one_thread",
-    "unseen",
+    "pool_points", "unseen",
 ]  # fmt: skip
 
 F = NDArray[np.float64]
@@ -56,9 +57,10 @@ class Task:
 class View:
     """What a strategy knows when it is asked for trial ``number``.
 
-    points: (n, d) snapped points of finished trials, in the order they were told.
-    values: (n,) to be minimised, at full fidelity; NaN where the trial failed.
-    early: (k, d) points of trials that ended below full fidelity. Their values are in ``tasks``,
+    points: (n, d) snapped points of the trials that are modelled, in the order they were told.
+    values: (n,) to be minimised, all of one fidelity: the full one once there are some final
+        losses, before that the highest that enough trials reached; NaN where the trial failed.
+    early: (k, d) other points that were tried. What is known of lower fidelities is in ``tasks``,
         one task a step, never among ``values``.
     pending: (m, d) points of running trials.
     pool: (p, d) the only points allowed, or None.
@@ -159,6 +161,14 @@ def unseen(view: View, points: F) -> F:
                 return found
     first: F = snapped[0]
     return first
+
+
+def pool_points(space: Space, pool: Iterable[Mapping[str, Any]]) -> F:
+    """(p, d) the only points allowed. Raises InputError if there are none, or naming the row."""
+    points = space.points(pool)
+    if not len(points):
+        raise InputError("has no configurations", field="pool")
+    return points
 
 
 def from_pool(view: View, order: NDArray[np.int64]) -> F:

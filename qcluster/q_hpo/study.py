@@ -17,19 +17,20 @@ from numpy.typing import NDArray
 
 from qcluster.errors import FormatError, InputError, NotFound
 from qcluster.q_hpo.domains import parse_space
+from qcluster.q_hpo.fidelity import report_lines, split_levels
 from qcluster.q_hpo.journal import Journal, read_lines, write_lines
+from qcluster.q_hpo.param_space import listed_configs
 from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.space import Space, same_config
 from qcluster.q_hpo.space_json import space_from_json, space_to_json
-from qcluster.q_hpo.strategies import make_strategy
-from qcluster.q_hpo.strategy import Proposal, Task, View, one_thread
-from qcluster.q_hpo.trial import Trial, checked_outcome
+from qcluster.q_hpo.strategies import make_strategy, settings_of
+from qcluster.q_hpo.strategy import Proposal, Task, View, one_thread, pool_points
+from qcluster.q_hpo.trial import Trial, checked_max_step, checked_outcome
 
 __all__ = ["VERSION", "Study"]
 
 F = NDArray[np.float64]
 VERSION = 1
-_FEWEST_EARLY = 4
 
 
 class Study:
@@ -71,11 +72,11 @@ class Study:
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise InputError(f"wants a whole number from 0 up, got {seed!r}", field="seed")
         self.space = parse_space(space)
-        self.mode, self.seed, self.max_step = mode, int(seed), max_step
+        self.mode, self.seed, self.max_step = mode, int(seed), checked_max_step(max_step)
         self.prior = prior
-        self._settings = {"name": strategy} if isinstance(strategy, str) else dict(strategy)
+        self._settings = settings_of(strategy)
         self._strategy = make_strategy(self._settings)
-        self._queue = [dict(point) for point in points or ()]
+        self._queue = listed_configs(points or (), "points")
         self._pool = self._read_pool(pool)
         for i, point in enumerate(self._queue, 1):
             self._checked_point(point, i)
@@ -83,6 +84,7 @@ class Study:
         self._trials: dict[str, Trial] = {}
         self._points: dict[str, F] = {}
         self._told: list[str] = []
+        self._curves: dict[str, dict[int, float]] = {}
         self._journal: Journal | None = None
         if journal is not None:
             self._open_journal(Path(journal))
@@ -142,7 +144,21 @@ class Study:
         self._write({"tell": trial.id, "value": value, "status": status, "step": step})
         self._trials[trial.id] = done
         self._told.append(trial.id)
+        if value is not None and step is not None:
+            self._curves.setdefault(trial.id, {})[step] = value
         return done
+
+    def report(self, id: str, value: Any, step: int) -> None:
+        """What trial ``id`` shows after ``step`` steps, on its way; one that is not finite says
+        nothing. Raises NotFound and InputError.
+        """
+        trial = self.trial(id)
+        value, status, at = checked_outcome(value, "ok", step, f"trial '{id}'")
+        if at is None:
+            raise InputError("is needed with a value on the way", field="step")
+        if status == "ok" and self._curves.get(trial.id, {}).get(at) != value:
+            self._write({"report": trial.id, "value": value, "step": at})
+            self._curves.setdefault(trial.id, {})[at] = float(value or 0.0)
 
     def add(
         self, config: Mapping[str, Any], value: Any, status: str = "ok", step: int | None = None
@@ -158,7 +174,7 @@ class Study:
 
     def enqueue(self, points: Iterable[Mapping[str, Any]]) -> None:
         """More configurations to try before anything is proposed. Raises InputError."""
-        more = [dict(point) for point in points]
+        more = listed_configs(points, "points")
         for i, config in enumerate(more, 1):
             self._checked_point(config, i)
         if more:
@@ -185,7 +201,7 @@ class Study:
 
     def top(self, k: int) -> list[Trial]:
         """The ``k`` best finished trials at full fidelity, of different configurations."""
-        full = self._full_step()
+        full = self.full_step
         done = [
             t for t in self._trials.values()
             if t.value is not None and (t.step is None or full is None or t.step >= full)
@@ -262,6 +278,7 @@ class Study:
         last = len(self._trials) - 1
         for i, trial in enumerate(self._trials.values()):
             yield self._ask_record(trial, self._points[trial.id], state if i == last else {})
+        yield from report_lines(self._trials, self._curves)
         for name in self._told:
             t = self._trials[name]
             yield {"tell": name, "value": t.value, "status": t.status, "step": t.step}
@@ -278,44 +295,36 @@ class Study:
     def _sign(self) -> float:
         return 1.0 if self.mode == "min" else -1.0
 
-    def _full_step(self) -> int | None:
+    @property
+    def full_step(self) -> int | None:
+        """The full fidelity: ``max_step``, or the largest step seen; None without steps."""
         if self.max_step is not None:
             return self.max_step
         return max((t.step for t in self._trials.values() if t.step is not None), default=None)
 
     def view(self) -> View:
         """What a strategy is shown when it is asked for the next trial."""
-        trials = [self._trials[name] for name in self._told]
-        full = self._full_step()
-        early = [t for t in trials if t.value is not None and t.step is not None
-                 and full is not None and t.step < full]  # fmt: skip
-        below = {t.id for t in early}
-        known = [t for t in trials if t.status != "abandoned" and t.id not in below]
+        told = [self._trials[name] for name in self._told]
+        curves = {name: self._curves[name] for name in self._trials if name in self._curves}
+        levels = split_levels(told, curves, self.full_step, self.space.d)
+        steps = [
+            Task(f"step {one.step}", self._rows(one.names), self._sign * np.array(one.values))
+            for one in levels.below
+        ]
         return View(
             space=self.space,
-            points=self._rows(known),
-            values=np.array([self._signed(t) for t in known], float),
-            early=self._rows(early),
-            pending=self._rows(self.running),
+            points=self._rows(levels.target.names),
+            values=self._sign * np.array(levels.target.values, float),
+            early=self._rows(levels.others),
+            pending=self._rows([trial.id for trial in self.running]),
             number=len(self._trials),
             seed=self.seed,
             pool=self._pool,
-            tasks=(*self._tasks, *self._early_tasks(early)),
+            tasks=(*self._tasks, *steps),
         )
 
-    def _early_tasks(self, early: list[Trial]) -> Iterator[Task]:
-        """Values of stopped trials, one task per step: hints about the order, never losses."""
-        for step in sorted({t.step for t in early if t.step is not None}):
-            group = [t for t in early if t.step == step]
-            if len(group) >= _FEWEST_EARLY:
-                values = np.array([self._signed(t) for t in group], float)
-                yield Task(f"step {step}", self._rows(group), values)
-
-    def _signed(self, trial: Trial) -> float:
-        return np.nan if trial.value is None else self._sign * trial.value
-
-    def _rows(self, trials: list[Trial]) -> F:
-        rows = [self._points[t.id] for t in trials]
+    def _rows(self, names: list[str]) -> F:
+        rows = [self._points[name] for name in names]
         return np.array(rows, float).reshape(len(rows), self.space.d)
 
     def _checked_point(self, config: Mapping[str, Any], row: int | None) -> F:
@@ -327,10 +336,7 @@ class Study:
     def _read_pool(self, pool: Iterable[Mapping[str, Any]] | None) -> F | None:
         if pool is None:
             return None
-        points = self.space.points(pool)
-        if not len(points):
-            raise InputError("has no configurations", field="pool")
-        return points
+        return pool_points(self.space, listed_configs(pool, "pool"))
 
     def _open_journal(self, path: Path) -> None:
         if path.exists() and path.stat().st_size:
@@ -379,6 +385,9 @@ class Study:
     def _replay(self, row: Mapping[str, Any]) -> None:
         if "tell" in row:
             self.tell(row["tell"], row["value"], row["status"], row["step"])
+            return
+        if "report" in row:
+            self.report(row["report"], row["value"], row["step"])
             return
         if "enqueue" in row:
             self._queue += [self.space.config(np.array(p, float)) for p in row["enqueue"]]

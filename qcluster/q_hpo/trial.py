@@ -11,7 +11,7 @@ import numpy as np
 from qcluster.errors import InputError
 from qcluster.record import Record
 
-__all__ = ["STATUSES", "Trial", "checked_outcome"]
+__all__ = ["STATUSES", "Trial", "checked_max_step", "checked_outcome"]
 
 STATUSES = ("ok", "failed", "nan", "abandoned")
 """How a trial can end: with a value, with an exception, with a value that is not finite, or
@@ -56,5 +56,17 @@ def checked_outcome(
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(f"wants a number as value, got {value!r}", field=field)
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number beyond all floats
+        number = math.inf
     return (number, "ok", step) if math.isfinite(number) else (None, "nan", step)
+
+
+def checked_max_step(step: Any) -> int | None:
+    """The full fidelity, or None. Raises InputError if it is not a whole number from 1 up."""
+    if step is None:
+        return None
+    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 1:
+        raise InputError(f"wants a whole number from 1 up, got {step!r}", field="max_step")
+    return int(step)

@@ -1,8 +1,9 @@
 """A cluster as schedulers see it: a tree of network switches with blocks of nodes at its leaves.
 
-Read from topograph's model files (YAML or JSON: ``switches``, ``blocks``), written for Slurm and
-Kubernetes by ``qcluster.q_nvlink.directives``. A block is the nodes behind one leaf switch; its
-domain is the NVLink domain that joins them.
+Read from topograph's model files (YAML or JSON: ``switches``, ``blocks``) and Slurm's own
+(``qcluster.q_nvlink.slurm``), written for Slurm and Kubernetes by
+``qcluster.q_nvlink.directives``. A block is the nodes behind one leaf switch; its domain is the
+NVLink domain that joins them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from qcluster.errors import FormatError, InputError
 from qcluster.q_nvlink.fabric import Fabric, FabricLink, FabricNode
 from qcluster.record import Record
 
-__all__ = ["Block", "ClusterTree", "expand_hosts", "fold_hosts", "looks_like_tree", "read_tree"]
+__all__ = [
+    "Block",
+    "ClusterTree",
+    "check_tree",
+    "expand_hosts",
+    "fold_hosts",
+    "looks_like_tree",
+    "read_tree",
+]
 
 _NVLINK_GB_S, _NIC_GB_S = 900.0, 50.0
 _MOST_HOSTS = 131_072
@@ -35,11 +44,15 @@ class Block(Record):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClusterTree(Record):
-    """Switch to the switches below it, and the blocks. ``labels`` are those of switches."""
+    """Switch to the switches below it, and the blocks. ``labels`` are those of switches.
+
+    ``block_sizes`` are Slurm's, where a file of its gave them.
+    """
 
     switches: dict[str, tuple[str, ...]] = field(default_factory=dict)
     blocks: tuple[Block, ...] = ()
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    block_sizes: tuple[int, ...] = ()
 
     def above(self, switch: str) -> list[str]:
         """The switches from this one's parent up to the root."""
@@ -128,13 +141,14 @@ def read_tree(data: Any) -> ClusterTree:
             raise FormatError("wants a mapping", field=f"{place}.labels")
         if found:
             labels[str(name)] = {str(k): str(v) for k, v in found.items()}
-    _check_tree(below, blocks, seen)
+    check_tree(below, blocks, seen)
     return ClusterTree(switches=below, blocks=blocks, labels=labels)
 
 
-def _check_tree(
+def check_tree(
     below: Mapping[str, tuple[str, ...]], blocks: Iterable[Block], nodes: set[str]
 ) -> None:
+    """Raise FormatError for switches below two others or themselves, and names used twice."""
     parent: dict[str, str] = {}
     for name, children in below.items():
         for child in children:

@@ -78,11 +78,15 @@ def _blocks(tree: ClusterTree) -> list[tuple[str, str, tuple[str, ...]]]:
 def block_sizes(tree: ClusterTree, sizes: Sequence[int] | None = None) -> list[int]:
     """Block sizes for Slurm: the smallest block times powers of two, as long as there are as many.
 
+    Those that the tree's own file gave go before.
+
     Raises InputError for given ``sizes`` that Slurm refuses: not increasing, not the first times a
     power of two, or a first one that some block does not have.
     """
     blocks = _blocks(tree)
     least = min(len(nodes) for _, _, nodes in blocks)
+    if sizes is None and tree.block_sizes:
+        sizes = tree.block_sizes
     if sizes is None:
         count = len(blocks)
         return [least << i for i in range(count.bit_length())]

@@ -16,6 +16,7 @@ from typing import Any
 from qcluster.errors import FormatError, InputError
 from qcluster.q_nvlink.cluster_tree import ClusterTree, looks_like_tree, read_tree
 from qcluster.q_nvlink.fabric import Fabric, FabricLink, FabricNode, NodeId
+from qcluster.q_nvlink.slurm import looks_like_slurm, read_slurm, read_slurm_yaml
 from qcluster.q_nvlink.smi import looks_like_links, looks_like_matrix, read_links, read_matrix
 from qcluster.q_nvlink.topo_xml import looks_like_xml, read_topology_xml
 from qcluster.telemetry.documents import read_document
@@ -24,6 +25,11 @@ __all__ = ["load_fabric", "load_tree", "parse_fabric", "parse_node_link"]
 
 _BANDWIDTH = ("bandwidth_GBps", "bandwidth_gb_s", "bandwidth")
 _SWITCH_WORDS = ("nvsw", "switch", "leaf", "spine", "nic", "cpu", "pcie", "hca", "mlx")
+_PCIE_WORDS = {"pix", "pxb", "phb", "node", "sys", "soc"}
+_LINK_KINDS = _PCIE_WORDS | {
+    *("nvlink", "xgmi", "pcie", "c2c", "ib", "infiniband", "roce", "ethernet", "efa", "fabric"),
+    *("internal", "cpu", "qpi", "upi", "nic", "network"),
+}
 _NODE_KINDS = {"nvswitch", "ibswitch", "pcie", "cpu", "nic", "switch", "gpu"}
 
 
@@ -37,16 +43,19 @@ def load_fabric(path: str | Path) -> Fabric:
     Raises FormatError naming file, row and field.
     """
     path = Path(path)
+    return parse_fabric(_text(path), file=path)
+
+
+def _text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise FormatError(error.strerror or "cannot be read", file=path) from None
     encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        text = raw.decode(encoding)
+        return raw.decode(encoding)
     except UnicodeDecodeError as error:
         raise FormatError(f"is not text: {error.reason}", file=path) from None
-    return parse_fabric(text, file=path)
 
 
 def parse_fabric(text: str, *, file: Any = None) -> Fabric:
@@ -65,13 +74,15 @@ def parse_fabric(text: str, *, file: Any = None) -> Fabric:
             return read_matrix(text)
         if looks_like_links(text):
             return read_links(text)
+        if looks_like_slurm(text):
+            return read_slurm(text).fabric()
         if looks_like_tree(text):
             return read_tree(_yaml(text)).fabric()
     except InputError as error:
         raise error.at(file=file) from None
     raise FormatError(
-        "is neither node-link JSON, NCCL topology XML, a topograph model nor text of "
-        "nvidia-smi topo -m or nvlink -s",
+        "is neither node-link JSON, NCCL topology XML, a topograph model, a topology.conf nor "
+        "text of nvidia-smi topo -m or nvlink -s",
         file=file,
     )
 
@@ -89,12 +100,20 @@ def _json(text: str) -> Any:
 
 
 def load_tree(path: str | Path) -> ClusterTree:
-    """The tree of switches and blocks in a topograph model, YAML or JSON.
+    """The tree of switches and blocks in a file.
 
-    Raises FormatError naming file and field.
+    A topograph model (YAML or JSON), or Slurm's topology.conf or topology.yaml.
+
+    Raises FormatError naming file, row and field.
     """
+    path = Path(path)
     try:
-        return read_tree(read_document(path))
+        if path.suffix not in (".yaml", ".yml", ".json"):
+            text = _text(path)
+            if looks_like_slurm(text):
+                return read_slurm(text)
+        data = read_document(path)
+        return read_slurm_yaml(data) if isinstance(data, list) else read_tree(data)
     except InputError as error:
         raise error.at(file=path) from None
 
@@ -132,14 +151,20 @@ def parse_node_link(data: Any) -> Fabric:
     _distinct(nodes)
     known = {node.id for node in nodes}
     links: list[FabricLink] = []
+    seen: set[tuple[NodeId, NodeId]] = set()
+    notes: list[str] = []
     for i, row in enumerate(edges):
         link = _edge(row, f"{key}[{i}]", known)
+        ends = (link.source, link.target)
+        if ends in seen and not data.get("multigraph", False):
+            notes.append(f"{key}[{i}]: '{ends[0]}' and '{ends[1]}' are joined twice, rates add up")
+        seen |= {ends} if data.get("directed", False) else {ends, ends[::-1]}
         links.append(link)
         if not data.get("directed", False):
             links.append(_reverse(link))
     meta = data.get("graph")
     name = str(meta.get("system", meta.get("name", ""))) if isinstance(meta, Mapping) else ""
-    return Fabric.build(nodes, links, name=name)
+    return Fabric.build(nodes, links, name=name, notes=notes)
 
 
 def _distinct(nodes: list[FabricNode]) -> None:
@@ -174,14 +199,18 @@ def _edge(row: Any, place: str, known: set[NodeId]) -> FabricLink:
     rate = next((key for key in _BANDWIDTH if key in row), None)
     if rate is None:
         raise FormatError("wants bandwidth_GBps or bandwidth", field=place)
-    kind = str(row.get("type") or row.get("kind") or "nvlink").lower()
-    kind = "pcie" if kind in ("pix", "pxb", "phb", "node", "sys", "soc") else kind
+    key = "type" if row.get("type") else "kind"
+    kind = str(row.get(key) or "nvlink").lower()
+    if kind not in _LINK_KINDS:
+        known_kinds = ", ".join(sorted(_LINK_KINDS))
+        raise FormatError(f"wants one of {known_kinds}, got '{kind:.40}'", field=f"{place}.{key}")
+    kind = "pcie" if kind in _PCIE_WORDS else kind
     return FabricLink(
         source=source,
         target=target,
         bandwidth_gb_s=_number(row[rate], f"{place}.{rate}", positive=True),
         effective_gb_s=_number(row.get("effective_gb_s", 0.0), f"{place}.effective_gb_s"),
-        links=int(_number(row.get("links", 1), f"{place}.links")),
+        links=_count(row.get("links", 1), f"{place}.links"),
         kind=kind,
         latency_us=_number(row.get("latency_us", 0.0), f"{place}.latency_us"),
     )
@@ -204,6 +233,13 @@ def _name(row: Mapping[str, Any], name: str, place: str) -> NodeId:
     if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
         raise FormatError(f"wants a name or an integer, got {value!r}", field=f"{place}.{name}")
     return value
+
+
+def _count(value: Any, place: str) -> int:
+    number = _number(value, place, positive=True)
+    if number != int(number):
+        raise FormatError(f"wants a count of links, got {value!r}", field=place)
+    return int(number)
 
 
 def _number(value: Any, place: str, *, positive: bool = False) -> float:

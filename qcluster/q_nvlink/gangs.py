@@ -7,14 +7,16 @@ hold it, as evenly as they allow and in the tightest that do; a ``segment`` stay
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from qcluster.errors import InputError
+from qcluster.q_nvlink.fabric import Fabric, NodeId
 from qcluster.q_nvlink.islands import even_split, fewest_groups
 from qcluster.record import Record
 
-__all__ = ["Gang", "GangPlan", "place_gangs"]
+__all__ = ["Gang", "GangPlan", "list_racks", "parse_gangs", "place_gangs"]
 
 Racks = Mapping[str, Mapping[str, int]]
 """Rack to node to free GPUs."""
@@ -59,6 +61,48 @@ class GangPlan(Record):
     fewest_racks: dict[str, int] = field(default_factory=dict)
     unplaced: dict[str, str] = field(default_factory=dict)
     whole_racks: list[str] = field(default_factory=list)
+
+
+def list_racks(fabric: Fabric, *, busy: Iterable[NodeId] = ()) -> dict[str, dict[str, int]]:
+    """Free GPUs by NVLink domain and host of a fabric; hosts without a domain are one each.
+
+    Raises InputError for a busy GPU that does not exist.
+    """
+    taken = set(busy)
+    if unknown := taken - set(fabric.gpus):
+        raise InputError(f"there is no GPU '{min(map(str, unknown))}'", field="busy")
+    racks: dict[str, dict[str, int]] = {}
+    for node in fabric.nodes:
+        if node.kind == "gpu":
+            host = node.host or str(node.id).rpartition("/")[0] or "localhost"
+            hosts = racks.setdefault(node.domain or host, {})
+            hosts[host] = hosts.get(host, 0) + (node.id not in taken)
+    return racks
+
+
+def parse_gangs(rows: Any) -> list[Gang]:
+    """Gangs from mappings with ``id``, ``pods`` and, where they differ from 1, the other fields.
+
+    Raises InputError naming row and field.
+    """
+    if not isinstance(rows, list):
+        raise InputError("wants a list of gangs", field="gangs")
+    found = []
+    for i, row in enumerate(rows):
+        place = f"gangs[{i}]"
+        if not isinstance(row, Mapping):
+            raise InputError("wants a mapping", field=place)
+        if unknown := set(map(str, row)) - {"id", "pods", "gpus", "segment", "clique"}:
+            raise InputError("a gang has no such field", field=f"{place}.{min(unknown)}")
+        name = row.get("id")
+        if isinstance(name, bool) or not isinstance(name, (str, int)) or name == "":
+            raise InputError(f"wants a name, got {name!r:.40}", field=f"{place}.id")
+        if not isinstance(row.get("clique", False), bool):
+            raise InputError("wants true or false", field=f"{place}.clique")
+        if "pods" not in row:
+            raise InputError("wants a count of at least 1", field=f"{place}.pods")
+        found.append(Gang(**{**row, "id": str(name)}))
+    return found
 
 
 def place_gangs(racks: Racks, gangs: Sequence[Gang]) -> GangPlan:

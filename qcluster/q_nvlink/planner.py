@@ -67,13 +67,13 @@ class NVLinkPlanner:
                 simulated=snapshot.simulated,
             ),
         )
-        down = _down(snapshot)
+        measured, silent = _measured(snapshot)
         return replace(
             plan,
-            warnings=[*plan.warnings, *warnings, *down],
+            warnings=[*plan.warnings, *warnings, *_down(snapshot), *silent],
             link_loads=_telemetry_ids(snapshot, plan.link_loads),
             link_seconds=_telemetry_ids(snapshot, plan.link_seconds),
-            measured_loads=_measured(snapshot),
+            measured_loads=measured,
             expires_at=plan.created_at + _EXPIRES_S,
         )
 
@@ -193,13 +193,20 @@ def _telemetry_ids(snapshot: Snapshot, values: Mapping[str, float]) -> dict[str,
     return out
 
 
-def _measured(snapshot: Snapshot) -> dict[str, float]:
-    """Measured use of each link as a share of its nominal bandwidth, where telemetry has rates."""
+def _measured(snapshot: Snapshot) -> tuple[dict[str, float], list[str]]:
+    """Measured use of each link as a share of its nominal bandwidth, where telemetry has rates.
+
+    Counters that all stand at 0 while jobs of several GPUs run measure nothing; the list says so.
+    """
     rates = snapshot.link.get("link_tx_gb_s")
     if rates is None:
-        return {}
+        return {}, []
+    known = rates[~np.isnan(rates)]
+    busy = any(job.gpus > 1 for job in snapshot.jobs)
+    if busy and len(known) and not known.any():
+        return {}, ["all link counters are 0 while jobs run: taken as not measured"]
     return {
         row.id: float(min(max(rate / row.bandwidth_gb_s, 0.0), 1.0))
         for row, rate in zip(snapshot.topology.links, rates, strict=True)
         if not np.isnan(rate)
-    }
+    }, []

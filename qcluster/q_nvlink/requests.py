@@ -11,12 +11,14 @@ from qcluster.q_nvlink.alltoall import Schedule, schedule_all_to_all
 from qcluster.q_nvlink.config import NVLinkConfig
 from qcluster.q_nvlink.fabric import Fabric
 from qcluster.q_nvlink.formats import parse_fabric, parse_node_link
+from qcluster.q_nvlink.gangs import GangPlan, list_racks, parse_gangs, place_gangs
+from qcluster.q_nvlink.partition import Partition, partition_ranks
 from qcluster.q_nvlink.plan import NVLinkPlan, plan_fabric
 from qcluster.record import Record
 from qcluster.request import REQUESTS, Request
 from qcluster.telemetry import Job
 
-__all__ = ["AllToAllRequest", "NVLinkPlanRequest"]
+__all__ = ["AllToAllRequest", "GangRequest", "NVLinkPlanRequest", "PartitionRequest"]
 
 _EXAMPLE_FABRIC = {
     "directed": False,
@@ -90,6 +92,71 @@ class AllToAllRequest(Request):
         """Answer; see ``schedule_all_to_all``."""
         fabric = None if self.fabric is None else _fabric(self.fabric)
         return schedule_all_to_all(self.traffic, fabric=fabric, few_rounds=self.few_rounds)
+
+
+@REQUESTS.add("nvlink.gangs")
+class GangRequest(Request):
+    """Place gangs of pods over racks: all or nothing, evenly, racks kept whole."""
+
+    kind: ClassVar[str] = "nvlink.gangs"
+    path: ClassVar[str] = "/v1/nvlink/gangs"
+    summary: ClassVar[str] = "Place gangs of pods over racks"
+    result: ClassVar[type[Record]] = GangPlan
+    example: ClassVar[dict[str, Any]] = {
+        "racks": {"a": {"a0": 4, "a1": 4, "a2": 4}, "b": {"b0": 4, "b1": 4, "b2": 4}},
+        "gangs": [
+            {"id": "train", "pods": 4, "gpus": 4},
+            {"id": "serve", "pods": 1, "gpus": 2, "clique": True},
+        ],
+    }
+
+    racks: dict[str, dict[str, int]] | None = None
+    """Rack to node to free GPUs."""
+    fabric: dict[str, Any] | str | None = None
+    """Instead of racks, as in nvlink.plan: NVLink domains are racks."""
+    busy: Annotated[tuple[str, ...], Field(max_length=131_072)] = ()
+    """GPUs of the fabric that are taken."""
+    gangs: Annotated[list[dict[str, Any]], Field(max_length=4096)]
+    """id, pods, gpus (a pod), segment (pods in one rack together), clique (all in one rack)."""
+
+    def run(self) -> GangPlan:
+        """Answer; see ``place_gangs``."""
+        if (self.racks is None) == (self.fabric is None):
+            raise InputError("wants either racks or a fabric", field="racks")
+        if self.fabric is not None:
+            racks = list_racks(_fabric(self.fabric), busy=self.busy)
+        else:
+            racks = self.racks or {}
+        return place_gangs(racks, parse_gangs(self.gangs))
+
+
+@REQUESTS.add("nvlink.partition")
+class PartitionRequest(Request):
+    """Give ranks NVLink domains so that as few bytes as possible cross between these."""
+
+    kind: ClassVar[str] = "nvlink.partition"
+    path: ClassVar[str] = "/v1/nvlink/partition"
+    summary: ClassVar[str] = "Ranks over NVLink domains"
+    result: ClassVar[type[Record]] = Partition
+    example: ClassVar[dict[str, Any]] = {
+        "traffic": [[0, 1, 9, 1], [1, 0, 1, 9], [9, 1, 0, 1], [1, 9, 1, 0]],
+        "capacities": [2, 2],
+        "deadline_s": 0.2,
+    }
+
+    traffic: Annotated[list[list[float]], Field(max_length=2048)]
+    """Bytes from rank to rank."""
+    capacities: Annotated[list[int], Field(max_length=2048)]
+    """How many ranks each domain holds."""
+
+    def run(self) -> Partition:
+        """Answer; see ``partition_ranks``."""
+        return partition_ranks(
+            self.traffic,
+            self.capacities,
+            deadline_s=1.0 if self.deadline_s is None else self.deadline_s,
+            seed=self.seed or 0,
+        )
 
 
 def _fabric(content: dict[str, Any] | str) -> Fabric:

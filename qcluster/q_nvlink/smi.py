@@ -34,7 +34,7 @@ _NVLINK_GB_S = 25.0
 _NVLINK5_GB_S = 50.0
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_NVLINK = re.compile(r"NV(\d+)")
+_NVLINK = re.compile(r"NV(0*[1-9]\d*)")
 _GPU = re.compile(r"GPU\d+")
 _DEVICE = re.compile(r"(GPU|NIC)\d+|(mlx|bnxt|rocep|roceo|ib|hfi|efa|irdma)\S*", re.IGNORECASE)
 _GRACE = re.compile(r"(?<!\d)(\d+)-(\d+)(?!\d)")
@@ -246,6 +246,7 @@ def read_links(text: str) -> Fabric:
     """
     found: dict[str, list[float]] = {}
     down: dict[str, list[int]] = {}
+    seen: set[tuple[str, str]] = set()
     gpu = ""
     for number, line in enumerate(_lines(text), 1):
         stripped = line.strip()
@@ -257,6 +258,9 @@ def read_links(text: str) -> Fabric:
         elif link := _LINK_LINE.fullmatch(stripped):
             if not gpu:
                 raise FormatError("a link before any GPU", row=number)
+            if (gpu, link[1]) in seen:
+                raise FormatError(f"stands twice below {gpu}", row=number, field=f"Link {link[1]}")
+            seen.add((gpu, link[1]))
             _add_rate(link, found[gpu], down[gpu], number)
         elif stripped:
             raise FormatError(f"wants 'Link N: rate GB/s', got '{stripped[:40]}'", row=number)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+from torch.nn.utils.rnn import pad_sequence
 
 from qcluster.q_attention.exact import safe_softmax, scores_of
 from qcluster.q_attention.module_config import QuantumConfig
@@ -105,7 +106,12 @@ class QuantumMultiheadAttention(nn.MultiheadAttention):
         wrong shapes.
         """
         masked = key_padding_mask is not None or attn_mask is not None
-        nested = query.is_nested or key.is_nested or value.is_nested
+        inputs = (query, key, value)
+        if all(x.layout is torch.jagged for x in inputs) and self.batch_first and not masked:
+            return self._jagged(query, key, value, need_weights, average_attn_weights, is_causal)
+        nested = any(x.is_nested for x in inputs)
+        if nested and query.dim() not in (2, 3):
+            self._check(query, key, value, None, None)
         if nested or (self.exact_now and not masked):
             return super().forward(
                 query, key, value, key_padding_mask, need_weights, attn_mask,
@@ -135,6 +141,34 @@ class QuantumMultiheadAttention(nn.MultiheadAttention):
         if not batched:
             return out.squeeze(1), None if weights is None else weights.squeeze(0)
         return (out.transpose(0, 1) if self.batch_first else out), weights
+
+    def _jagged(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        need_weights: bool,
+        average_attn_weights: bool,
+        is_causal: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Sequences of different lengths in one tensor, which torch's module refuses outside of its
+        fused path: padded, attended to with the padding masked, and cut to the queries' lengths.
+        Weights come padded with zeros.
+        """
+        q, k, v = (pad_sequence(list(x.unbind()), batch_first=True) for x in (query, key, value))
+        there, seen = (
+            torch.arange(x.shape[1], device=x.device) < nested.offsets().diff().unsqueeze(1)
+            for x, nested in ((q, query), (k, key))
+        )
+        causal = None
+        if is_causal:
+            causal = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).triu(1)
+        out, weights = self.forward(q, k, v, ~seen, need_weights, causal, average_attn_weights)
+        if weights is not None:
+            rows = there if weights.dim() == 3 else there.unsqueeze(1)
+            weights = weights * rows.unsqueeze(-1)
+        # The offsets of the queries themselves, so that torch knows the lengths to be theirs.
+        return torch.nested.nested_tensor_from_jagged(out[there], query.offsets()), weights
 
     def _without_dead_rows(
         self, out: Tensor, weights: Tensor | None, padding: Tensor | None, attention: Tensor | None

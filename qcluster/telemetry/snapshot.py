@@ -36,6 +36,8 @@ def _feed(digest: hashlib._Hash, value: Any) -> None:
         for key in sorted(value):
             digest.update(key.encode())
             _feed(digest, value[key])
+    elif isinstance(value, Topology):
+        digest.update(value.text.encode())
     else:
         text = json.dumps(encode(value), sort_keys=True, separators=(",", ":"))
         digest.update(text.encode())
@@ -51,7 +53,8 @@ class Snapshot(Record):
 
     ``gpu``, ``node`` and ``link`` map metric names to one value an entity, in the order of
     ``topology.gpu_ids``, ``topology.nodes`` and ``topology.links``; NaN where unknown. Counters
-    appear as rates under the name with ``_bytes`` replaced by ``_gb_s``. ``alive`` marks GPUs that
+    appear as rates under the name with ``_bytes`` replaced by ``_gb_s``
+    (``power_held_s`` as the share ``power_held``). ``alive`` marks GPUs that
     answer. ``expert_load`` is (windows, layers, experts), newest window last; ``power_w`` is
     (times, nodes), newest last, with ``power_ts_s`` (times,).
     """

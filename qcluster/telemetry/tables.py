@@ -155,4 +155,6 @@ class _Place:
 def _rate_name(counter: str) -> tuple[str, float]:
     if counter.endswith("_bytes"):
         return counter.removesuffix("_bytes") + "_gb_s", 1e-9
+    if counter == "power_held_s":
+        return "power_held", 1.0  # share of time
     return (counter.removesuffix("_j") + "_w", 1.0) if counter == "energy_j" else (counter, 1.0)

@@ -10,6 +10,8 @@ each way unless ``directed``; an NVSwitch is the centre of a star, never a cliqu
 
 from __future__ import annotations
 
+import functools
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from qcluster.errors import FormatError
-from qcluster.record import Record
+from qcluster.record import Record, encode
 from qcluster.telemetry.documents import read_document
 
 __all__ = ["Accelerator", "Link", "Node", "Topology"]
@@ -87,6 +89,11 @@ class Topology(Record):
     nodes: tuple[Node, ...] = ()
     accelerators: tuple[Accelerator, ...] = ()
     links: tuple[Link, ...] = ()
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The content as JSON with sorted keys, made once: snapshots are hashed at every tick."""
+        return json.dumps(encode(self), sort_keys=True, separators=(",", ":"))
 
     @property
     def gpu_ids(self) -> tuple[str, ...]:

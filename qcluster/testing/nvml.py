@@ -87,6 +87,7 @@ class FakeGpu:
     limit_mw: int = 700_000
     range_mw: tuple[int, int] = (200_000, 700_000)
     energy_mj: int = 10_000_000
+    held_ns: int = 0
     clocks_mhz: dict[int, int] = field(default_factory=lambda: {1: 1980, 2: 2619})
     temperature_c: int = 45
     utilization_pct: int = 90
@@ -109,6 +110,7 @@ class FakeNvml:
     """
 
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    NVML_PERF_POLICY_POWER = 0
     NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX = 138, 139
     NVML_NVLINK_MAX_LINKS = 18
     NVMLError = NVMLError
@@ -175,6 +177,9 @@ class FakeNvml:
 
     def _GetTotalEnergyConsumption(self, gpu: FakeGpu) -> int:  # noqa: N802
         return gpu.energy_mj
+
+    def _GetViolationStatus(self, gpu: FakeGpu, policy: int) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(referenceTime=0, violationTime=0 if policy else gpu.held_ns)
 
     def _GetClockInfo(self, gpu: FakeGpu, which: int) -> int:  # noqa: N802
         return gpu.clocks_mhz[which]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from actors.freshness import gpu_set
 from actors.hub import TelemetryHub
 from qcluster.deadline import Deadline
 from qcluster.errors import FormatError
@@ -89,6 +90,16 @@ def test_a_node_that_has_left_wakes_those_who_wait() -> None:
     assert not hub.lose("test")
     hub.push([batch(2.0)])
     assert hub.latest().alive.all()
+
+
+def test_a_lost_gpu_is_told_at_once_to_those_who_plan() -> None:
+    hub = TelemetryHub(())
+    assert not hub.wait_other("x", 0.0), "nothing is known yet"
+    hub.push([batch(1.0)])
+    gpus = gpu_set(hub.latest())
+    assert not hub.wait_other(gpus, 0.0)
+    hub.lose("test")
+    assert hub.wait_other(gpus, 5.0)
 
 
 def test_a_source_runs_to_its_end(scripted: list[Any]) -> None:

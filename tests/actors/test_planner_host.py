@@ -121,6 +121,14 @@ def test_plans_of_other_gpus_are_not_safe(start: Any) -> None:
     assert degraded["seen_seq"] == 2
 
 
+def test_a_lost_gpu_does_not_wait_for_the_next_period(start: Any) -> None:
+    hub, store, host = start(period_s=600.0)
+    feed(hub, 1.0)
+    until(lambda: store.latest("fake")["plan"])
+    feed(hub, 2.0, (1.0, 0.0))
+    until(lambda: host.health()["cycles"] == 2)
+
+
 def test_a_store_that_fails_does_not_stop_the_host(start: Any) -> None:
     hub, store, host = start()
     real = store.put

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from nvlink_cases import DGX1, dgx1_data, star_data
 
 from qcluster.errors import FormatError, InputError
-from qcluster.q_nvlink import Fabric, FabricLink, FabricNode, load_fabric, parse_fabric
+from qcluster.q_nvlink import (
+    Fabric,
+    FabricLink,
+    FabricNode,
+    load_fabric,
+    parse_fabric,
+    parse_node_link,
+    plan_fabric,
+)
 
 MATRIX = """\
 \tGPU0\tGPU1\tNIC0\tCPU Affinity\tNUMA Affinity
@@ -90,6 +98,9 @@ def test_record_round_trip(dgx1):
         (lambda d: d["edges"][3].update(bandwidth_GBps=True), "edges[3]", "number"),
         (lambda d: d["edges"][3].update(bandwidth_GBps=10**400), "edges[3]", "finite"),
         (lambda d: d["edges"][3].pop("bandwidth_GBps"), "edges[3]", "bandwidth"),
+        (lambda d: d["edges"][3].update(type="pigeon"), "edges[3].type", "wants one of"),
+        (lambda d: d["edges"][3].update(links=0), "edges[3].links", "above 0"),
+        (lambda d: d["edges"][3].update(links=1.5), "edges[3].links", "count"),
         (lambda d: d["edges"][2].update(target="gpu9"), "edges[2].target", "no node 'gpu9'"),
         (lambda d: d["edges"][2].update(target="gpu0"), "edges[2]", "itself"),
         (lambda d: d["edges"].append(7), "edges[16]", "object"),
@@ -160,6 +171,7 @@ def test_matrix_reads_nvlink_and_pcie():
     [
         (("GPU1\tNV4\t X ", "GPU1\tNV3\t X "), "GPU1"),
         (("NV4\tPIX", "FOO\tPIX"), "row 2, field 'GPU1'"),
+        (("NV4\tPIX", "NV0\tPIX"), "row 2, field 'GPU1'"),
         (("GPU0\t X \tNV4", "GPU0\tNV4\tNV4"), "row 2, field 'GPU0'"),
         (("GPU1\tNV4\t X \tSYS\t0-31\t0\n", ""), "no row for GPU1"),
         (("GPU1\tNV4\t X \tSYS\t0-31\t0", "GPU1\tNV4"), "row 3, field 'GPU1'"),
@@ -186,6 +198,36 @@ def test_switched_group_is_a_star_and_a_mesh_stays_a_mesh():
     mesh = parse_fabric(square(4, "NV6"))
     assert not any(n.kind == "nvswitch" for n in mesh.nodes)
     assert out_gb_s(mesh, "GPU3") == 18 * 25.0
+
+
+def test_edges_that_stand_twice_add_up_and_are_told():
+    data = dgx1_data()
+    data["edges"].append(dict(data["edges"][0]))
+    fabric = parse_node_link(data)
+    assert fabric.graph["gpu0"]["gpu1"]["bandwidth_gb_s"] == 100.0
+    assert "edges[16]" in fabric.notes[0]
+    assert "joined twice" in fabric.notes[0]
+    assert parse_node_link({**data, "multigraph": True}).notes == ()
+
+
+def test_colours_of_a_terminal_and_a_missing_legend_do_not_matter():
+    coloured = MATRIX.replace("NV4", "\x1b[1;32mNV4\x1b[0m").replace("\tGPU0", "\x1b[4m\tGPU0", 1)
+    assert parse_fabric(coloured).links == parse_fabric(MATRIX).links
+
+
+def test_a_link_that_stands_twice_is_refused():
+    text = "GPU 0: V100 (UUID: x)\n\t Link 0: 25 GB/s\n\t Link 0: 25 GB/s\n"
+    with pytest.raises(FormatError, match=r"row 3, field 'Link 0'.*twice"):
+        parse_fabric(text, file="links.txt")
+
+
+def test_jobs_whose_gpus_nothing_joins_name_the_pair():
+    data = {
+        "nodes": [{"id": f"g{i}", "kind": "gpu"} for i in range(3)],
+        "edges": [{"source": "g0", "target": "g1", "bandwidth": 50.0}],
+    }
+    with pytest.raises(InputError, match=r"jobs\[0\].*nothing joins g0 and g2"):
+        plan_fabric(parse_node_link(data), [{"id": "j", "gpus": 3}])
 
 
 def test_link_status_leaves_out_inactive_links():

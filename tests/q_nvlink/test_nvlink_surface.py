@@ -137,3 +137,58 @@ def test_cli_refuses_bad_input_in_one_line(tmp_path, capsys, arguments, text):
     assert text in error
     assert "\n" not in error
     assert "Traceback" not in error
+
+
+def test_gangs_over_http_take_racks_or_a_fabric():
+    body = {"gangs": [{"id": "g", "pods": 2, "gpus": 2}]}
+    racks = {"a": {"n0": 2, "n1": 2}, "b": {"m": 4}}
+    answer = run_request("nvlink.gangs", json.dumps({**body, "racks": racks}).encode())
+    assert answer["racks"]["g"] in ({"a": 2}, {"b": 2})
+    nodes = [{"id": f"g{i}", "kind": "gpu", "host": f"h{i // 2}", "domain": "d"} for i in range(4)]
+    edges = [{"source": f"g{i}", "target": "nvswitch", "bandwidth": 450.0} for i in range(4)]
+    fabric = {"nodes": [*nodes, {"id": "nvswitch"}], "edges": edges}
+    answer = run_request("nvlink.gangs", json.dumps({**body, "fabric": fabric}).encode())
+    assert answer["racks"] == {"g": {"d": 2}}
+    taken = {**body, "fabric": fabric, "busy": ["g0"]}
+    answer = run_request("nvlink.gangs", json.dumps(taken).encode())
+    assert answer["unplaced"]["g"] == "needs 4 GPUs, 3 are free"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"racks": None}, "either racks or a fabric"),
+        ({"fabric": "x"}, "either racks or a fabric"),
+        ({"racks": {"a": {"n": -1}}}, "racks"),
+        ({"gangs": [{"id": "g"}]}, "gangs\\[0\\].pods"),
+        ({"gangs": [{"pods": 1}]}, "gangs\\[0\\].id"),
+        ({"gangs": [{"id": "g", "pods": 1, "colour": 2}]}, "gangs\\[0\\].colour"),
+        ({"gangs": [{"id": "g", "pods": 1, "clique": 1}]}, "true or false"),
+        ({"gangs": [{"id": "g", "pods": 1.5}]}, "at least 1"),
+        ({"gangs": 3}, "gangs"),
+    ],
+)
+def test_bad_gangs_name_the_field(change, text):
+    body = {**questions.GangRequest.example, **change}
+    with pytest.raises(InputError, match=text):
+        parse_request("nvlink.gangs", json.dumps(body).encode()).run()
+
+
+def test_a_busy_gpu_must_exist():
+    body = {"fabric": questions._EXAMPLE_FABRIC, "busy": ["gpu9"], "gangs": []}
+    with pytest.raises(InputError, match="gpu9"):
+        parse_request("nvlink.gangs", json.dumps(body).encode()).run()
+
+
+def test_the_command_places_gangs(tmp_path, capsys):
+    fabric, gangs = tmp_path / "f.json", tmp_path / "g.json"
+    fabric.write_text(json.dumps(questions._EXAMPLE_FABRIC))
+    gangs.write_text(json.dumps([{"id": "a", "pods": 2}, {"id": "b", "pods": 1, "gpus": 9}]))
+    assert main(["nvlink", str(fabric), "--gangs", str(gangs)]) == 0
+    shown = capsys.readouterr()
+    assert "b is not placed" in shown.out + shown.err
+    assert main(["nvlink", str(fabric), "--gangs", str(gangs), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["racks"]["a"]
+    gangs.write_text("[3]")
+    assert main(["nvlink", str(fabric), "--gangs", str(gangs)]) != 0
+    assert "gangs[0]" in capsys.readouterr().err

@@ -255,20 +255,58 @@ def test_masks_in_a_compiled_graph() -> None:
     torch.testing.assert_close(out, expected)
 
 
-def test_nested_inputs_go_to_torch() -> None:
-    """Whatever torch makes of them, by its release."""
+def jagged(*lengths, grad=False):
+    """One sequence of each length."""
+    torch.manual_seed(sum(lengths))
+    parts = [torch.randn(n, 16, requires_grad=grad) for n in lengths]
+    return torch.nested.as_nested_tensor(parts, layout=torch.jagged), parts
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("options", [{}, {"add_bias_kv": True, "add_zero_attn": True}])
+def test_sequences_of_different_lengths_in_one_tensor(train, options) -> None:
+    """Torch's module refuses these with gradients on; ours treats each sequence by itself."""
+    theirs, ours = pair(batch_first=True, **options)
+    ours.train(train)
+    theirs.train(train)
+    nested, parts = jagged(4, 6, grad=True)
+    memory, memories = jagged(7, 3)
+    out, weights = ours(nested, memory, memory)
+    assert out.is_nested
+    assert (nested + out).is_nested  # the lengths are known to be the queries' own
+    for found, shown, x, y in zip(out.unbind(), weights, parts, memories, strict=True):
+        expected, by = theirs(x, y, y)
+        torch.testing.assert_close(found, expected)
+        seen = shown[: len(x)]
+        torch.testing.assert_close(seen[:, : len(y)], by[:, : len(y)])
+        assert not bool(shown[len(x) :].any())
+    out.values().square().sum().backward()
+    assert all(bool(x.grad.isfinite().all()) and float(x.grad.norm()) > 0 for x in parts)
+
+
+def test_sequences_of_different_lengths_causal_and_sampled() -> None:
     theirs, ours = pair(batch_first=True)
-    nested = torch.nested.nested_tensor(
-        [torch.randn(4, 16), torch.randn(6, 16)], layout=torch.jagged
-    )
+    nested, parts = jagged(5, 2)
+    causal = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    for found, x in zip(ours(nested, nested, nested, is_causal=True)[0].unbind(), parts,
+                        strict=True):  # fmt: skip
+        own = causal[: len(x), : len(x)]
+        torch.testing.assert_close(found, theirs(x, x, x, attn_mask=own)[0])
+    ours.quantum_config = {"backend": "varopt", "num_samples": 64}
+    out, _ = ours.eval()(nested, nested, nested)
+    torch.testing.assert_close(out.unbind()[1], theirs.eval()(parts[1], parts[1], parts[1])[0])
 
-    def outcome(module):
-        try:
-            return module.eval()(nested, nested, nested, need_weights=False)[0].is_nested
-        except AssertionError as error:
-            return str(error)
 
-    assert outcome(ours) == outcome(theirs)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_other_nested_tensors_go_to_torch() -> None:
+    theirs, ours = pair(batch_first=True)
+    strided = torch.nested.nested_tensor([torch.randn(4, 16), torch.randn(6, 16)])
+    for module in (theirs, ours):
+        with pytest.raises(AssertionError, match="does not support NestedTensor"):
+            module(strided, strided, strided)
+    empty = torch.nested.nested_tensor([])
+    with pytest.raises(AssertionError, match="received 1-D query tensor"):
+        ours(empty, empty, empty)
 
 
 @pytest.mark.parametrize(

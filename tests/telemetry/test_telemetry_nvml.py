@@ -37,6 +37,7 @@ def test_values_come_in_our_units():
     assert {name: column[0] for name, column in found.items() if len(column) == 2} == {
         "power_w": 350,
         "power_limit_w": 700,
+        "power_held_s": 0,
         "energy_j": 10_000,
         "sm_clock_mhz": 1980,
         "mem_clock_mhz": 2619,

@@ -55,6 +55,14 @@ def test_a_second_reading_of_one_time_is_marked_and_the_first_stays():
     assert snapshot.gpu_quality["power_w"][0] == Quality.DUPLICATE
 
 
+def test_time_held_becomes_the_share_of_time_held():
+    ring = ring_with(
+        batch(1.0, gpu(["a/0", "a/1"], power_held_s=[5.0, 7.0]), topology=TWO),
+        batch(3.0, gpu(["a/0", "a/1"], power_held_s=[6.5, 7.0])),
+    )
+    np.testing.assert_allclose(ring.snapshot().gpu["power_held"], [0.75, 0, np.nan])
+
+
 def test_counters_become_rates_and_a_reset_is_marked_not_negative():
     ring = ring_with(
         batch(1.0, gpu(["a/0", "a/1"], energy_j=[100, 500], nvlink_tx_bytes=[0, 0]), topology=TWO),

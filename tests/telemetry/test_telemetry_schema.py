@@ -18,7 +18,8 @@ from qcluster.telemetry.schema import is_blank, screen
 
 
 def test_every_metric_says_its_unit_by_its_name():
-    suffix = {"W": "_w", "J": "_j", "MHz": "_mhz", "C": "_c", "B": "_bytes", "GB/s": "_gb_s"}
+    suffix = {"W": "_w", "J": "_j", "MHz": "_mhz", "C": "_c", "B": "_bytes", "GB/s": "_gb_s",
+              "s": "_s"}  # fmt: skip
     for metric in METRICS.values():
         assert metric.unit == "1" or metric.name.endswith(suffix[metric.unit]), metric.name
         assert metric.low < metric.high

@@ -322,3 +322,13 @@ def test_the_source_stamps_the_time_of_day_and_does_not_sleep_at_full_speed():
     batches = asyncio.run(first(50))
     assert batches[0].source == "simulate:dgx1-v100,speed=max"
     assert np.diff([b.ts_s for b in batches]) == pytest.approx(1.0)
+
+
+def test_a_gpu_under_a_low_limit_counts_the_time_it_is_held():
+    simulator = Simulator(Scenario())
+    gpus = simulator.topology.gpu_ids
+    simulator.set_power_limit(gpus[:1], simulator.rack.gpu.min_w)
+    batches = [simulator.step() for _ in range(20)]
+    held = series(batches, "power_held_s")
+    assert held[-1, 0] > held[0, 0]
+    assert (np.diff(held, axis=0) >= 0).all()

@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfcx, ndtr
 
-__all__ = ["LogImprovement", "expected_improvement", "log_h", "log_h_slope"]
+__all__ = [
+    "AveragedImprovement",
+    "Improvement",
+    "LogImprovement",
+    "Rule",
+    "expected_improvement",
+    "log_h",
+    "log_h_slope",
+]
 
 F = NDArray[np.float64]
 _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
@@ -105,6 +113,18 @@ class Chance(Protocol):
         ...
 
 
+class Rule(Protocol):
+    """A score of feature vectors, to be maximised."""
+
+    def score(self, features: F) -> F:
+        """(m,) scores of the rows of ``features`` (m, columns)."""
+        ...
+
+    def slope(self, features: F) -> tuple[float, F]:
+        """Score of one feature vector and its gradient."""
+        ...
+
+
 @dataclass(frozen=True)
 class LogImprovement:
     """log EI below ``best``, plus the log probability that the trial succeeds."""
@@ -130,3 +150,41 @@ class LogImprovement:
             more, slope = self.chance.log_chance_slope(features)
             value, gradient = value + more, gradient + slope
         return value, gradient
+
+
+@dataclass(frozen=True)
+class AveragedImprovement:
+    """log of the mean EI of several models of the same values, weighted by ``log_weights`` (k,)."""
+
+    rules: tuple[LogImprovement, ...]
+    log_weights: F
+
+    def score(self, features: F) -> F:
+        """(m,) scores of feature vectors (m, columns)."""
+        each = [
+            rule.score(features) + w for rule, w in zip(self.rules, self.log_weights, strict=True)
+        ]
+        return np.asarray(np.logaddexp.reduce(each, axis=0))
+
+    def slope(self, features: F) -> tuple[float, F]:
+        """Score of one feature vector and its gradient; the models must have slopes."""
+        pairs = [rule.slope(features) for rule in self.rules]
+        terms = np.array([value for value, _ in pairs]) + self.log_weights
+        total = float(np.logaddexp.reduce(terms))
+        return total, np.asarray(np.exp(terms - total) @ np.array([g for _, g in pairs]))
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """Expected improvement itself, times the probability of success, from its logarithm."""
+
+    log: Rule
+
+    def score(self, features: F) -> F:
+        """(m,) scores of feature vectors (m, columns); zero where they underflow."""
+        return np.asarray(np.exp(self.log.score(features)))
+
+    def slope(self, features: F) -> tuple[float, F]:
+        """Score of one feature vector and its gradient."""
+        value, gradient = self.log.slope(features)
+        return math.exp(value), math.exp(value) * gradient

@@ -101,6 +101,16 @@ class GaussianProcess:
         variance = prior - np.einsum("ij,ij->j", half, half)
         return self.mean + k @ self.alpha, np.sqrt(np.maximum(variance, 1e-12))
 
+    def joint(self, points: F) -> tuple[F, F]:
+        """Mean (m,) and covariance (m, m), without noise, at the rows of ``points`` (m, d)."""
+        from scipy.linalg import solve_triangular
+
+        scale, weights, _ = self._parts
+        k = kernels.cross(points, self.x, scale, self.form.shape, weights)
+        half = solve_triangular(self.lower, k.T, lower=True)
+        prior = kernels.covariance(points, scale, self.form.shape, weights, 0.0)
+        return self.mean + k @ self.alpha, prior - half.T @ half
+
     def slopes(self, point: F) -> tuple[float, float, F, F]:
         """Mean, standard deviation and their gradients (d,) at ``point`` (d,)."""
         scale, weights, _ = self._parts

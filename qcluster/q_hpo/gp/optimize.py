@@ -8,50 +8,44 @@ ones by trying every other value (or the nearest two) of one parameter at a time
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.q_hpo.gp.acquisition import Rule
 from qcluster.q_hpo.strategy import View, unseen
 
-__all__ = ["Acquisition", "maximize", "maximize_by_sampling"]
+__all__ = ["candidates", "maximize", "maximize_by_sampling"]
 
 F = NDArray[np.float64]
 _UNIFORM, _NEAR = 512, 256
 _STARTS = 3
 
 
-class Acquisition(Protocol):
-    """A score of feature vectors, to be maximised."""
+def maximize(view: View, rule: Rule, anchors: F, box: tuple[F, F] | None = None) -> F:
+    """The best point found that was not tried. ``anchors`` (k, d): good points, best first.
 
-    def score(self, features: F) -> F:
-        """(m,) scores of the rows of ``features`` (m, columns)."""
-        ...
-
-    def slope(self, features: F) -> tuple[float, F]:
-        """Score of one feature vector and its gradient."""
-        ...
-
-
-def maximize(view: View, rule: Acquisition, anchors: F) -> F:
-    """The best point found that was not tried. ``anchors`` (k, d): good points, best first."""
+    ``box``: corners (d,) and (d,) that candidates and climbs stay between, listed values apart.
+    """
     space = view.space
     pool = view.pool if view.pool is not None else space.grid
     if pool is not None:
         return _best_of_pool(view, rule, pool)
-    points = space.snap(candidates(view, anchors))
+    low, high = box or (np.zeros(space.d), np.ones(space.d))
+    points = candidates(view, anchors)
+    points[:_UNIFORM] = low + points[:_UNIFORM] * (high - low)
+    points = space.snap(np.clip(points, low, high))
     scores = rule.score(space.features(points))
     order = np.argsort(-scores, kind="stable")
     starts = _spread(points, order)
     near = order[order >= _UNIFORM]
     starts.append(points[near[0]])
-    found = [_climb(view, rule, start) for start in starts]
+    found = [_climb(view, rule, start, (low, high)) for start in starts]
     found.sort(key=lambda pair: -pair[1])
     return unseen(view, np.vstack([*(point for point, _ in found), points[order[:64]]]))
 
 
-def maximize_by_sampling(view: View, rule: Acquisition, anchors: F) -> F:
+def maximize_by_sampling(view: View, rule: Rule, anchors: F) -> F:
     """The same for rules without slopes: rounds of neighbours of the best points so far."""
     space = view.space
     pool = view.pool if view.pool is not None else space.grid
@@ -84,7 +78,7 @@ def candidates(view: View, anchors: F) -> F:
     return np.vstack([uniform, np.clip(near, 0.0, 1.0)])
 
 
-def _best_of_pool(view: View, rule: Acquisition, pool: F) -> F:
+def _best_of_pool(view: View, rule: Rule, pool: F) -> F:
     rounded = np.round(pool, 12) + 0.0
     fresh = np.array([row.tobytes() not in view.taken for row in rounded])
     rows = pool[fresh] if fresh.any() else pool
@@ -106,9 +100,9 @@ def _spread(points: F, order: NDArray[np.int64]) -> list[F]:
     return starts
 
 
-def _climb(view: View, rule: Acquisition, start: F) -> tuple[F, float]:
+def _climb(view: View, rule: Rule, start: F, box: tuple[F, F]) -> tuple[F, float]:
     space = view.space
-    point, score = _follow_slopes(view, rule, start)
+    point, score = _follow_slopes(view, rule, start, box)
     if not space.listed.any():
         return point, score
     for _ in range(4):
@@ -117,7 +111,7 @@ def _climb(view: View, rule: Acquisition, start: F) -> tuple[F, float]:
         best = int(np.argmax(scores))
         if scores[best] <= score + 1e-9:
             break
-        point, score = _follow_slopes(view, rule, steps[best])
+        point, score = _follow_slopes(view, rule, steps[best], box)
     return point, score
 
 
@@ -139,7 +133,7 @@ def _single_steps(view: View, point: F) -> F:
     return np.array(rows) if rows else point[None]
 
 
-def _follow_slopes(view: View, rule: Acquisition, start: F) -> tuple[F, float]:
+def _follow_slopes(view: View, rule: Rule, start: F, box: tuple[F, F]) -> tuple[F, float]:
     """L-BFGS-B over the continuous coordinates that exist at ``start``."""
     from scipy.optimize import minimize
 
@@ -157,9 +151,9 @@ def _follow_slopes(view: View, rule: Acquisition, start: F) -> tuple[F, float]:
         return -value, -gradient[columns]
 
     found = minimize(
-        negative, start[free], jac=True, method="L-BFGS-B", bounds=[(0.0, 1.0)] * len(free),
-        options={"maxiter": 40},
+        negative, start[free], jac=True, method="L-BFGS-B",
+        bounds=list(zip(box[0][free], box[1][free], strict=True)), options={"maxiter": 40},
     )  # fmt: skip
     point = start.copy()
-    point[free] = np.clip(found.x, 0.0, 1.0)
+    point[free] = np.clip(found.x, box[0][free], box[1][free])
     return point, -float(found.fun)

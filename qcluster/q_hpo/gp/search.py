@@ -2,15 +2,17 @@
 
 Models differ in kernel shape, lengths, trend and the power that the values are transformed by; the
 one with the highest posterior density (with the transform's Jacobian) proposes. Running trials
-count as measured at their predicted value (kriging believer), so that a batch spreads. Failed
+count as measured at their predicted value (kriging believer) or at draws of the posterior, over
+which the improvement is averaged (greedy batch EI), so that a batch spreads. Failed
 trials never get an invented value: a second process learns where trials fail, and its log
 probability of success is added to the acquisition (Gardner et al., 2014).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,13 @@ from numpy.typing import NDArray
 
 from qcluster.q_hpo.config import GPConfig
 from qcluster.q_hpo.gp._kernels import MATERN, RBF
-from qcluster.q_hpo.gp.acquisition import LogImprovement, Predictor
+from qcluster.q_hpo.gp.acquisition import AveragedImprovement, Improvement, LogImprovement, Rule
+from qcluster.q_hpo.gp.bending import Bending, BentRule
 from qcluster.q_hpo.gp.feasibility import Feasibility
 from qcluster.q_hpo.gp.model import Form, GaussianProcess, condition, fit, start_theta
 from qcluster.q_hpo.gp.optimize import maximize
-from qcluster.q_hpo.gp.transfer import TaskMean, first_points, transferred
+from qcluster.q_hpo.gp.region import trust_box
+from qcluster.q_hpo.gp.transfer import TaskMean, concordance, promising, transferred
 from qcluster.q_hpo.gp.warping import POWERS, warp
 from qcluster.q_hpo.strategy import Proposal, SobolStrategy, View, from_pool, unseen
 
@@ -33,6 +37,7 @@ F = NDArray[np.float64]
 _ALWAYS = 100
 _FRESH_START = 10
 _FEW, _ALL_EVERY = 3, 5
+_FANTASIES = 16
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class GPStrategy:
         self._design = SobolStrategy()
         self._tasks: TaskMean | None = None
         self._task_sizes: tuple[tuple[str, int], ...] = ()
+        self._promising: F | None = None
+        self._bending: Bending | None = None
 
     def propose(self, view: View) -> Proposal:
         ok = view.ok
@@ -62,37 +69,67 @@ class GPStrategy:
             return Proposal(self._first(view), "gp")
         rule = self.acquisition(view)
         best = np.argsort(view.values[ok], kind="stable")[:3]
-        return Proposal(maximize(view, rule, view.points[ok][best]), "gp")
+        box = None
+        if self.config.trust_region:
+            box = trust_box(view.points, view.values, self.config.design)
+        return Proposal(maximize(view, rule, view.points[ok][best], box), "gp")
 
-    def acquisition(self, view: View) -> LogImprovement:
+    def acquisition(self, view: View) -> Rule:
         """The rule that is maximised for ``view``."""
+        rule = self._improvement(view)
+        if self.config.acquisition == "ei":
+            rule = Improvement(rule)
+        return rule if self._bending is None else BentRule(rule, self._bending)
+
+    def _improvement(self, view: View) -> Rule:
+        """Log expected improvement of the best model, in the columns that it was fitted on."""
         best = self.fitted(view)[0]
-        model: Predictor = best.model
         incumbent = float(best.model.y.min())
         chance = self._feasibility(view)
+        pending = self._columns(view, view.pending)
         if view.tasks:
-            # Earlier tasks stay as they are; those of stopped trials grow.
-            sizes = tuple((task.name, len(task.values)) for task in view.tasks)
-            if self._tasks is None or self._task_sizes != sizes:
-                self._tasks, self._task_sizes = TaskMean.fit(view), sizes
-            values = view.values[view.ok]
-            loss = best.loss + warp(values, best.power)[1]
-            with_tasks = transferred(self._tasks, best.model.x, best.model.y, best.model.form, loss)
+            loss = best.loss + warp(view.values[view.ok], best.power)[1]
+            with_tasks = transferred(
+                self._task_mean(view), best.model.x, best.model.y, best.model.form, loss
+            )
             if with_tasks is not None:
-                return LogImprovement(with_tasks, incumbent, chance)
-        if len(view.pending):
-            model = believed(best.model, view.space.features(view.pending))
-        return LogImprovement(model, incumbent, chance)
+                rest = believed(with_tasks.rest, pending)
+                return LogImprovement(replace(with_tasks, rest=rest), incumbent, chance)
+        if self.config.batch == "fantasies" and len(pending):
+            models = fantasies(best.model, pending, view.rng)
+            rules = tuple(LogImprovement(one, float(one.y.min()), chance) for one in models)
+            return AveragedImprovement(rules, np.full(len(rules), -math.log(len(rules))))
+        return LogImprovement(believed(best.model, pending), incumbent, chance)
+
+    def _columns(self, view: View, points: F) -> F:
+        """Feature vectors of ``points``, bent if this is asked for."""
+        x = view.space.features(points)
+        return x if self._bending is None else self._bending(x)
 
     def _first(self, view: View) -> F:
-        """Before there is a model: the best of other tasks for half of the design, then Sobol."""
-        if view.tasks and view.number < self.config.design // 2:
-            points = first_points(view)
-            if view.pool is not None:
-                far = np.abs(view.pool[:, None] - points[None]).sum(axis=2)
-                return from_pool(view, np.argsort(far.min(axis=1), kind="stable"))
-            return unseen(view, points)
+        """Before there is a model: Sobol points; with other tasks two of three are what those
+        find promising, as long as they rank the new values better than by chance.
+        """
+        if view.tasks and view.number % 3 < 2:
+            tasks = self._task_mean(view)
+            guess = tasks.predict(view.space.features(view.points[view.ok]))
+            if view.number < 3 or concordance(guess, view.values[view.ok]) > 0.5:
+                assert self._promising is not None
+                if view.pool is None:
+                    return unseen(view, self._promising)
+                far = np.abs(view.pool[:, None] - self._promising[None]).sum(axis=2)
+                hits = [int(np.argmin(column)) for column in far.T]
+                rest = np.argsort(far.min(axis=1), kind="stable")
+                return from_pool(view, np.concatenate([hits, rest]))
         return self._design.propose(view).point
+
+    def _task_mean(self, view: View) -> TaskMean:
+        """Processes of the other tasks, kept until one of them grows (stopped trials' do)."""
+        sizes = tuple((task.name, len(task.values)) for task in view.tasks)
+        if self._tasks is None or self._task_sizes != sizes:
+            self._tasks, self._task_sizes = TaskMean.fit(view), sizes
+            self._promising = promising(view, self._tasks)
+        return self._tasks
 
     def fitted(self, view: View) -> list[Fitted]:
         """The models of the successful trials that are in the race, best first.
@@ -102,7 +139,9 @@ class GPStrategy:
         twenty-fifth) only; trials that are asked for without news reuse the last fit.
         """
         ok = view.ok
-        x, y = view.space.features(view.points[ok]), view.values[ok]
+        if view.tasks:
+            self._bending = None
+        x, y = self._columns(view, view.points[ok]), view.values[ok]
         n = len(y)
         forms, powers = self.forms(), POWERS if self.config.output_warping else POWERS[:1]
         kinds = {_key(form, power, x.shape[1]): (form, power) for form in forms for power in powers}
@@ -118,6 +157,13 @@ class GPStrategy:
         if not losses or (n - self._all_at >= _ALL_EVERY and n <= 2 * _ALWAYS):
             names, self._all_at = list(kinds), n
         found = {name: self._fit(name, *kinds[name], x, y) for name in names}
+        if self.config.input_warping and not view.tasks and self._all_at == n >= 2 * x.shape[1]:
+            first = min(found.values(), key=lambda one: one.loss)
+            straight = view.space.features(view.points[ok])
+            known = self._bending or Bending.none(x.shape[1])
+            self._bending = known.improved(straight, first.model)
+            x = self._bending(straight)
+            found = {name: self._fit(name, *kinds[name], x, y) for name in names}
         # Losses grow and shrink with n: only those relative to the best of their time compare.
         low = min(one.loss for one in found.values())
         self._losses = losses | {name: one.loss - low for name, one in found.items()}
@@ -128,10 +174,8 @@ class GPStrategy:
         """The kinds of model that are compared."""
         shapes = {"auto": (MATERN, RBF), "matern": (MATERN,), "rbf": (RBF,)}[self.config.kernel]
         trend = self.config.trend
-        return [
-            *(Form(shape, ard=False, trend=trend) for shape in shapes),
-            Form(shapes[0], ard=True, trend=trend),
-        ]
+        alike = [Form(shape, ard=False, trend=trend) for shape in shapes]
+        return [*alike, Form(shapes[0], ard=True, trend=trend)] if self.config.ard else alike
 
     def _fit(self, name: str, form: Form, power: float, x: F, y: F) -> Fitted:
         n, d = x.shape
@@ -148,22 +192,27 @@ class GPStrategy:
     def _feasibility(self, view: View) -> Feasibility | None:
         if view.ok.all():
             return None
-        return Feasibility.fit(view.space.features(view.points), view.ok)
+        return Feasibility.fit(self._columns(view, view.points), view.ok)
 
     def state(self) -> dict[str, Any]:
         """Hyperparameters that the next fit starts from, and when the models last competed."""
         if not self._thetas:
             return {}
-        return {
+        state: dict[str, Any] = {
             "thetas": {name: list(theta) for name, theta in self._thetas.items()},
             "losses": dict(self._losses),
             "seen": [self._seen, self._all_at],
         }
+        if self._bending is not None:
+            state["bending"] = [self._bending.a.tolist(), self._bending.b.tolist()]
+        return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._thetas = {name: list(theta) for name, theta in state["thetas"].items()}
         self._losses = dict(state["losses"])
         self._seen, self._all_at = state["seen"]
+        if "bending" in state:
+            self._bending = Bending(*(np.array(one) for one in state["bending"]))
 
 
 def _key(form: Form, power: float, columns: int) -> str:
@@ -172,7 +221,23 @@ def _key(form: Form, power: float, columns: int) -> str:
 
 def believed(model: GaussianProcess, x: F) -> GaussianProcess:
     """The model after observing its own prediction at ``x`` (m, columns)."""
+    if not len(x):
+        return model
     mean, _ = model.predict(x)
     return condition(
         np.vstack([model.x, x]), np.concatenate([model.y, mean]), model.theta, model.form
     )
+
+
+def fantasies(
+    model: GaussianProcess, x: F, rng: np.random.Generator, count: int = _FANTASIES
+) -> list[GaussianProcess]:
+    """The model after observing each of ``count`` joint draws of its posterior at ``x``."""
+    mean, covariance = model.joint(x)
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    draws = mean + rng.normal(size=(count, len(x))) @ root.T
+    inputs = np.vstack([model.x, x])
+    return [
+        condition(inputs, np.concatenate([model.y, row]), model.theta, model.form) for row in draws
+    ]

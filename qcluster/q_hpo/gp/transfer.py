@@ -1,51 +1,72 @@
 """Warm starts: what other tasks of the same space say, used as far as the new values bear it out.
 
-Each task gets its own process; the mean of their predictions is offered to the new task's model as
-one regressor. It is taken only if it raises the posterior density of the values seen so far, so a
-misleading task costs a few first trials and nothing later (the guard that rank weights give the
-ensemble of Feurer et al., 2018). A task whose sign is flipped gets a negative coefficient.
+Each task gets its own process on the normal scores of its values (Salinas, Shen & Perrone, 2020):
+tasks differ in scale, and the ranks of the good ones are what is to be carried over. Their means
+are weighted by how well each ranks the values of the new task (rank-weighted ensemble: Feurer et
+al., 2018) and offered to the new task's model as one regressor. It is taken only if the new values
+are then more probable and the regressor ranks them better than by chance, so that a misleading
+task costs a few first trials and nothing later.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.q_hpo.gp.model import Form, GaussianProcess, fit, start_theta
-from qcluster.q_hpo.gp.warping import POWERS, warp
 from qcluster.q_hpo.strategy import Task, View
 
-__all__ = ["TaskMean", "Transferred", "first_points", "transferred"]
+__all__ = ["TaskMean", "Transferred", "concordance", "promising", "transferred"]
 
 F = NDArray[np.float64]
 _MAX_ROWS, _MAX_TASKS = 200, 8
-# How much better, in nats, the values must be explained before the tasks are believed.
-_DOUBT = 1.0
+_PROMISING = 16
 
 
 @dataclass(frozen=True)
 class TaskMean:
-    """Mean prediction of the tasks' processes, each on its own standardised scale."""
+    """Weighted mean prediction of the tasks' processes, each in normal scores."""
 
     models: tuple[GaussianProcess, ...]
+    weights: tuple[float, ...]
 
     @classmethod
     def fit(cls, view: View) -> TaskMean:
-        """Processes of the view's tasks; of a long one, its best half and a random rest."""
-        return cls(tuple(_process(view, task) for task in view.tasks[:_MAX_TASKS]))
+        """Processes of the view's tasks, all of one weight."""
+        models = tuple(_process(view, task) for task in view.tasks[:_MAX_TASKS])
+        return cls(models, (1.0 / len(models),) * len(models))
+
+    def ranked(self, x: F, y: F) -> TaskMean:
+        """Weights by how much better than chance each task ranks ``y`` (n,) at ``x`` (n, columns);
+        as they were if none does.
+        """
+        gains = np.array([
+            max(0.0, 2 * concordance(model.predict(x)[0], y) - 1) ** 2 for model in self.models
+        ])  # fmt: skip
+        if gains.sum() == 0:
+            return self
+        return replace(self, weights=tuple((gains / gains.sum()).tolist()))
 
     def predict(self, x: F) -> F:
         """(m,) at feature vectors (m, columns)."""
-        out: F = np.mean([model.predict(x)[0] for model in self.models], axis=0)
+        each = [w * m.predict(x)[0] for w, m in zip(self.weights, self.models, strict=True) if w]
+        out: F = np.sum(each, axis=0)
         return out
 
     def slopes(self, x: F) -> tuple[float, F]:
         """Value and gradient at one feature vector."""
-        found = [model.slopes(x) for model in self.models]
-        return float(np.mean([f[0] for f in found])), np.mean([f[2] for f in found], axis=0)
+        pairs = [(w, m.slopes(x)) for w, m in zip(self.weights, self.models, strict=True) if w]
+        return sum(w * f[0] for w, f in pairs), np.sum([w * f[2] for w, f in pairs], axis=0)
+
+
+def concordance(guess: F, y: F) -> float:
+    """Share of pairs that ``guess`` (n,) puts in the order of ``y`` (n,); ties count half."""
+    above = np.triu_indices(len(y), 1)
+    same = np.sign(guess[:, None] - guess)[above] * np.sign(y[:, None] - y)[above]
+    return 0.5 + 0.5 * float(same.mean()) if len(same) else 0.5
 
 
 @dataclass(frozen=True)
@@ -76,42 +97,51 @@ def transferred(tasks: TaskMean, x: F, y: F, form: Form, loss: float) -> Transfe
     """The model with the tasks' mean, if it beats ``loss``: the best negative log posterior of
     ``y`` (n,) at ``x`` (n, columns) without it.
     """
+    tasks = tasks.ranked(x, y)
     guess = tasks.predict(x)
-    if np.ptp(guess) == 0:
+    if np.ptp(guess) == 0 or concordance(guess, y) <= 0.5:
         return None
-    weight = float(np.cov(guess, y, bias=True)[0, 1] / guess.var())
+    weight = max(0.0, float(np.cov(guess, y, bias=True)[0, 1] / guess.var()))
     rest = y - weight * guess
     sd = max(float(rest.std()), 1e-3)
     model, ours = fit(x, rest / sd, form, [start_theta(form, x.shape[1])], 30)
-    if ours + len(y) * math.log(sd) + _DOUBT >= loss:
+    if weight == 0 or ours + len(y) * math.log(sd) >= loss:
         return None
     return Transferred(model, tasks, weight, sd)
 
 
-def first_points(view: View) -> F:
-    """(k, d) the best point of each task in turn, then their second best, and so on."""
-    orders = [np.argsort(task.values, kind="stable")[:10] for task in view.tasks]
-    rows = [
-        task.points[order[i]]
-        for i in range(10)
-        for task, order in zip(view.tasks, orders, strict=True)
-        if i < len(order)
-    ]
-    return np.array(rows).reshape(len(rows), view.space.d)
+def promising(view: View, tasks: TaskMean) -> F:
+    """(k, d) points that the tasks rank highest, apart from each other: of the pool, or else of
+    what the tasks tried. Near its top a task says little about another, so the first trials
+    spread over what it finds good.
+    """
+    points = view.pool if view.pool is not None else np.vstack([t.points for t in view.tasks])
+    features = view.space.features(points)
+    order = np.argsort(tasks.predict(features), kind="stable")
+    order = order[: max(_PROMISING, len(order) // 10)]
+    chosen = [order[0]]
+    for apart in (0.3, 0.15, 0.0):
+        for i in order:
+            if len(chosen) == _PROMISING:
+                break
+            if np.abs(features[chosen] - features[i]).max(axis=1).min() > apart:
+                chosen.append(i)
+    rows: F = points[chosen]
+    return rows
 
 
 def _process(view: View, task: Task) -> GaussianProcess:
+    """Of a long task, its best half and a random rest; scores are those among all."""
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
+    scores = ndtri((rankdata(task.values) - 0.5) / len(task.values))
     keep = np.arange(len(task.values))
     if len(keep) > _MAX_ROWS:
         order = np.argsort(task.values, kind="stable")
         half = _MAX_ROWS // 2
         rest = np.random.default_rng(view.seed).permutation(order[half:])[:half]
         keep = np.concatenate([order[:half], rest])
-    x, values = view.space.features(task.points[keep]), task.values[keep]
+    x, y = view.space.features(task.points[keep]), scores[keep]
     form = Form(ard=True, trend=True)
-    found = []
-    for power in POWERS:
-        y, jacobian = warp(values, power)
-        model, loss = fit(x, y, form, [start_theta(form, x.shape[1])], 20)
-        found.append((loss - jacobian, model))
-    return min(found, key=lambda pair: pair[0])[1]
+    return fit(x, (y - y.mean()) / (y.std() or 1.0), form, [start_theta(form, x.shape[1])], 25)[0]

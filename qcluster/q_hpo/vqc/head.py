@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,18 +52,21 @@ class LinearHead:
     alpha: F
     loss: float
 
+    @cached_property
+    def _wide(self) -> tuple[F, F]:
+        """All features (n, k) and the prior width of each (k,)."""
+        sizes = [group.shape[1] for group in self.groups]
+        return np.hstack(self.groups), np.repeat(self.widths, sizes)
+
     def predict(self, points: F) -> tuple[F, F]:
         """Mean and standard deviation (without noise) at the rows of ``points`` (m, columns)."""
         from scipy.linalg import solve_triangular
 
-        ours = groups_of(self.feature_map(points, self.scale), points)
-        k = np.zeros((len(points), len(self.y)))
-        prior = np.zeros(len(points))
-        for width, a, b in zip(self.widths, ours, self.groups, strict=True):
-            k += width * a @ b.T
-            prior += width * np.einsum("ij,ij->i", a, a)
-        half = solve_triangular(self.lower, k.T, lower=True)
-        variance = prior - np.einsum("ij,ij->j", half, half)
+        known, widths = self._wide
+        ours = np.hstack(groups_of(self.feature_map(points, self.scale), points))
+        k = (ours * widths) @ known.T
+        half = solve_triangular(self.lower, k.T, lower=True, check_finite=False)
+        variance = (ours * ours) @ widths - np.einsum("ij,ij->j", half, half)
         return self.mean + k @ self.alpha, np.sqrt(np.maximum(variance, 1e-12))
 
 
@@ -77,24 +81,17 @@ def fit_head(
     centre = np.array([0.5, -1.0, -1.0, -1.0, -1.0, -5.0])
     spread = np.array([1.5, 3.0, 3.0, 3.0, 3.0, 1.5])
     found = minimize(
-        _loss, centre if start is None else start, (grams, y, centre, spread), jac=True,
-        method="L-BFGS-B", bounds=[(-12.0, 9.0)] * 5 + [(math.log(1e-6), 0.0)],
+        _loss, centre if start is None else start,
+        (grams.reshape(len(grams), -1), y, centre, spread), jac=True, method="L-BFGS-B",
+        bounds=[(-12.0, 9.0)] * 5 + [(math.log(1e-6), 0.0)],
         options={"maxiter": 40 if start is None else 15, "ftol": 1e-6},
     )  # fmt: skip
     widths = np.exp(found.x)
     lower, mean, alpha = _solve(np.tensordot(widths, grams, 1), y)
     head = LinearHead(
-        feature_map,
-        scale,
-        groups,
-        widths[:-1],
-        float(widths[-1]),
-        y,
-        mean,
-        lower,
-        alpha,
+        feature_map, scale, groups, widths[:-1], float(widths[-1]), y, mean, lower, alpha,
         float(found.fun),
-    )
+    )  # fmt: skip
     return head, found.x
 
 
@@ -126,14 +123,23 @@ def _solve(covariance: F, y: F) -> tuple[F, float, F]:
 
 
 def _loss(theta: F, grams: F, y: F, centre: F, spread: F) -> tuple[float, F]:
-    from scipy.linalg import cho_solve
+    """Negative log posterior of log widths and log noise (6,); ``grams`` (6, n * n)."""
+    from scipy.linalg.blas import dsymv
+    from scipy.linalg.lapack import dpotrf, dpotri
 
+    n = len(y)
     widths = np.exp(theta)
-    lower, mean, alpha = _solve(np.tensordot(widths, grams, 1), y)
-    inverse = cho_solve((lower, True), np.eye(len(y)))
+    lower, failed = dpotrf((widths @ grams).reshape(n, n), lower=1)
+    if failed:
+        return 1e25, np.zeros(theta.size)
+    inverse, _ = dpotri(lower, lower=1)
+    column = dsymv(1.0, inverse, np.ones(n), lower=1)
+    residual = y - float(column @ y) / float(column.sum())
+    alpha = dsymv(1.0, inverse, residual, lower=1)
     gap = (theta - centre) / spread
-    value = 0.5 * float((y - mean) @ alpha) + float(np.log(np.diag(lower)).sum())
-    value += 0.5 * len(y) * math.log(2 * math.pi) + 0.5 * float(gap @ gap)
-    weight = 0.5 * (inverse - np.outer(alpha, alpha))
-    gradient = widths * np.einsum("ij,gij->g", weight, grams) + gap / spread
+    value = 0.5 * float(residual @ alpha) + float(np.log(np.diag(lower)).sum())
+    value += 0.5 * n * math.log(2 * math.pi) + 0.5 * float(gap @ gap)
+    # Of the symmetric inverse only one triangle is filled: twice that, the diagonal once.
+    weight = 2.0 * np.tril(inverse) - np.diag(np.diag(inverse)) - np.outer(alpha, alpha)
+    gradient = 0.5 * widths * (grams @ weight.ravel()) + gap / spread
     return value, gradient

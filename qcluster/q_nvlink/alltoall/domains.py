@@ -96,13 +96,56 @@ def _uplink(slow: Floats, gpus: Ints, of: Ints, s: int) -> float:
 
 
 def least_seconds(traffic: Ints, domains: Domains) -> float:
-    """Seconds that no schedule beats: every GPU's ports and every domain's uplink, both ways."""
+    """Seconds that no schedule beats, by what GPUs' ports and domains' uplinks can do."""
+    of = domains.of
     ports = domains.port + domains.nic
+    near = np.where(of[:, None] == of[None, :], traffic, 0)
+    across = traffic - near
     found = [0.0]
-    for volume in (traffic, traffic.T):
-        busy = volume.sum(axis=1)
+    for way in (0, 1):
+        busy = traffic.sum(axis=way)
         found.append(float(np.divide(busy, ports, out=np.zeros(len(busy)), where=busy > 0).max()))
-        across = np.where(domains.of[:, None] != domains.of[None, :], volume, 0).sum(axis=1)
-        total = np.bincount(domains.of, weights=across, minlength=domains.count)
+        total = np.bincount(of, weights=across.sum(axis=way), minlength=domains.count)
         found.append(float(np.divide(total, domains.rate).max()))
+    if domains.count > 1:
+        found += [_around(near, across, domains, way) for way in (0, 1)]
     return max(found)
+
+
+def _around(near: Ints, across: Ints, domains: Domains, way: int) -> float:
+    """Seconds that a domain's uplink and the NVLink ports of some of its GPUs need together.
+
+    All that comes into a domain passes its NICs, and so does what a GPU sends to its neighbours
+    over its own NIC instead of NVLink. So these NICs and that GPU's port carry at least both; with
+    its own NIC's sending side, also what it sends to other domains; and without what comes to it
+    from these, the receiving side of its NIC need not be counted. All that leaves a domain and what
+    a GPU sends to neighbours passes the domain's NICs, outwards, and that GPU's port as well.
+    ``way`` 1 is this, 0 the same of the other direction.
+    """
+    of, port, nic = domains.of, domains.port, domains.nic
+    out, away, come = near.sum(axis=way), across.sum(axis=way), across.sum(axis=1 - way)
+    gone, every = np.bincount(of, weights=away)[of], np.bincount(of, weights=come)[of]
+    rate, peers = domains.rate[of], every - come
+    nics = np.minimum(np.bincount(of, weights=nic)[of] - nic, rate)
+    forms = [
+        (every + out, rate + port),
+        (every + out + away, rate + port + nic),
+        (gone + out, rate + port),
+    ]
+    least = max(float((volume / together).max()) for volume, together in forms)
+    # A domain of one GPU has no peers.
+    some = nics > 0
+    if some.any():
+        least = max(least, float(((peers + out) / (nics + port))[some].max()))
+        least = max(least, float(((peers + out + away) / (nics + port + nic))[some].max()))
+    # Several GPUs of a domain, those whose NVLink has most to do for what it can.
+    order = np.lexsort((-out / np.maximum(port, 1e-300), of))
+    first = np.flatnonzero(np.r_[True, of[order][1:] != of[order][:-1]])
+    for volume in (every, gone):
+        total, together = np.cumsum(out[order]), np.cumsum(port[order])
+        before = np.searchsorted(first, np.arange(len(of)), side="right") - 1
+        begin = first[before]
+        total = total - (total[begin] - out[order][begin]) + volume[order]
+        together = together - (together[begin] - port[order][begin]) + rate[order]
+        least = max(least, float((total / together).max()))
+    return least

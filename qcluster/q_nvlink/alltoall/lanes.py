@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.q_nvlink.alltoall._lane_kernels import cut_lanes, fill_lanes, spread_block
-from qcluster.q_nvlink.alltoall.domains import Domains, least_seconds
+from qcluster.q_nvlink.alltoall.domains import Domains
 
-__all__ = ["Pieces", "cut_pieces"]
+__all__ = ["Pieces", "cut_evenly", "cut_pieces"]
 
 _EVEN = 16  # domains up to which hand-overs are spread evenly, at the price of more transfers
 _STRETCH = 0.995  # of the bound that rounds may fill where something else takes longest
@@ -31,14 +31,17 @@ class Pieces:
     step: Ints
 
 
-def cut_pieces(traffic: Ints, domains: Domains, target: Ints, size: Ints) -> Pieces:
+def cut_pieces(
+    traffic: Ints, over_nics: Ints, domains: Domains, target: Ints, size: Ints, limit: float
+) -> Pieces:
     """The bytes (n, n) between domains, cut into what each NIC carries in each round.
 
-    target (rounds, domains) is where each domain sends, size (rounds,) how many bytes.
+    target (rounds, domains) is where each domain sends, size (rounds,) how many bytes. ``limit`` is
+    how many seconds the schedule should take; ``over_nics`` what NICs carry inside domains besides.
     """
     members = [np.flatnonzero(domains.of == s) for s in range(domains.count)]
     weight = [domains.nic[m] / max(domains.nic[m].sum(), 1.0) for m in members]
-    most = _nic_shares(traffic, domains, float(size.sum()) / float(domains.rate.min()))
+    most = _nic_shares(traffic, over_nics, domains, size, limit)
     found: list[NDArray[np.int64]] = []
     for s in range(domains.count):
         for t in range(domains.count):
@@ -55,28 +58,53 @@ def cut_pieces(traffic: Ints, domains: Domains, target: Ints, size: Ints) -> Pie
             found.append(
                 cut_lanes(rows, share, steps, size[steps], members[s], members[t], out, into)
             )
+    return _pieces(found)
+
+
+def cut_evenly(traffic: Ints, domains: Domains, shares: Floats, sizes: Floats) -> Pieces:
+    """The bytes (n, n) between domains, cut into what each NIC carries in each piece of the whole.
+
+    shares (2, n, n) are those of ``fluid.even_shares``, sizes (steps,) what each piece is of all.
+    """
+    members = [np.flatnonzero(domains.of == s) for s in range(domains.count)]
+    steps = np.arange(len(sizes))
+    size = np.rint(sizes * 2**40).astype(np.int64)
+    found: list[NDArray[np.int64]] = []
+    for s in range(domains.count):
+        for t in range(domains.count):
+            block = traffic[np.ix_(members[s], members[t])]
+            if s == t or not block.any():
+                continue
+            left = block.sum(axis=1) @ shares[0][np.ix_(members[s], members[s])] / block.sum()
+            right = block.sum(axis=0) @ shares[1][np.ix_(members[t], members[t])] / block.sum()
+            rows, out, into, share = _spread(block, left, right, even=True)
+            found.append(cut_lanes(rows, share, steps, size, members[s], members[t], out, into))
+    return _pieces(found)
+
+
+def _pieces(found: list[NDArray[np.int64]]) -> Pieces:
     table = np.concatenate(found) if found else np.empty((0, 6), dtype=np.int64)
     return Pieces(*(np.ascontiguousarray(table[:, c]) for c in range(6)))
 
 
-def _nic_shares(traffic: Ints, domains: Domains, seconds: float) -> Floats:
+def _nic_shares(
+    traffic: Ints, over_nics: Ints, domains: Domains, size: Ints, limit: float
+) -> Floats:
     """(2, gpus) the largest share of a round that each NIC may take, out and in.
 
-    A round is as fast as its slowest NIC. Where the rounds (``seconds`` in all) are not what takes
-    longest, they may be slower, and NICs may carry more of their own GPU's bytes and less of
-    others': but what NVLink cannot carry inside a domain must fit beside it.
+    A round is as fast as its slowest NIC. Where the rounds are not what takes longest, they may be
+    slower, and NICs may carry more of their own GPU's bytes and less of others'.
     """
-    of, limit = domains.of, least_seconds(traffic, domains)
+    of, seconds = domains.of, float(size.sum()) / float(domains.rate.min())
     same = np.where(of[:, None] == of[None, :], traffic, 0)
-    inside = np.stack([same.sum(axis=1), same.sum(axis=0)]).astype(np.float64)
-    over = 1.0 - domains.port * limit / np.maximum(inside, 1.0)
-    part = np.zeros(domains.count)
-    np.maximum.at(part, of, np.clip(over, 0.0, 1.0).max(axis=0))
+    across = np.stack([(traffic - same).sum(axis=1), (traffic - same).sum(axis=0)])
+    link = same - over_nics
+    inside = np.stack([link.sum(axis=1), link.sum(axis=0)]).astype(np.float64)
+    besides = np.stack([over_nics.sum(axis=1), over_nics.sum(axis=0)])
     even = domains.nic / np.bincount(of, domains.nic)[of]
-    free = np.clip(1.0 - part[of] * inside / np.maximum(domains.nic * limit, 1e-300), 0.0, 1.0)
+    free = np.clip(1.0 - besides / np.maximum(domains.nic * limit, 1e-300), 0.0, 1.0)
     most = even * free * max(1.0, _STRETCH * limit / max(seconds, 1e-300))
     # Others' bytes come to a NIC by NVLink: as far as that port has time for them.
-    across = np.stack([traffic.sum(axis=1), traffic.sum(axis=0)]) - inside
     own = inside + np.maximum(across - domains.nic * limit, 0.0)
     spare = np.maximum(_STRETCH * domains.port * limit - own, 0.0)[::-1]
     total = np.stack([np.bincount(of, side)[of] for side in across])

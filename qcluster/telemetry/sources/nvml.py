@@ -88,6 +88,9 @@ _Ask = Callable[[Any, Any], float]
 _ASKED: dict[str, _Ask] = {
     "power_w": lambda nv, h: nv.nvmlDeviceGetPowerUsage(h) / 1e3,
     "power_limit_w": lambda nv, h: nv.nvmlDeviceGetEnforcedPowerLimit(h) / 1e3,
+    "power_held_s": lambda nv, h: (
+        nv.nvmlDeviceGetViolationStatus(h, nv.NVML_PERF_POLICY_POWER).violationTime / 1e9
+    ),
     "energy_j": lambda nv, h: nv.nvmlDeviceGetTotalEnergyConsumption(h) / 1e3,
     "sm_clock_mhz": lambda nv, h: nv.nvmlDeviceGetClockInfo(h, nv.NVML_CLOCK_SM),
     "mem_clock_mhz": lambda nv, h: nv.nvmlDeviceGetClockInfo(h, nv.NVML_CLOCK_MEM),

@@ -34,6 +34,7 @@ class Chips:
         self._spread = rng.normal(1.0, 0.02, gpus)
         self.limit_w = np.full(gpus, float(model.max_w))
         self.clock_mhz = np.full(gpus, self.grid[0])
+        self.held_s = np.zeros(gpus)
         self.power_w = np.full(gpus, float(model.idle_w))
         self.temperature_c = np.full(gpus, model.inlet_c + model.idle_w * model.ohm_c_per_w)
 
@@ -46,6 +47,7 @@ class Chips:
         fits = np.count_nonzero(table <= self.limit_w[:, None], axis=1) - 1
         asleep = (activity < IDLE_ACTIVITY) & ~held
         chosen = np.where(asleep, 0, np.maximum(fits, 0))
+        self.held_s += np.where(~asleep & (chosen < len(self.grid) - 1), dt, 0.0)
         self.clock_mhz = self.grid[chosen]
         self.power_w = table[np.arange(len(activity)), chosen]
         target = model.inlet_c + self.power_w * model.ohm_c_per_w

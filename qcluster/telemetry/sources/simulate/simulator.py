@@ -206,6 +206,7 @@ class Simulator:
         columns = {
             "power_w": chips.power_w * noise,
             "power_limit_w": chips.limit_w.copy(),
+            "power_held_s": chips.held_s.copy(),
             "energy_j": self._energy.copy(),
             "sm_clock_mhz": chips.clock_mhz.copy(),
             "mem_clock_mhz": np.full(n, float(model.memory_mhz)),

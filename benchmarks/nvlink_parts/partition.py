@@ -1,0 +1,180 @@
+"""Bytes that cross between NVLink domains: against METIS, KaHIP and swap tabu at equal time."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import DATA, HERE, cached, table
+
+import qcluster.q_nvlink.partition
+from nvlink_parts.mapping import own_seconds, source_of
+from qcluster.q_nvlink.partition import partition_ranks
+from qcluster.q_nvlink.partition._kernels import refine
+from qcluster.q_nvlink.partition.reference import crossing
+
+SECONDS = 1.0
+
+
+def mixed(n: int, seed: int) -> Any:
+    """Bytes of jobs with tensor, pipeline and data or expert parallel groups, ranks shuffled."""
+    rng = np.random.default_rng(seed)
+    bytes_, at = np.zeros((n, n)), 0
+
+    def ring(group: Any, volume: float) -> None:
+        if len(group) > 1:
+            bytes_[group, np.roll(group, -1)] += volume
+
+    def everyone(group: Any, volume: float) -> None:
+        bytes_[np.ix_(group, group)] += volume / len(group)
+
+    while at < n:
+        left = n - at
+        sizes = [s for s in (4, 8, 16, 24, 32, 48, 64, 96, 128) if s <= left] or [left]
+        size = int(rng.choice(sizes))
+        tensor = int(rng.choice([t for t in (1, 2, 4, 8) if size % t == 0]))
+        stages = int(rng.choice([p for p in (1, 2, 3, 4) if size // tensor % p == 0]))
+        rank = at + np.arange(size).reshape(-1, stages, tensor)
+        for replica in rank:
+            for stage in replica:
+                ring(stage, rng.uniform(5e4, 1e5))
+            for before, after in itertools.pairwise(replica):
+                bytes_[before, after] += rng.uniform(1e3, 5e3)
+        experts = rng.integers(2)
+        for p in range(stages):
+            for t in range(tensor):
+                volume = rng.uniform(5e3, 3e4)
+                (everyone if experts else ring)(rank[:, p, t], volume)
+        at += size
+    np.fill_diagonal(bytes_, 0)
+    order = rng.permutation(n)
+    return bytes_[np.ix_(order, order)]
+
+
+def scattered(n: int, seed: int, degree: int = 6) -> Any:
+    """Everyone with a few partners anywhere, volumes with a heavy tail."""
+    rng = np.random.default_rng(seed)
+    bytes_ = np.zeros((n, n))
+    for i in range(n):
+        bytes_[i, rng.choice(n, degree, replace=False)] += 100 * rng.pareto(1.5, degree)
+    np.fill_diagonal(bytes_, 0)
+    return bytes_
+
+
+def halo(n: int, seed: int) -> Any:
+    """Neighbours on a square grid, ranks shuffled: stencil codes."""
+    rng = np.random.default_rng(seed)
+    side = int(np.sqrt(n))
+    bytes_ = np.zeros((n, n))
+    at = np.arange(side * side).reshape(side, side)
+    for a, b in ((at[:, :-1], at[:, 1:]), (at[:-1], at[1:])):
+        bytes_[a.ravel(), b.ravel()] = rng.uniform(50, 100, a.size)
+    order = rng.permutation(n)
+    return bytes_[np.ix_(order, order)]
+
+
+def instances(quick: bool) -> dict[str, tuple[Any, list[int]]]:
+    found: dict[str, tuple[Any, list[int]]] = {}
+    for seed in range(2 if quick else 4):
+        found[f"mixed 64 in 8 x 8 #{seed}"] = mixed(64, seed), [8] * 8
+        found[f"mixed 144 in 2 x 72 #{seed}"] = mixed(144, 10 + seed), [72] * 2
+        found[f"mixed 288 in 4 x 72 #{seed}"] = mixed(288, 20 + seed), [72] * 4
+        found[f"mixed 576 in 8 x 72 #{seed}"] = mixed(576, 30 + seed), [72] * 8
+        found[f"mixed 576 in 72 x 8 #{seed}"] = mixed(576, 40 + seed), [8] * 72
+        found[f"mixed 500 in 8 x 72 #{seed}"] = mixed(500, 50 + seed), [72] * 8
+        found[f"scattered 64 in 8 x 8 #{seed}"] = scattered(64, 60 + seed), [8] * 8
+        found[f"scattered 576 in 8 x 72 #{seed}"] = scattered(576, 70 + seed), [72] * 8
+        found[f"halo 576 in 8 x 72 #{seed}"] = halo(576, 80 + seed), [72] * 8
+        found[f"halo 576 in 72 x 8 #{seed}"] = halo(576, 90 + seed), [8] * 72
+    for name, capacity in (
+        ("sko100a", [25] * 4),
+        ("wil50", [10] * 5),
+        ("tai60b", [12] * 5),
+        ("tai64c", [8] * 8),
+        ("esc64a", [16] * 4),
+        ("ste36a", [9] * 4),
+    ):
+        text = (DATA / "nvlink" / "qaplib" / f"{name}.dat").read_text().split()
+        n = int(text[0])
+        for which in (0, 1):
+            flow = np.array(text[1 + which * n * n : 1 + (which + 1) * n * n], dtype=float)
+            found[f"{name} {'AB'[which]}"] = flow.reshape(n, n), capacity
+    return found
+
+
+def swap_tabu(weight: Any, capacity: list[int], seconds: float) -> float:
+    """Tabu search over swaps from ranks in their order, restarted while time lasts."""
+    best, state = float("inf"), np.array([1], dtype=np.uint64)
+    began, rng = time.process_time(), np.random.default_rng(0)
+    slots = np.repeat(np.arange(len(capacity)), capacity)[: len(weight)]
+    order = np.arange(len(weight))
+    while best == float("inf") or time.process_time() - began < seconds:
+        part = np.empty(len(weight), dtype=np.int64)
+        part[order] = slots
+        ones = np.ones(len(weight), dtype=np.int64)
+        refine(weight, ones, part, np.array(capacity), 500, state)
+        best = min(best, crossing(weight, part))
+        order = rng.permutation(len(weight))
+    return best
+
+
+def _outside(weight: Any, capacity: list[int], seconds: float) -> dict[str, Any] | None:
+    python = os.environ.get("QCLUSTER_OPPONENTS_NVLINK")
+    if not python:
+        return None
+    script = HERE / "opponents" / "partitioners.py"
+    problem = {"weight": weight.tolist(), "capacity": capacity, "seconds": seconds}
+    answer = subprocess.run(
+        [python, str(script)], input=json.dumps(problem), capture_output=True, text=True, check=True
+    )
+    return dict(json.loads(answer.stdout.strip().splitlines()[-1]))
+
+
+def bench_partition(quick: bool, fresh: bool) -> list[dict[str, Any]]:
+    for n in (6, 120):  # compile
+        partition_ranks(np.ones((n, n)), [n // 2] * 2, deadline_s=0.05)
+    source = source_of(qcluster.q_nvlink.partition)
+    script = (Path(HERE) / "opponents" / "partitioners.py").read_text()
+    rows = []
+    for name, (traffic, capacity) in instances(quick).items():
+        weight = traffic + traffic.T
+        np.fill_diagonal(weight, 0)
+        key = [np.round(weight, 6).tolist(), capacity, SECONDS]
+
+        def ours(traffic: Any = traffic, capacity: list[int] = capacity) -> list[float]:
+            with own_seconds():
+                began = time.process_time()
+                found = partition_ranks(traffic, capacity, deadline_s=SECONDS)
+                return [found.objective, time.process_time() - began, found.lower_bound]
+
+        def theirs(weight: Any = weight, capacity: list[int] = capacity) -> dict[str, Any] | None:
+            return _outside(weight, capacity, SECONDS)
+
+        def tabu(weight: Any = weight, capacity: list[int] = capacity) -> float:
+            return swap_tabu(weight, capacity, SECONDS)
+
+        mine, spent, bound = cached("nvlink", ["partition", key, source], ours, fresh=fresh)
+        others = None
+        if os.environ.get("QCLUSTER_OPPONENTS_NVLINK"):
+            others = cached("nvlink", ["outside", key, script], theirs, fresh=fresh)
+        row = {"name": name, "ours": mine, "cpu_s": spent, "bound": bound}
+        row["tabu"] = cached("nvlink", ["swap-tabu", key, source], tabu, fresh=fresh)
+        for other in ("metis", "kahip"):
+            row[other] = others[other]["bytes"] if others else float("nan")
+        best = np.nanmin([row["tabu"], row["metis"], row["kahip"]])
+        row["over_best"] = mine / best if best else float(mine > 0) + 1.0
+        rows.append(row)
+    table(
+        f"Bytes across domains, {SECONDS} s of CPU each, all within hard capacities",
+        ["instance", "ours", "CPU s", "bound", "tabu", "METIS", "KaHIP", "ours / best"],
+        [list(r.values()) for r in rows],
+    )
+    lost = [r["name"] for r in rows if r["over_best"] > 1 + 1e-9]
+    print(f"{len(rows)} instances, behind the best of the others on {len(lost)}: {lost}")
+    return rows

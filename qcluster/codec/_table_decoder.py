@@ -1,0 +1,211 @@
+"""The decoders of planes coded by tables; see ``_table_kernels``, whose encoder they mirror."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from qcluster.codec._table_kernels import (
+    BITS,
+    DIRECT,
+    FLOAT_BIAS,
+    I64,
+    MANTISSAS,
+    SCALES,
+    SLOTS,
+    STATE,
+    U8,
+    U16,
+    U32,
+    blend,
+    follow,
+    integer_level,
+)
+from qcluster.codec.jit import inline, njit
+
+__all__ = ["decode_floats", "decode_integers", "decode_symbols", "join_bytes"]
+
+
+@njit
+def decode_symbols(
+    symbol: U8, rows: int, cols: int, words: U16, row_scale: I64, column_scale: I64, group: I64,
+    slots: U32,
+) -> int:  # fmt: skip
+    """Symbols (n,) whose contexts are promised scales alone, as ``decode_floats``."""
+    x0 = (int(np.int64(words[0])) << 16) | int(np.int64(words[1]))
+    x1 = (int(np.int64(words[2])) << 16) | int(np.int64(words[3]))
+    x2 = (int(np.int64(words[4])) << 16) | int(np.int64(words[5]))
+    x3 = (int(np.int64(words[6])) << 16) | int(np.int64(words[7]))
+    pos = 8
+    for r in range(rows):
+        scale = row_scale[r]
+        for c in range(cols):
+            s1 = min(max(scale + column_scale[c], 0), SCALES - 1)
+            slot = int(np.int64(slots[group[s1] + (x0 & (SLOTS - 1))]))
+            symbol[r * cols + c] = slot & 255
+            x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
+            more = 1 if x < STATE else 0
+            x = (x << (16 * more)) | (int(np.int64(words[pos])) & -more)
+            pos += more
+            x0, x1, x2, x3 = x1, x2, x3, x
+    return 0 if x0 == STATE and x1 == STATE and x2 == STATE and x3 == STATE else 1
+
+
+@njit
+def join_bytes(
+    symbol: U8, raw: U8, mantissa: int, sign: int, lowest: int, exponent: int, out: Any
+) -> None:
+    """Bits (n,) out of symbols and of what ``pack_bytes`` left."""
+    body = (1 << mantissa) - 1
+    for i in range(symbol.size):
+        low = int(np.int64(raw[i]))
+        field = (int(np.int64(symbol[i])) + lowest) & ((1 << exponent) - 1)
+        out[i] = (low & body) | (field << mantissa) | (((low >> mantissa) & 1) << sign)
+
+
+@inline
+def _refill(raw: U32, held: int, count: int, at: int) -> tuple[int, int, int]:
+    """At least 31 bits; beyond the end there are zeros."""
+    if count <= 30:
+        held |= (int(np.int64(raw[at])) if at < raw.size else 0) << count
+        count += 32
+        at += 1
+    return held, count, at
+
+
+@njit
+def decode_floats(
+    out: Any, rows: int, cols: int, words: U16, raw: U32, row_scale: I64, column_scale: I64,
+    above: I64, shape: I64, group: I64, slots: U32, second_group: I64, second_slots: U32,
+) -> int:  # fmt: skip
+    """Fill ``out`` (n,) with bits; returns 0, or 1 when the coders do not end as they began.
+
+    ``group`` (64,) is the first slot of a context's table; a slot is symbol, (frequency - 1) << 8,
+    (slot - start) << 20. ``words`` has one for every symbol, beyond the
+    stream's they are zero.
+    """
+    mix, mantissa, lowest, exponent = shape[0], shape[1], shape[2], shape[3]
+    dropped, coded, signs = shape[4], shape[5], shape[6]
+    rest = mantissa - coded
+    x0 = (int(np.int64(words[0])) << 16) | int(np.int64(words[1]))
+    x1 = (int(np.int64(words[2])) << 16) | int(np.int64(words[3]))
+    x2 = (int(np.int64(words[4])) << 16) | int(np.int64(words[5]))
+    x3 = (int(np.int64(words[6])) << 16) | int(np.int64(words[7]))
+    pos, held, count, at = 8, 0, 0, 0
+    for r in range(rows):
+        fast, corner = -1, above[0]
+        scale = row_scale[r]
+        for c in range(cols):
+            s1 = min(max(scale + column_scale[c], 0), SCALES - 1)
+            e = s1
+            if mix:
+                e = blend(s1, mix, fast, above[c], corner, above[c + 1 if c + 1 < cols else c])
+            slot = int(np.int64(slots[group[e] + (x0 & (SLOTS - 1))]))
+            cls = slot & 255
+            x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
+            more = 1 if x < STATE else 0
+            x = (x << (16 * more)) | (int(np.int64(words[pos])) & -more)
+            pos += more
+            x0, x1, x2, x3 = x1, x2, x3, x
+            body = 0
+            if coded:
+                near = min(max(4 * (cls - FLOAT_BIAS) - e + 20, 0), MANTISSAS - 1)
+                slot = int(np.int64(second_slots[second_group[near] + (x0 & (SLOTS - 1))]))
+                x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
+                body = (slot & 255) << rest
+                more = 1 if x < STATE else 0
+                x = (x << (16 * more)) | (int(np.int64(words[pos])) & -more)
+                pos += more
+                x0, x1, x2, x3 = x1, x2, x3, x
+            held, count, at = _refill(raw, held, count, at)
+            body |= held & ((1 << rest) - 1)
+            word = ((held >> rest) & signs) << (mantissa + exponent)
+            held >>= rest + signs
+            count -= rest + signs
+            field = cls + lowest
+            if cls == 0:
+                held, count, at = _refill(raw, held, count, at)
+                field = held & ((1 << exponent) - 1)
+                held >>= exponent
+                count -= exponent
+            field &= (1 << exponent) - 1
+            out[r * cols + c] = (word | (field << mantissa) | body) << dropped
+            if mix:
+                level = 4 * (cls - FLOAT_BIAS) + ((body << 2) >> mantissa)
+                level = min(max(level, 0), SCALES - 1)
+                corner = above[c]
+                above[c] = level
+                fast = follow(fast, level)
+    return 0 if x0 == STATE and x1 == STATE and x2 == STATE and x3 == STATE else 1
+
+
+@njit
+def decode_integers(
+    out: I64, kind: int, rows: int, cols: int, words: U16, raw: U32, row_scale: I64,
+    column_scale: I64, above: I64, mix: int, group: I64, slots: U32, next_state: I64,
+    signs: int, second_group: I64, second_slots: U32,
+) -> int:  # fmt: skip
+    """Fill ``out`` (n,) with integers; ``group`` (64 << kind,), else as ``decode_floats``.
+
+    With ``signs`` 0 they are coded by tables.
+    """
+    x0 = (int(np.int64(words[0])) << 16) | int(np.int64(words[1]))
+    x1 = (int(np.int64(words[2])) << 16) | int(np.int64(words[3]))
+    x2 = (int(np.int64(words[4])) << 16) | int(np.int64(words[5]))
+    x3 = (int(np.int64(words[6])) << 16) | int(np.int64(words[7]))
+    pos, held, count, at, state = 8, 0, 0, 0, 0
+    for r in range(rows):
+        fast, corner = -1, above[0]
+        scale = row_scale[r]
+        for c in range(cols):
+            s1 = min(max(scale + column_scale[c], 0), SCALES - 1)
+            e = s1
+            if mix:
+                e = blend(s1, mix, fast, above[c], corner, above[c + 1 if c + 1 < cols else c])
+            parity = state & kind
+            slot = int(np.int64(slots[group[(e << kind) | parity] + (x0 & (SLOTS - 1))]))
+            size = slot & 255
+            x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
+            more = 1 if x < STATE else 0
+            x = (x << (16 * more)) | (int(np.int64(words[pos])) & -more)
+            pos += more
+            x0, x1, x2, x3 = x1, x2, x3, x
+            held, count, at = _refill(raw, held, count, at)
+            sign = held & signs
+            if signs == 0:
+                near = 2 * min(size, 3) + parity
+                slot = int(np.int64(second_slots[second_group[near] + (x0 & (SLOTS - 1))]))
+                sign = slot & 1
+                x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
+                more = 1 if x < STATE else 0
+                x = (x << (16 * more)) | (int(np.int64(words[pos])) & -more)
+                pos += more
+                x0, x1, x2, x3 = x1, x2, x3, x
+            elif size | parity:
+                held >>= 1
+                count -= 1
+            else:
+                sign = 0
+            if size >= DIRECT:
+                below = 3 + ((size - DIRECT) >> 2)
+                size = (4 | ((size - DIRECT) & 3)) << below
+                part = min(20, below)
+                size |= held & ((1 << part) - 1)
+                held >>= part
+                count -= part
+                held, count, at = _refill(raw, held, count, at)
+                size |= (held & ((1 << (below - part)) - 1)) << part
+                held >>= below - part
+                count -= below - part
+            k = (size << kind) | parity
+            k = -k if sign else k
+            out[r * cols + c] = k
+            if kind:
+                state = next_state[state, (k >> 1) & 1]
+            if mix:
+                level = integer_level(size)
+                corner = above[c]
+                above[c] = level
+                fast = follow(fast, level)
+    return 0 if x0 == STATE and x1 == STATE and x2 == STATE and x3 == STATE else 1

@@ -1,0 +1,208 @@
+"""Which curve each GPU follows, learned while its job runs.
+
+What a GPU shows at a limit is its draw, whether the limit held its clocks down, and how fast its
+job works, if that is reported. ``sight`` sums this up by limit and forgets it when a reading does
+not fit: then another job runs. ``identify`` weighs the curves of the family (``curve_family``) by
+how well they explain what was seen, and corrects their mean by a Gaussian process (Rasmussen and
+Williams 2006) for what the family cannot explain. Work rates come in the job's own unit; what they
+are at full speed stays unknown, so only their ratios between limits count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcluster.q_energy.curve_family import GRID, members
+from qcluster.q_energy.demand import HELD
+from qcluster.record import Record
+
+__all__ = ["LIMITS", "Sight", "Sightings", "identify", "sight"]
+
+Floats = NDArray[np.float64]
+
+LIMITS = 8
+"""Limits remembered a GPU."""
+
+_STEP = GRID[1] - GRID[0]
+_AT, _DRAW, _COUNT, _RATE, _HELD, _LAST = range(6)
+_MOST = 25.0  # readings that count: by then noise is below what the family explains
+_DRAW_NOISE, _RATE_NOISE = 0.03, 0.02
+# What the family cannot explain: size of log draw and log speed, and how far in limits it reaches.
+_DRAW_MISFIT, _RATE_MISFIT, _REACH = 0.03, 0.06, 0.12
+# At less of full speed a limit is taken to bind; how much a contrary report speaks against it.
+_HELD_SPEED, _HELD_WEIGHT = 0.985, 2.0
+# A log reading so far from the expected one is another job's: at a limit seen before, at a new one.
+_DRAW_APART, _RATE_APART = (0.13, 0.20), (0.09, 0.14)
+_PRIOR_CHANGES, _PRIOR_S = 10.0, 2000.0
+_LONGEST_S = 600.0  # a longer silence counts as this long
+_UNKNOWN = 9.0  # variance of the log of a job's rate at full speed
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One reading of every GPU, arrays (n,): watts, NaN where nothing was read; the limit in
+    force; ``held`` the share of time that it held clocks down and ``rate`` the job's work a
+    second, NaN where not known.
+    """
+
+    power_w: Floats
+    limit_w: Floats
+    held: Floats
+    rate: Floats
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sightings(Record):
+    """What is remembered of every GPU's present job.
+
+    ``seen`` (n, LIMITS, 6) holds a row a limit: its place on the grid (-1 for none), mean log draw,
+    readings, mean log work rate (NaN for none), mean share of readings in which the limit held
+    (NaN for none), and when it was last seen. ``changes`` counts new jobs in ``watched_s``
+    GPU-seconds.
+    """
+
+    seen: NDArray[np.float64]
+    ts_s: float
+    changes: float = 0.0
+    watched_s: float = 0.0
+
+    @property
+    def change_rate(self) -> float:
+        """New jobs a second and GPU; before anything is known one in 200 s."""
+        return (self.changes + _PRIOR_CHANGES) / (self.watched_s + _PRIOR_S)
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(n,) GPUs of whose present job something was seen."""
+        return (self.seen[:, :, _AT] >= 0).any(axis=1)
+
+
+def sight(before: Sightings | None, now: Sight, max_w: Floats, ts_s: float) -> Sightings:
+    """What is known after one more reading of every GPU; ``max_w`` (n,) highest limits."""
+    n = len(max_w)
+    if before is None or len(before.seen) != n:
+        seen = np.full((n, LIMITS, 6), np.nan)
+        seen[:, :, _AT], seen[:, :, _COUNT], seen[:, :, _LAST] = -1.0, 0.0, -np.inf
+        before = Sightings(seen=seen, ts_s=ts_s)
+    seen = before.seen.copy()
+    limit = np.where(np.isfinite(now.limit_w), np.minimum(now.limit_w, max_w), max_w)
+    at = np.clip(np.rint((limit / max_w - GRID[0]) / _STEP), 0, len(GRID) - 1)
+    read = np.isfinite(now.power_w) & (now.power_w > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draw = np.log(now.power_w / max_w)
+        rate = np.where(now.rate > 0, np.log(now.rate), np.nan)
+    changed = read & _changed(before, at, draw, rate)
+    seen[changed, :, _AT], seen[changed, :, _COUNT] = -1.0, 0.0
+    seen[changed, :, _LAST] = -np.inf
+    held = np.where(np.isfinite(now.held), (now.held > HELD).astype(float), np.nan)
+    _add(seen, np.flatnonzero(read), at, draw, rate, held, ts_s)
+    passed = min(max(ts_s - before.ts_s, 0.0), _LONGEST_S)
+    return Sightings(
+        seen=seen,
+        ts_s=ts_s,
+        changes=before.changes + float(changed.sum()),
+        watched_s=before.watched_s + passed * n,
+    )
+
+
+def _add(
+    seen: Floats, rows: NDArray[np.int64], at: Floats, draw: Floats, rate: Floats, held: Floats,
+    ts_s: float,
+) -> None:  # fmt: skip
+    """Write readings of ``rows`` into ``seen``: to their limit's row, or in place of the oldest."""
+    same = seen[rows, :, _AT] == at[rows, None]
+    slot = np.where(same.any(axis=1), same.argmax(axis=1), seen[rows, :, _LAST].argmin(axis=1))
+    old = seen[rows, slot]
+    fresh = ~same.any(axis=1)
+    old[fresh] = np.nan
+    count = np.where(fresh, 1.0, np.minimum(old[:, _COUNT] + 1.0, _MOST))
+    for column, value in ((_DRAW, draw), (_RATE, rate), (_HELD, held)):
+        new = value[rows]
+        mean = old[:, column] + (new - old[:, column]) / count
+        mean = np.where(np.isnan(old[:, column]), new, mean)
+        old[:, column] = np.where(np.isnan(new), old[:, column], mean)
+    old[:, _AT], old[:, _COUNT], old[:, _LAST] = at[rows], count, ts_s
+    seen[rows, slot] = old
+
+
+def _changed(before: Sightings, at: Floats, draw: Floats, rate: Floats) -> NDArray[np.bool_]:
+    """(n,) GPUs whose reading does not fit the job seen so far."""
+    seen, known = before.seen, before.known
+    if not known.any():
+        return known
+    power, speed = identify(before)
+    rows = np.arange(len(seen))
+    same = seen[:, :, _AT] == at[:, None]
+    again = same.any(axis=1)
+    slot = np.where(again, same.argmax(axis=1), seen[:, :, _LAST].argmax(axis=1))
+    past = seen[rows, slot]
+    here, there = at.astype(int), np.maximum(past[:, _AT], 0).astype(int)
+    apart = draw - past[:, _DRAW] - power[rows, here] + power[rows, there]
+    step = speed[rows, here] - speed[rows, there]
+    off = rate - past[:, _RATE] - step
+    few = np.where(again, _DRAW_APART[0], _DRAW_APART[1])
+    slack = np.where(again, _RATE_APART[0], _RATE_APART[1] + 0.5 * np.abs(step))
+    with np.errstate(invalid="ignore"):
+        return known & ((np.abs(apart) > few) | (np.abs(off) > slack))
+
+
+def identify(sightings: Sightings) -> tuple[Floats, Floats]:
+    """(n, grid) natural logarithms of predicted draw and speed at every limit of the grid.
+
+    Shares of the highest limit and of full speed. A GPU of which nothing is known is taken to draw
+    all that it may.
+    """
+    n = len(sightings.seen)
+    power, speed = np.empty((n, len(GRID))), np.empty((n, len(GRID)))
+    for low in range(0, n, _CHUNK):
+        part = slice(low, low + _CHUNK)
+        power[part], speed[part] = _posterior(sightings.seen[part])
+    blind = ~sightings.known
+    power[blind] = np.log(GRID)
+    return np.minimum(power, np.log(GRID)), speed
+
+
+def _posterior(seen: Floats) -> tuple[Floats, Floats]:
+    log_power, log_speed = members()
+    at = np.maximum(seen[:, :, _AT], 0).astype(int)
+    some = seen[:, :, _AT] >= 0
+    count = np.maximum(seen[:, :, _COUNT], 1.0)
+    near = np.exp(-0.5 * ((GRID[at][:, :, None] - GRID) / _REACH) ** 2)  # (n, LIMITS, grid)
+    kernel = np.take_along_axis(near, at[:, None, :], axis=2)
+    rated = some & np.isfinite(seen[:, :, _RATE])
+    draw_inv = _precision(_DRAW_MISFIT**2 * kernel, _DRAW_NOISE**2 / count, some)
+    rate_inv = _precision(_RATE_MISFIT**2 * kernel + _UNKNOWN, _RATE_NOISE**2 / count, rated)
+    draw = np.where(some, seen[:, :, _DRAW], 0.0)
+    rate = np.where(rated, seen[:, :, _RATE], 0.0)
+    fits = np.zeros((len(seen), len(log_power)))
+    for inverse, value, curves in ((draw_inv, draw, log_power), (rate_inv, rate, log_speed)):
+        off = value[:, :, None] - np.moveaxis(curves[:, at], 0, 2)  # (n, LIMITS, curves)
+        fits -= 0.5 * (off * (inverse @ off)).sum(axis=1)
+    held = np.where(some, seen[:, :, _HELD], np.nan)
+    binds = np.moveaxis(log_speed[:, at], 0, 2) < np.log(_HELD_SPEED)
+    against = np.isfinite(held)[:, :, None] & (binds != (held > 0.5)[:, :, None])
+    fits -= _HELD_WEIGHT * against.sum(axis=1)
+    weight = np.exp(fits - fits.max(axis=1, keepdims=True))
+    weight /= weight.sum(axis=1, keepdims=True)
+    out = []
+    for inverse, value, curves, misfit in (
+        (draw_inv, draw, log_power, _DRAW_MISFIT), (rate_inv, rate, log_speed, _RATE_MISFIT),
+    ):  # fmt: skip
+        mean = np.log(weight @ np.exp(curves))
+        off = value - np.take_along_axis(mean, at, axis=1)
+        out.append(
+            mean + misfit**2 * np.einsum("nlg,nl->ng", near, (inverse @ off[:, :, None])[..., 0])
+        )
+    return out[0], out[1]
+
+
+def _precision(covariance: Floats, noise: Floats, used: NDArray[np.bool_]) -> Floats:
+    """(n, LIMITS, LIMITS) inverse covariances, zero in rows and columns that are not used."""
+    both = used[:, :, None] & used[:, None, :]
+    eye = np.eye(covariance.shape[1])
+    whole = np.where(both, covariance, 0.0) + eye * np.where(used, noise, 1.0)[:, :, None]
+    return np.asarray(np.where(both, np.linalg.inv(whole), 0.0))

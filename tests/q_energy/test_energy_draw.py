@@ -1,0 +1,151 @@
+"""A budget of draw: curves learned on line, a reserve for new jobs, caps within the budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_energy_plan import planned, snapshot
+
+from qcluster.errors import Infeasible, SolverFailed
+from qcluster.q_energy import EnergyPlanner
+from qcluster.q_energy.curve_family import GRID, family, members
+from qcluster.q_energy.draw import _reserve
+from qcluster.q_energy.identify import LIMITS, Sight, Sightings, identify, sight
+
+TOP = np.array([300.0])
+
+
+def job(duty: float = 0.8, busy: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+    """Draw and speed (grid,) of a job of the family."""
+    one = np.ones(1)
+    power, speed = family(
+        busy * one, duty * one, 0.2 * one, 0.3 * one, 0.3 * one, 4 * one, 0.15 * one
+    )
+    return power[0], speed[0]
+
+
+def watch(
+    shares: list[float], curve: tuple[np.ndarray, np.ndarray], unit: float = 7.0,
+    before: Sightings | None = None, told: bool = True,
+) -> Sightings:  # fmt: skip
+    """What is known after exact readings at limits given as shares."""
+    start = 0.0 if before is None else before.ts_s + 1
+    for k, share in enumerate(shares):
+        draw = np.interp(share, GRID, curve[0])
+        speed = np.interp(share, GRID, curve[1])
+        now = Sight(
+            TOP * draw,
+            TOP * share,
+            np.array([float(speed < 0.98) if told else np.nan]),
+            np.array([speed * unit if told else np.nan]),
+        )
+        before = sight(before, now, TOP, start + k)
+    assert before is not None
+    return before
+
+
+def test_curves_of_the_family_rise_and_end_at_full_speed() -> None:
+    power, speed = (np.exp(part) for part in members())
+    assert (np.diff(speed, axis=1) >= -1e-9).all()
+    assert (power <= GRID + 1e-9).all()
+    assert (speed <= 1 + 1e-9).all()
+    assert np.quantile(speed[:, -1], 0.2) > 0.9
+
+
+def test_a_few_limits_tell_the_whole_curve() -> None:
+    curve = job()
+    power, speed = identify(watch([0.4, 0.5, 0.6, 0.8], curve))
+    assert np.abs(np.exp(power[0]) - curve[0])[15:].max() < 0.03
+    assert np.abs(np.exp(speed[0]) - curve[1])[15:].max() < 0.05
+
+
+def test_whether_the_limit_holds_tells_two_jobs_of_equal_draw_apart() -> None:
+    held, free = job(duty=0.6), job(duty=1.0, busy=float(np.interp(0.5, GRID, job(0.6)[0])))
+    found = [identify(watch([0.5], curve))[1][0] for curve in (held, free)]
+    at = int(np.argmin(abs(GRID - 0.5)))
+    assert np.exp(found[0][at]) + 0.02 < np.exp(found[1][at])
+
+
+def test_without_rate_or_hold_the_draw_alone_still_counts() -> None:
+    power, _ = identify(watch([0.5, 0.5, 0.6], job(), told=False))
+    assert np.exp(np.interp(0.5, GRID, power[0])) == pytest.approx(
+        np.interp(0.5, GRID, job()[0]), rel=0.02
+    )
+
+
+def test_another_job_is_noticed_and_the_last_one_forgotten() -> None:
+    seen = watch([0.5] * 5, job())
+    other = watch([0.5], job(duty=0.5), unit=2.0, before=seen)
+    assert other.changes == 1
+    assert (other.seen[0, :, 0] >= 0).sum() == 1
+    same = watch([0.5, 0.55], job(), before=seen)
+    assert same.changes == 0
+
+
+def test_at_most_so_many_limits_are_kept_and_the_newest_stay() -> None:
+    shares = [float(GRID[k]) for k in range(20, 20 + 3 * LIMITS, 2)]
+    seen = watch(shares, job())
+    kept = np.sort(seen.seen[0, :, 0])
+    np.testing.assert_array_equal(GRID[kept.astype(int)], shares[-LIMITS:])
+    again = Sightings.from_dict(seen.to_dict())
+    np.testing.assert_array_equal(again.seen, seen.seen)
+
+
+def test_nothing_known_counts_as_the_whole_cap() -> None:
+    blank = sight(None, Sight(*(np.array([np.nan]),) * 4), TOP, 0.0)
+    np.testing.assert_allclose(np.exp(identify(blank)[0][0]), GRID)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(1, 100), min_size=1, max_size=30), st.floats(1e-3, 0.2))
+def test_the_reserve_covers_its_share_of_periods(room: list[float], share: float) -> None:
+    rooms = np.array(room)
+    reserve, price = _reserve(rooms, share)
+    rng = np.random.default_rng(0)
+    jumps = rng.random((4000, len(rooms))) < share
+    assert (jumps @ rooms > reserve).mean() < 2e-3
+    assert 0 < price <= 0.25
+
+
+def test_budgeting_draw_lets_more_work_run_than_budgeting_caps() -> None:
+    snap = snapshot([650, 40, 640, 30])
+    caps = planned(EnergyPlanner({"budget_w": 1500.0}), snap)
+    draw = planned(EnergyPlanner({"budget_w": 1500.0, "hold": "draw"}), snap)
+    assert caps.caps_w.sum() + caps.overhead_w <= 1500
+    assert draw.allocated_w + draw.overhead_w + draw.reserve_w <= 1500 + 1e-6
+    assert draw.reserve_w > 0
+    assert draw.caps_w[[1, 3]].sum() <= 2 * 220
+    assert draw.throughput > caps.throughput
+
+
+def test_a_plan_that_counts_draw_beyond_the_budget_is_refused() -> None:
+    snap = snapshot([650, 40, 640, 30])
+    planner = EnergyPlanner({"budget_w": 1300.0, "hold": "draw"})
+    plan = planned(planner, snap)
+    with pytest.raises(SolverFailed, match="count for"):
+        planner.verify(replace(plan, caps_w=np.full(4, 700.0)), snap)
+    with pytest.raises(SolverFailed, match="nothing that was seen"):
+        planner.verify(replace(plan, sightings=None), snap)
+    with pytest.raises(SolverFailed, match="claims throughput"):
+        planner.verify(replace(plan, throughput=3.99), snap)
+
+
+def test_a_budget_below_the_lowest_draws_says_by_how_much() -> None:
+    planner = EnergyPlanner({"budget_w": 300.0, "hold": "draw"})
+    with pytest.raises(Infeasible, match="smallest feasible budget"):
+        planned(planner, snapshot([650, 40, 640, 30]))
+
+
+@pytest.mark.parametrize("toggles", [{"gnn": False}, {"meta": True}, {"qaoa": True}])
+def test_every_toggle_keeps_a_budget_of_draw(toggles: dict[str, bool]) -> None:
+    snap = snapshot([650, 340, 640, 430])
+    planner = EnergyPlanner({"budget_w": 1700.0, "hold": "draw", **toggles})
+    plan = planned(planner, snap)
+    later = replace(snap, seq=2, ts_s=3.0, gpu={**snap.gpu, "power_limit_w": plan.caps_w})
+    again = planned(planner, later, plan)
+    planner.verify(again, later)
+    assert again.allocated_w + again.overhead_w <= 1700 + 1e-6
