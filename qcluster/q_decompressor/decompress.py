@@ -13,6 +13,7 @@ from qcluster.codec.chain import check_limit, decode_entry
 from qcluster.codec.container import Entry, parse
 from qcluster.codec.dtypes import from_bits, to_torch
 from qcluster.codec.errors import QctFormatError
+from qcluster.codec.queues import taken
 from qcluster.errors import InputError, NotFound
 from qcluster.q_decompressor.config import DecompressorConfig
 from qcluster.record import Record
@@ -110,7 +111,7 @@ def decompress(
 
     Parameters
     ----------
-    blob: bytes or any buffer.
+    blob: bytes, any buffer, or a queue (of Ray too) whose next item is taken.
     max_output_bytes: a blob that declares more is refused before anything is allocated.
     config: toggles that run after the verified decode, ``DecompressorConfig``.
     parent: tensor, blob, or dict of tensors that a delta was coded against.
@@ -130,7 +131,7 @@ def decompress(
     if isinstance(max_output_bytes, bool) or not isinstance(max_output_bytes, (int, np.integer)):
         raise InputError(f"wants a whole number, got {max_output_bytes!r}",
                          field="max_output_bytes")  # fmt: skip
-    entries, payload = parse(blob)
+    entries, payload = parse(taken(blob))
     every = {entry.name: entry for entry in entries}
     wanted = entries if names is None else [_named(every, name) for name in names]
     check_limit(wanted, int(max_output_bytes))

@@ -42,3 +42,4 @@ def test_lost_updates_and_restarts_end_in_a_resync(tmp_path: Path) -> None:
     assert found["told"][1]["steady"]["bytes"] < 0.1 * found["told"][0]["steady"]["bytes"]
     assert found["ends"] == {name: [4, found["wanted"]] for name in everybody}
     assert found["bits"]
+    assert found["queue"]

@@ -13,6 +13,8 @@ import numpy as np
 from actors.runtime import running_ray
 from actors.weight_sync import WeightReplica, WeightSource
 from qcluster.codec.weight_sync import Acknowledgement, WeightUpdate, digest_of
+from qcluster.q_compressor import compress
+from qcluster.q_decompressor import decompress
 
 
 class Deaf(WeightReplica):
@@ -37,6 +39,7 @@ def weights(step: int) -> dict[str, np.ndarray]:
 
 def main() -> dict[str, Any]:
     import ray
+    from ray.util.queue import Queue
 
     options: dict[str, Any] = {"num_cpus": 0}
     source = ray.remote(WeightSource).options(**options).remote()
@@ -52,8 +55,12 @@ def main() -> dict[str, Any]:
         told.append(ray.get(source.publish.remote(weights(step), replicas)))
     ends = {name: ray.get(replica.held.remote()) for name, replica in replicas.items()}
     there = ray.get(replicas["restarted"].weights.remote())
+    through = Queue(actor_options=options)
+    through.put(weights(1)["w"])
+    through.put(compress(through, mode="max_abs", value=0.01))
+    there_and_back = decompress(through, max_output_bytes=1 << 20)
     return {
-        "told": told, "ends": ends, "wanted": digest_of(weights(3)),
+        "queue": bool(np.abs(there_and_back - weights(1)["w"]).max() <= 0.01), "told": told, "ends": ends, "wanted": digest_of(weights(3)),
         "bits": all(there[k].tobytes() == v.tobytes() for k, v in weights(3).items()),
     }  # fmt: skip
 
