@@ -59,7 +59,8 @@ def compress(
     Parameters
     ----------
     tensor: NumPy array, torch tensor (any device), buffer of bytes, or a queue (of Ray too) whose
-        next item is taken; any shape, strides and byte order. bfloat16 and 8-bit floats are ml_dtypes' or torch's.
+        next item is taken; any shape, strides and byte order. bfloat16 and 8-bit floats are
+        ml_dtypes' or torch's.
     mode: ``lossless``: bit for bit. ``max_abs``: |x - y| <= value. ``point_rel``:
         |x - y| <= value |x|. ``rel_l2``: |x - y|_2 <= value |x|_2. ``bits``: at most value bits an
         element, header included. ``int8``: the affine 8-bit quantiser. Bounds hold in the tensor's

@@ -60,9 +60,12 @@ def main() -> dict[str, Any]:
     through.put(compress(through, mode="max_abs", value=0.01))
     there_and_back = decompress(through, max_output_bytes=1 << 20)
     return {
-        "queue": bool(np.abs(there_and_back - weights(1)["w"]).max() <= 0.01), "told": told, "ends": ends, "wanted": digest_of(weights(3)),
+        "queue": bool(np.abs(there_and_back - weights(1)["w"]).max() <= 0.01),
+        "told": told,
+        "ends": ends,
+        "wanted": digest_of(weights(3)),
         "bits": all(there[k].tobytes() == v.tobytes() for k, v in weights(3).items()),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

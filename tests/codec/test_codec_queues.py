@@ -25,7 +25,7 @@ def test_tensors_and_blobs_come_out_of_queues_in_order() -> None:
 
 
 def test_an_empty_queue_is_said() -> None:
-    with pytest.raises(InputError, match="empty for 0.01 s"):
+    with pytest.raises(InputError, match=r"empty for 0\.01 s"):
         taken(queue.Queue(), wait_s=0.01)
 
 
