@@ -47,16 +47,24 @@ def _run(way: str, seed: int, steps: int) -> dict[str, float]:
     return cached("compression", ["ddp", way, seed, steps, 2], compute)
 
 
+def _powersgd_bytes(rank: int, steps: int, start: int = 4) -> int:
+    """What PowerSGD sends: two factors of each matrix where they are smaller, the rest plain."""
+    from training_parts.plain import make_model
+
+    shapes = [(p.shape[0], p.numel() // p.shape[0]) for p in make_model(0).parameters()]
+    plain = sum(n * m for n, m in shapes)
+    coded = sum(min((n + m) * rank, n * m) for n, m in shapes)
+    return 4 * (start * plain + (steps - start) * coded)
+
+
 def ddp(quick: bool) -> Any:
     """Loss and bytes of three seeds; the rank of PowerSGD is the least that sends as much."""
     seeds, steps = (1, 300) if quick else (3, STEPS)
     rows: list[dict[str, float]] = []
     for seed in range(seeds):
         plain, ours = _run("plain", seed, steps), _run("coded", seed, steps)
-        for rank in range(1, 9):
-            power = _run(f"powersgd-{rank}", seed, steps)
-            if power["sent"] >= ours["sent"]:
-                break
+        rank = next(r for r in range(1, 33) if _powersgd_bytes(r, steps) >= ours["sent"])
+        power = _run(f"powersgd-{rank}", seed, steps)
         rows.append(
             {"seed": seed, "plain": plain["loss"], "coded": ours["loss"], "powersgd": power["loss"],
              "ratio": ours["plain"] / ours["sent"], "rank": rank,
