@@ -91,7 +91,11 @@ trainer.train()
 def test_the_snippet_as_it_stands_at_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred million weights, on the meta device: all but the training itself is done."""
     trained: list[QuantumTrainer] = []
-    monkeypatch.setattr(QuantumTrainer, "train", lambda self: trained.append(self))
+
+    def train(self: QuantumTrainer) -> None:
+        trained.append(self)
+
+    monkeypatch.setattr(QuantumTrainer, "train", train)
     names: dict[str, Any] = {
         "train_data": [torch.randint(0, 50_000, (9,)) for _ in range(4)],
         "val_data": [torch.randint(0, 50_000, (9,)) for _ in range(4)],
