@@ -241,6 +241,8 @@ def _find(state_dir: Path, plan_id: str) -> dict[str, Any]:
 
 def _read_plan(path: Path) -> dict[str, Any]:
     found = read_json(path)
+    if isinstance(found, dict) and {"slots", "gpu_of_slot"} <= found.keys():
+        return {"planner": "routing", "placement": found}  # what ``qcluster place --json`` prints
     if not isinstance(found, dict) or not isinstance(found.get("planner"), str):
         raise FormatError("is no plan: it names no planner", file=path, field="planner")
     return found

@@ -28,7 +28,7 @@ from qcluster.joint.rates import SLOWEST, job_stretch, rates, stretch
 from qcluster.joint.watts import level_caps, part_of
 from qcluster.q_energy import EnergyPlan
 from qcluster.q_energy.capping import predicted_speed
-from qcluster.q_energy.recap import counted_w, plan_units_of, recapped
+from qcluster.q_energy.recap import plan_units_of, recapped
 from qcluster.q_energy.units import Units
 from qcluster.q_nvlink import NVLinkPlan
 from qcluster.q_routing.planner import PlacementPlan, RoutingPlanner
@@ -67,11 +67,6 @@ class Power:
         index = {name: i for i, name in enumerate(snapshot.topology.gpu_ids)}
         row = np.array([index[name] for name in plan.gpus], dtype=np.int64)
         return cls(plan, units, topology, row)
-
-    @property
-    def by_draw(self) -> bool:
-        """Whether the draw counts against the budget, and not the caps."""
-        return bool(self.plan.config["hold"] == "draw")
 
     def recapped(self, caps: Floats) -> EnergyPlan | None:
         """The plan with other caps, unless it would then be worse than its own fallback."""
@@ -200,9 +195,8 @@ def _levelled(task: Task, loads: Floats) -> EnergyPlan | None:
         power.units,
         np.where(task.snapshot.alive, loads, 0.0)[power.row],
         task.links[power.row],
-        counted_w(power.plan, power.units, power.plan.caps_w),
+        float(power.plan.caps_w.sum()),
         communication_share=task.config.communication_share,
-        by_draw=power.by_draw,
     )
     return power.recapped(caps)
 
@@ -223,13 +217,14 @@ def _levelled_jobs(task: Task) -> EnergyPlan | None:
             part,
             equal,
             equal,
-            counted_w(power.plan, part, power.plan.caps_w[mine]),
+            float(power.plan.caps_w[mine].sum()),
             communication_share=0.0,
-            by_draw=power.by_draw,
         )
     return power.recapped(caps)
 
 
 def _may_level(task: Task, power: Power) -> bool:
     # A share of caps that may change is the power planner's promise; it knows no other loads.
-    return task.config.level_caps and power.plan.config["max_moved"] is None
+    limited = power.plan.config["max_moved"] is not None
+    # Where draw counts and not caps, who is given less need not draw less.
+    return task.config.level_caps and not limited and power.plan.sightings is None

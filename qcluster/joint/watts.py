@@ -9,7 +9,6 @@ whose caps fit is found by bisection. For one load a GPU this is the optimum.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +55,6 @@ def level_caps(
     watts: float,
     *,
     communication_share: float,
-    by_draw: bool,
 ) -> Floats:
     """Caps (n,) that make the longest of ``load / rate`` as short as ``watts`` allow.
 
@@ -64,16 +62,12 @@ def level_caps(
     ----------
     load: (n,) tokens of each unit, any scale.
     links: (n,) share of each unit's links that is up.
-    watts: what the caps may count for in sum; at least what the floors count for.
-    by_draw: caps count for the draw predicted under them, not for themselves.
+    watts: what the caps may sum to; at least the floors' sum.
     """
     full = np.maximum(np.minimum(units.demand_w, units.max_w), units.min_w)
     busy = (load > 0) & (links > 0)
     weight = np.where(busy, load, 0.0)
     over = communication_share / np.where(links > 0, links, 1.0)
-
-    def cost(caps: Floats) -> float:
-        return float((np.minimum(caps, units.demand_w) if by_draw else caps).sum())
 
     def caps_for(time: float) -> Floats:
         left = time / np.where(busy, weight, 1.0) - over
@@ -82,28 +76,28 @@ def level_caps(
         return np.where(found > full, np.where(need > 1.0 + 1e-9, np.inf, full), found)
 
     if not busy.any():
-        return _spread(units.min_w.copy(), full, watts, cost)
+        return _spread(units.min_w.copy(), full, watts)
     low = float((weight * (1.0 - communication_share + over))[busy].max())
-    if cost(full) <= watts:
+    if full.sum() <= watts:
         return full
     high = low * 2.0
-    while high < _LONGEST * low and not cost(caps_for(high)) <= watts:
+    while high < _LONGEST * low and not caps_for(high).sum() <= watts:
         high *= 2.0
     for _ in range(_STEPS):
         middle = 0.5 * (low + high)
         found = caps_for(middle)
-        if np.isfinite(found).all() and cost(found) <= watts:
+        if found.sum() <= watts:
             high = middle
         else:
             low = middle
     found = caps_for(high)
     caps = np.where(np.isfinite(found), found, full)
-    return _spread(caps, full, watts, cost)
+    return _spread(caps, full, watts)
 
 
-def _spread(caps: Floats, full: Floats, watts: float, cost: Callable[[Floats], float]) -> Floats:
+def _spread(caps: Floats, full: Floats, watts: float) -> Floats:
     """What is left of the watts, to all in proportion to what they could still use."""
-    spare = watts - cost(caps)
+    spare = watts - float(caps.sum())
     room = float((full - caps).sum())
     if spare <= 0 or room <= 0:
         return caps

@@ -18,6 +18,7 @@ from qcluster.q_nvlink.fabric import Fabric, FabricLink, FabricNode
 from qcluster.q_nvlink.formats import load_fabric, load_tree, parse_fabric, parse_node_link
 from qcluster.q_nvlink.gangs import Gang, GangPlan, place_gangs
 from qcluster.q_nvlink.mapping import Mapping, place_ranks
+from qcluster.q_nvlink.packing import Packing, pack_gangs
 from qcluster.q_nvlink.partition import Partition, partition_ranks
 from qcluster.q_nvlink.plan import Models, NVLinkPlan, plan_fabric
 from qcluster.q_nvlink.planner import NVLinkPlanner
@@ -44,6 +45,7 @@ __all__ = [
     "NVLinkConfig",
     "NVLinkPlan",
     "NVLinkPlanner",
+    "Packing",
     "Partition",
     "RoutePolicy",
     "Schedule",
@@ -57,6 +59,7 @@ __all__ = [
     "fit_routes",
     "load_fabric",
     "load_tree",
+    "pack_gangs",
     "parse_fabric",
     "parse_node_link",
     "partition_ranks",

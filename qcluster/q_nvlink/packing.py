@@ -22,7 +22,7 @@ from qcluster.q_nvlink.patterns import fill_by_patterns
 
 __all__ = ["Packing", "crossing_pods", "pack_gangs"]
 
-_STATES = 50_000
+_STATES = 5_000
 """States that a search looks at before it settles for what it has."""
 
 _Rack = tuple[int, ...]
@@ -46,7 +46,7 @@ def pack_gangs(racks: Racks, gangs: Sequence[Gang], *, deadline: Deadline | None
 
     Of all ways found, the one that starts most GPUs, then has the fewest crossing pods, then
     spreads wide gangs over the fewest racks. Only where room is so tight that an integer program
-    has to look for it does it take as long as ``deadline``, by default two seconds.
+    has to look for it does it take as long as ``deadline``, by default five seconds.
 
     Raises InputError as ``place_gangs`` does.
     """
@@ -55,12 +55,14 @@ def pack_gangs(racks: Racks, gangs: Sequence[Gang], *, deadline: Deadline | None
     narrow = sorted(
         (gang for gang in gangs if gang not in wide), key=lambda g: (-g.gpus, -g.pods * g.gpus)
     )
-    deadline = deadline or Deadline.after(2.0)
+    deadline = deadline or Deadline.after(5.0)
     search = _Search(racks, narrow, wide, deadline)
-    # Wide gangs first leaves whole racks; when the narrow ones then lack room, they go first.
-    ways = [_wide_first(racks, narrow, wide, deadline.share(0.5)), in_turn]
-    if crossing_pods(racks, gangs, ways[0]) or ways[0].unplaced:
-        ways.insert(1, search.run())
+    ways = [in_turn]
+    if wide:
+        # Wide gangs first leaves whole racks; when the narrow ones then lack room, they go first.
+        ways.insert(0, _wide_first(racks, narrow, wide, deadline.share(0.5)))
+    if not wide or crossing_pods(racks, gangs, ways[0]) or ways[0].unplaced:
+        ways.insert(0, search.run())
     best = min(ways, key=lambda plan: _score(racks, gangs, plan))
     crossing = crossing_pods(racks, gangs, best)
     proven = not best.unplaced and (crossing == 0 or search.exhausted)

@@ -83,6 +83,22 @@ def test_bad_usage_is_one_line(
     assert len(told.err.strip().splitlines()) == 1
 
 
+def test_a_placement_of_the_command_line_will_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load, placed = tmp_path / "load.csv", tmp_path / "placement.json"
+    load.write_text("3,1,9,2\n1,5,2,2\n")
+    given = ["place", str(load), "--gpus", "2", "--nodes", "1", "--slots", "6", "--json"]
+    assert main(given) == 0
+    placed.write_text(capsys.readouterr().out)
+    assert main(["plans", "show", str(placed), "-f", "sglang"]) == 0
+    told = capsys.readouterr()
+    assert (
+        json.loads(told.out)["physical_to_logical_map"] == json.loads(placed.read_text())["slots"]
+    )
+    assert "2 ranks of 3 slots, 2 redundant" in told.err
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", '{"planner": 3}', '{"planner": NaN}', "{", ""])
 def test_files_that_are_no_plans_are_named(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

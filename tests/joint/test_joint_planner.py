@@ -102,6 +102,15 @@ def test_without_experts_the_watts_of_a_job_are_levelled():
         assert max(speeds) - min(speeds) < 0.35
 
 
+def test_where_draw_counts_experts_follow_the_caps_and_watts_stay():
+    shown = unequal(SHOWN)
+    plan = joint(shown, {"energy": {"budget_share": 0.6, "hold": "draw"}})
+    assert "energy" in plan.made_here
+    assert plan.solver.used in ("apart", "coordinated")
+    assert plan.objective <= plan.baselines["apart"]
+    assert "power follows placement" not in plan.baselines
+
+
 def test_power_alone_is_a_plan_too():
     bare = dataclasses.replace(SHOWN.topology, links=())
     shown = without(SHOWN, topology=bare, link={}, expert_load=None, jobs=())
