@@ -38,6 +38,11 @@ class Stream:
     """
 
     labels_a_sample: int | None = None
+    _blocks: Iterator[Block] | None
+    _held: deque[tuple[int, Block]]
+    _first: int
+    _end: int
+    _floor: int
 
     def __init__(self, dataset: Any, field: str = "train_dataset") -> None:
         dataset.context.execution_options.preserve_order = True
@@ -105,8 +110,8 @@ class Stream:
         self.most_held = max(self.most_held, self._end - self._first)
 
     def _forget(self) -> None:
-        self._blocks: Iterator[Block] | None = None
-        self._held: deque[tuple[int, Block]] = deque()
+        self._blocks = None
+        self._held = deque()
         self._first = self._end = self._floor = 0
 
 
