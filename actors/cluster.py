@@ -25,7 +25,7 @@ from actors.hub import TelemetryHub
 from actors.jobs import JobDesk
 from actors.node_agent import NodeAgent
 from actors.planner_host import PlannerHost
-from actors.planners import HOSTS
+from actors.planners import HOSTS, checked_configs
 from actors.store import PlanStore
 from actors.studies import StudyHost
 from qcluster.errors import NotFound, NotReady, QClusterError
@@ -195,7 +195,8 @@ def start_cluster(
     backends: Sequence[str] = (),
 ) -> None:
     """Start hub, store, planners and the gateway to quantum ``backends`` (the built-in simulator
-    alone without); those that are up already stay as they are.
+    alone without); those that are up already stay as they are, but planners take ``configs`` over,
+    by planner, without a gap.
 
     The store is tied to this node, because the state directory is on its disk; so are hub and
     planners, because a node that is lost should not take along those who plan without it. They are
@@ -212,24 +213,17 @@ def start_cluster(
     _actor(AttentionWorker, ATTENTION).remote()
     _actor(CodecPool, CODEC).remote()
     _actor(QuantumGateway, GATEWAY).remote(tuple(backends))
+    chosen = checked_configs(configs or {})
+    connect(STORE).configure(chosen)
     for name in hosts:
         host: type[PlannerHost] = HOSTS[name]
-        config = _config(name, configs or {})
-        _actor(host, planner_name(name), **here).remote(
-            connect(HUB), connect(STORE), config, period_s
+        actor = _actor(host, planner_name(name), **here).remote(
+            connect(HUB), connect(STORE), chosen[name], period_s
         )
+        actor.configure.remote(chosen[name])  # nothing happens where it was started with that
     if agents:
         follow = "joint" if "joint" in hosts else "energy"
         _actor(AgentKeeper, KEEPER, **here).remote(RayNodes(str(state_dir), apply, follow))
-
-
-def _config(name: str, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A planner's configuration; the joint planner's holds those of its parts."""
-    own = dict(configs.get(name, {}))
-    if name == "joint":
-        parts = {part: dict(configs[part]) for part in configs if part in HOSTS and part != name}
-        own = {**parts, **own}
-    return own
 
 
 def stop_agents() -> None:

@@ -33,6 +33,8 @@ SLACK_S = 1.0
 KEPT = 64
 # Between two plans at least, also while GPUs come and go.
 LEAST_S = 0.2
+# For the process of a new configuration to be warm.
+WARM_S = 120.0
 
 
 class Hub(Protocol):
@@ -62,6 +64,10 @@ class Store(Protocol):
 
     def newest(self) -> dict[str, dict[str, Any]]:
         """The newest stored plan of every planner that has one."""
+        ...
+
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """Configurations by planner that hosts were last given."""
         ...
 
 
@@ -101,8 +107,8 @@ class PlannerHost:
         self._outbox: deque[tuple[dict[str, Any], str]] = deque(maxlen=KEPT)
         self._known: dict[str, dict[str, Any]] = {}
         self._seen: Seen | None = None
-        warm_up = ("qcluster.planner:build_planner", (self.path, self._config))
-        self._process = SolverProcess(warm_up, nice=self.nice)
+        self._process = self._made(self._config)
+        self._turn = threading.Lock()
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name=f"{self.name}-planner", daemon=True).start()
 
@@ -117,12 +123,44 @@ class PlannerHost:
             "worker_pid": self._process.pid,
         }
 
+    def configure(self, config: Mapping[str, Any]) -> bool:
+        """Plan with another configuration, without a gap: the old one plans on until a process for
+        the new one is warm. Returns False where it is the same.
+
+        Raises InputError for a wrong configuration, DeadlineExceeded when warming up takes too
+        long; then nothing has changed.
+        """
+        if dict(config) == self._config:
+            return False
+        process = self._made(dict(config))
+        try:
+            process.wait_ready(Deadline.after(WARM_S))
+        except BaseException:
+            process.close()
+            raise
+        with self._turn:
+            old, self._process, self._config = self._process, process, dict(config)
+        old.close()
+        return True
+
+    def _made(self, config: dict[str, Any]) -> SolverProcess:
+        warm_up = ("qcluster.planner:build_planner", (self.path, config))
+        return SolverProcess(warm_up, nice=self.nice)
+
+    def _catch_up(self) -> None:
+        """A host that Ray has started again was given what the first one was given."""
+        with contextlib.suppress(Exception):
+            config = self._store.configs().get(self.name)
+            if config is not None:
+                self.configure(config)
+
     def stop(self) -> None:
         """End the loop and the worker process."""
         self._stopped.set()
         self._process.close()
 
     def _run(self) -> None:
+        self._catch_up()
         while not self._stopped.is_set():
             started = time.monotonic()
             try:
@@ -169,16 +207,17 @@ class PlannerHost:
             return f"no new telemetry for {starved:.0f} s"
         self._fed = time.monotonic()
         self._gpus = gpu_set(snapshot)
-        plan = self._process.call(
-            "qcluster.planner:run_planner",
-            {self.name: self.path, **self.peers},
-            self.name,
-            self._config,
-            snapshot,
-            stored,
-            self._deadline_s,
-            deadline=Deadline.after(self._deadline_s + SLACK_S),
-        )
+        with self._turn:
+            plan = self._process.call(
+                "qcluster.planner:run_planner",
+                {self.name: self.path, **self.peers},
+                self.name,
+                self._config,
+                snapshot,
+                stored,
+                self._deadline_s,
+                deadline=Deadline.after(self._deadline_s + SLACK_S),
+            )
         stamped = self._stamp(plan, snapshot)
         self._known[self.name] = stamped
         self._outbox.append((stamped, self._gpus))

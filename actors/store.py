@@ -13,6 +13,7 @@ planner hosts keep their plans until the right one is back.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Mapping
@@ -22,9 +23,12 @@ from typing import Any
 from actors.answers import Answer, AnswerBook
 from actors.freshness import Report, plan_alarm, planner_alarm
 from actors.journal import Journal
+from actors.limits import write_synced
 from qcluster.errors import NotReady
 
 __all__ = ["PlanStore", "Seen"]
+
+CONFIGS = "planners.json"
 
 Seen = tuple[str, int]
 """What a caller remembers of a store: its id, and the highest sequence number it was told."""
@@ -37,12 +41,26 @@ class PlanStore:
         self._journal = Journal(Path(state_dir), keep=keep)
         self._answers = AnswerBook(Path(state_dir))
         self._planners = planners
+        self._configs = Path(state_dir) / CONFIGS
         self._reports: dict[str, Report] = {}
         self._started = time.time()
         self._fence: str | None = None
         self._changed = threading.Condition()
         # Versions of later lives of the store are above those of earlier ones.
         self._version = time.time_ns()
+
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """What ``configure`` was last told, by planner; also after a restart of this store."""
+        found: dict[str, dict[str, Any]] = {}
+        if self._configs.exists():
+            found = json.loads(self._configs.read_text())
+        return found
+
+    def configure(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Remember the planners' configurations, for hosts that start again."""
+        told = {name: dict(config) for name, config in configs.items()}
+        if told != self.configs():
+            write_synced(self._configs, json.dumps(told))
 
     def put(self, plan: Mapping[str, Any], gpus: str, seen: Seen | None = None) -> int:
         """Store a verified plan (its ``to_dict``); returns its sequence number once on disk."""

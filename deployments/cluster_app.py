@@ -31,6 +31,9 @@ class ClusterOptions(BaseModel):
     period_s: float = Field(2.0, ge=0.2, le=3600.0)
     apply: bool = False
     """Whether agents set power limits."""
+    planners: dict[str, dict[str, Any]] = {}
+    """Configurations by planner, such as ``energy: {budget_w: 40000}``; another one given to a
+    running cluster is taken over without a gap."""
     backends: list[str] = []
     """Quantum backends of the gateway by preference, such as ``ibm:auto``; the last is built in."""
 
@@ -58,6 +61,7 @@ class Cluster:
             stand_in=chosen.stand_in,
             apply=chosen.apply,
             backends=chosen.backends,
+            configs=chosen.planners,
         )
         self._parts = (connect(HUB), connect(STORE))
 

@@ -1,7 +1,8 @@
-"""A new configuration rolled out under load, and a node told to go: answers that were not 2xx.
+"""New configurations rolled out under load: answers that were not 2xx, plans that went stale.
 
 Clients are plain: no retries, one connection each. The rollout is what ``serve deploy`` does, a
-new version of the application given to Serve's controller.
+new version of the application given to Serve's controller, and with it another budget for the
+power planner.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
     from actors.cluster import STORE, connect, start_cluster, stop_cluster
     from deployments.app import ApiOptions, deploy, withdraw
 
-    port, rounds = free_port(), 2 if quick else 6
+    port, rounds, stale = free_port(), 2 if quick else 6, 0
     with TemporaryDirectory() as state:
         start_cluster(telemetry=("simulate:nvl72",), state_dir=Path(state))
         try:
@@ -70,6 +71,12 @@ def measure(*, quick: bool) -> dict[str, Any]:
                 for number in range(rounds):
                     time.sleep(2.0)
                     deploy("127.0.0.1", port, ApiOptions(replicas=2, queue_limit=17 + number))
+                    share = 0.6 + 0.02 * number
+                    configs = {"energy": {"budget_share": share}}
+                    start_cluster(
+                        telemetry=("simulate:nvl72",), state_dir=Path(state), configs=configs
+                    )
+                    stale += _await_share(connect(STORE), share)
                 time.sleep(2.0)
         finally:
             withdraw()
@@ -78,8 +85,21 @@ def measure(*, quick: bool) -> dict[str, Any]:
         "rollouts": rounds,
         "answers": load.answers,
         "bad": load.bad,
+        "stale_while_configured": stale,
         "load": os.getloadavg()[0],
     }
+
+
+def _await_share(store: Any, share: float) -> int:
+    """Until plans are made with the new budget; how often the newest was stale meanwhile."""
+    ends, stale = time.monotonic() + 120.0, 0
+    while time.monotonic() < ends:
+        plan = store.latest("energy")["plan"]
+        stale += int(plan["stale"])
+        if plan["config"]["budget_share"] == share:
+            return stale
+        time.sleep(0.2)
+    raise RuntimeError("the new configuration was not taken over")
 
 
 def _await_plans(store: Any) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -13,7 +14,7 @@ from qcluster.cli.output import note
 from qcluster.cli.server import stop_on_signals
 from qcluster.cli.state import default_state_dir, lock_state
 from qcluster.cli.supervisor import Settings, supervise
-from qcluster.errors import InputError, Refused
+from qcluster.errors import FormatError, InputError, Refused
 
 __all__ = ["register"]
 
@@ -40,6 +41,9 @@ def serve(
     token_file: Path | None = typer.Option(
         None, help="File with the token that /v1 wants; made with mode 0600 if it is not there."
     ),
+    config: Path | None = typer.Option(
+        None, help="Planners' configurations, YAML or JSON: energy: {budget_w: 40000}, ..."
+    ),
     period_s: float = typer.Option(2.0, min=0.2, max=3600.0, help="Seconds between plans."),
     replicas: int = typer.Option(2, min=1, max=64, help="Copies of the HTTP API."),
     apply: bool = typer.Option(
@@ -47,6 +51,7 @@ def serve(
     ),
 ) -> None:
     """Take telemetry in, give plans out, over HTTP and on a page, until Ctrl-C."""
+    configs = _read_configs(config)
     described = (("topology", topology), ("jobs", jobs))
     files = [f"{kind}:{path}" for kind, path in described if path]
     specs, agents, stand_in = _sources([*files, *telemetry], address)
@@ -70,6 +75,7 @@ def serve(
             agents=agents,
             stand_in=stand_in,
             apply=apply,
+            configs=configs,
         )
         status = supervise(settings, stopped)
     if status:
@@ -103,6 +109,23 @@ def _sources(specs: list[str], address: str) -> tuple[list[str], bool, str | Non
     for spec in resolved:
         open_source(spec)  # a wrong name or a missing file is said before anything starts
     return [_absolute(spec) for spec in resolved], agents, stand_in if agents else None
+
+
+def _read_configs(path: Path | None) -> dict[str, dict[str, Any]]:
+    """What the file says of each planner. Raises FormatError, InputError naming file and field."""
+    if path is None:
+        return {}
+    from actors.planners import checked_configs
+    from qcluster.telemetry.documents import read_document
+
+    content = read_document(path)
+    if not isinstance(content, dict):
+        raise FormatError("wants planners by name, such as energy: {budget_w: 40000}", file=path)
+    try:
+        checked_configs(content)
+    except InputError as error:
+        raise error.at(file=path) from None
+    return content
 
 
 def _absolute(spec: str) -> str:

@@ -71,6 +71,7 @@ def _run(settings: Settings, up: int, stopped: threading.Event) -> int:
                 agents=settings.agents,
                 stand_in=settings.stand_in,
                 apply=settings.apply,
+                configs=settings.configs,
             )
             note("starting HTTP ...")
             deploy(settings.host, settings.port, ApiOptions(**settings.options))

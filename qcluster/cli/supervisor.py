@@ -58,6 +58,7 @@ class Settings:
     stand_in: str | None = None
     apply: bool = False
     temp_dir: str = ""
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def supervise(

@@ -27,6 +27,9 @@ class FakePlanner:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.mode = config.get("mode", "ok")
+        self.config = dict(config)
+        if config.get("fail_to_start"):
+            raise SolverFailed("it does not start")
 
     def warm_up(self) -> None:
         pass
@@ -48,7 +51,7 @@ class FakePlanner:
         assert previous is None or isinstance(previous, FakePlan)
         return FakePlan(
             planner="fake",
-            config={"mode": self.mode},
+            config=self.config,
             seed=0,
             solver=SolverRef(requested="fake", used="fake"),
             objective=1.0,

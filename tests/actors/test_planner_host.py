@@ -13,7 +13,7 @@ from actors.hub import TelemetryHub
 from actors.planner_host import PlannerHost
 from actors.store import PlanStore
 from qcluster.deadline import Deadline
-from qcluster.errors import NotReady
+from qcluster.errors import NotReady, QClusterError
 from qcluster.telemetry import Batch, Block, Topology
 
 TOPOLOGY = Topology.parse({"nodes": [{"id": "a", "gpus": 2}]})
@@ -127,6 +127,32 @@ def test_a_lost_gpu_does_not_wait_for_the_next_period(start: Any) -> None:
     until(lambda: store.latest("fake")["plan"])
     feed(hub, 2.0, (1.0, 0.0))
     until(lambda: host.health()["cycles"] == 2)
+
+
+def test_another_configuration_is_taken_over_without_a_gap(start: Any) -> None:
+    hub, store, host = start("ok")
+    feed(hub, 1.0)
+    until(lambda: store.latest("fake")["plan"])
+    pid = host.health()["worker_pid"]
+    assert not host.configure({"mode": "ok"}), "it is the same"
+    assert host.health()["worker_pid"] == pid
+    with pytest.raises(QClusterError):
+        host.configure({"mode": "ok", "fail_to_start": True})
+    feed(hub, 2.0)
+    until(lambda: host.health()["cycles"] == 2)
+    assert host.configure({"mode": "ok", "more": 1})
+    feed(hub, 3.0)
+    until(lambda: store.latest("fake")["plan"]["config"] == {"mode": "ok", "more": 1})
+    assert host.health()["failures"] == 0
+
+
+def test_a_host_that_starts_again_has_the_configuration_of_the_last(start: Any) -> None:
+    _, store, _ = start("ok")
+    store.configure({"fake": {"mode": "ok", "more": 2}})
+    hub, _, host = start("ok")
+    until(lambda: host.configure({"mode": "ok", "more": 2}) is False)
+    feed(hub, 1.0)
+    until(lambda: host.health()["cycles"] == 1)
 
 
 def test_a_store_that_fails_does_not_stop_the_host(start: Any) -> None:

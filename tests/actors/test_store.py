@@ -25,6 +25,16 @@ def store(tmp_path: Path) -> PlanStore:
     return PlanStore(str(tmp_path), ("routing", "energy"))
 
 
+def test_configurations_outlive_the_store(tmp_path: Path) -> None:
+    store = PlanStore(str(tmp_path), ("routing",))
+    assert store.configs() == {}
+    store.configure({"routing": {"max_moved": 0.5}})
+    again = PlanStore(str(tmp_path), ("routing",))
+    assert again.configs() == {"routing": {"max_moved": 0.5}}
+    again.configure({})
+    assert again.configs() == {}
+
+
 def test_a_fresh_plan_is_fresh(store: PlanStore) -> None:
     made = plan()
     store.put(made, "g")

@@ -61,6 +61,7 @@ VERBS: dict[str, list[str]] = {
     "nvlink": ["nvlink", "{}"],
     "nvlink-jobs": ["nvlink", "{fabric}", "--jobs", "{}"],
     "solve": ["solve", "{}"],
+    "serve-config": ["serve", "--config", "{}"],
 }
 
 GOOD: dict[str, str] = {
