@@ -32,6 +32,9 @@ KINDS.register("nvlink-classifier", "qcluster.q_nvlink.train:train_classifier")
 KINDS.register("nvlink-rl", "qcluster.q_nvlink.train:train_rl")
 KINDS.register("energy-gnn", "qcluster.q_energy.training:train_gnn")
 KINDS.register("energy-meta", "qcluster.q_energy.training:train_meta")
+KINDS.register("denoiser", "qcluster.q_compressor.trainings:train_denoiser")
+KINDS.register("vqc", "qcluster.q_compressor.trainings:train_vqc")
+KINDS.register("enhancer", "qcluster.q_decompressor.trainings:train_enhancer")
 
 
 def training(config: Mapping[str, Any]) -> tuple[Training, dict[str, Any]]:

@@ -18,7 +18,7 @@ from typing import Any
 from harness import cached, table
 
 HERE = Path(__file__).resolve().parent
-STEPS = 900
+STEPS = 600
 
 
 def _run(way: str, seed: int, steps: int) -> dict[str, float]:
@@ -44,7 +44,17 @@ def _run(way: str, seed: int, steps: int) -> dict[str, float]:
         found: dict[str, float] = json.loads(told[0].strip().splitlines()[-1])
         return found
 
-    return cached("compression", ["ddp", way, seed, steps, 1], compute)
+    return cached("compression", ["ddp", way, seed, steps, 2], compute)
+
+
+def _powersgd_bytes(rank: int, steps: int, start: int = 4) -> int:
+    """What PowerSGD sends: two factors of each matrix where they are smaller, the rest plain."""
+    from training_parts.plain import make_model
+
+    shapes = [(p.shape[0], p.numel() // p.shape[0]) for p in make_model(0).parameters()]
+    plain = sum(n * m for n, m in shapes)
+    coded = sum(min((n + m) * rank, n * m) for n, m in shapes)
+    return 4 * (start * plain + (steps - start) * coded)
 
 
 def ddp(quick: bool) -> Any:
@@ -53,10 +63,8 @@ def ddp(quick: bool) -> Any:
     rows: list[dict[str, float]] = []
     for seed in range(seeds):
         plain, ours = _run("plain", seed, steps), _run("coded", seed, steps)
-        for rank in range(1, 9):
-            power = _run(f"powersgd-{rank}", seed, steps)
-            if power["sent"] >= ours["sent"]:
-                break
+        rank = next(r for r in range(1, 33) if _powersgd_bytes(r, steps) >= ours["sent"])
+        power = _run(f"powersgd-{rank}", seed, steps)
         rows.append(
             {"seed": seed, "plain": plain["loss"], "coded": ours["loss"], "powersgd": power["loss"],
              "ratio": ours["plain"] / ours["sent"], "rank": rank,

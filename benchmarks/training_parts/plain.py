@@ -1,6 +1,8 @@
 """A plain PyTorch loop: the opponent that our loop must neither lag nor underperform.
 
-Written as a user would write it: no checkpoints, no logs, batches at random offsets.
+Written as a user would write it: no checkpoints, no logs, batches at shuffled offsets. It starts
+from the same weights and sees the same windows in the same order, so that a difference between the
+loops is one of what they do.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +39,8 @@ class PlainLoop:
         self.optimizer = torch.optim.AdamW(
             groups, lr=recipe["learning_rate"], betas=(0.9, 0.95), fused=True
         )
-        self.draw = torch.Generator().manual_seed(seed)
+        windows = len(text) - int(recipe["length"])
+        self.order = np.random.default_rng([seed, 0]).permutation(windows)
         self.step = 0
 
     def rate(self) -> float:
@@ -48,7 +52,7 @@ class PlainLoop:
 
     def train_step(self) -> float:
         length, batch = int(self.recipe["length"]), int(self.recipe["batch_size"])
-        starts = torch.randint(len(self.text) - length, (batch,), generator=self.draw)
+        starts = self.order[self.step * batch : (self.step + 1) * batch]
         ids = torch.stack([self.text[s : s + length + 1] for s in starts.tolist()]).long()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()

@@ -64,7 +64,8 @@ def one_run(side: str, seed: int, recipe: dict[str, Any], fresh: bool) -> dict[s
         spent = time.process_time() - start
         return {"bits": bits_per_character(model, held_out, int(recipe["length"])), "cpu_s": spent}
 
-    return cached("training", [side, seed, recipe, "v1"], train, fresh=fresh)
+    version = "v1" if side == "ours" else "same order"
+    return cached("training", [side, seed, recipe, version], train, fresh=fresh)
 
 
 def compare(seeds: int, recipe: dict[str, Any], budget_s: float, fresh: bool) -> dict[str, Any]:

@@ -83,9 +83,7 @@ def _ray_when_needed(address: str, out: Path) -> Iterator[None]:
 
         state = out / ".ray"
         state.mkdir(parents=True, exist_ok=True)
-        note(
-            f"starting Ray ({address}) ..." if address == "local" else f"joining Ray {address} ..."
-        )
+        note("starting Ray ..." if address == "local" else f"joining Ray at {address} ...")
         with (
             tempfile.TemporaryDirectory(prefix="qc-", ignore_cleanup_errors=True) as temp,
             running_ray(address, state.resolve(), temp),

@@ -15,6 +15,7 @@ from qcluster.codec.container import CHUNK, Entry, build, digest
 from qcluster.codec.delta import encode_delta, parent_tensor
 from qcluster.codec.dtypes import DType, to_bits
 from qcluster.codec.lossless import encode_lossless
+from qcluster.codec.queues import taken
 from qcluster.codec.replay import OptimizerState, predict_next
 from qcluster.errors import InputError
 from qcluster.q_compressor.config import CompressorConfig
@@ -58,8 +59,9 @@ def compress(
 
     Parameters
     ----------
-    tensor: NumPy array, torch tensor (any device) or buffer of bytes; any shape, strides and byte
-        order. bfloat16 and 8-bit floats are ml_dtypes' or torch's.
+    tensor: NumPy array, torch tensor (any device), buffer of bytes, or a queue (of Ray too) whose
+        next item is taken; any shape, strides and byte order. bfloat16 and 8-bit floats are
+        ml_dtypes' or torch's.
     mode: ``lossless``: bit for bit. ``max_abs``: |x - y| <= value. ``point_rel``:
         |x - y| <= value |x|. ``rel_l2``: |x - y|_2 <= value |x|_2. ``bits``: at most value bits an
         element, header included. ``int8``: the affine 8-bit quantiser. Bounds hold in the tensor's
@@ -76,7 +78,7 @@ def compress(
     Raises InputError for modes, values and tensors that are not handled.
     """
     piece = code_tensor(
-        "", tensor, mode=mode, value=value, config=config, parent=parent,
+        "", taken(tensor), mode=mode, value=value, config=config, parent=parent,
         optimizer_state=optimizer_state, model=model,
     )  # fmt: skip
     return build([(piece.entry, piece.whole, piece.chunks)])

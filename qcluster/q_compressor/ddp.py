@@ -62,6 +62,15 @@ class CompressedGradients:
         self.state.names = {id(p): name for name, p in model.module.named_parameters()}
         model.register_comm_hook(self.state, compression_hook)
 
+    def notes(self) -> tuple[str, ...]:
+        """How much less was sent, in words."""
+        if not self.state.sent_bytes:
+            return ("one worker alone sends no gradients: compression had nothing to do",)
+        ratio = self.state.plain_bytes / self.state.sent_bytes
+        return (
+            f"gradients took {self.state.sent_bytes} bytes, {ratio:.1f} times fewer than plain",
+        )
+
     def snapshot(
         self, gather: Callable[[Any], list[Any]]
     ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -120,7 +129,7 @@ def compression_hook(
         return _done(flat)
     gradients = _by_name(names, bucket)
     blob, mine = state.coder.encode(gradients)
-    blobs, carried = _gathered(blob, ranks, group)
+    blobs, carried = _gathered(blob, ranks, group, flat.device)
     state.sent_bytes += (ranks - 1) * carried
     shapes = {name: g.shape for name, g in gradients.items()}
     here = dist.get_rank(group)
@@ -154,14 +163,18 @@ def _done(flat: torch.Tensor) -> torch.futures.Future[torch.Tensor]:
     return future
 
 
-def _gathered(blob: bytes, ranks: int, group: Any) -> tuple[list[bytes], int]:
+def _gathered(blob: bytes, ranks: int, group: Any, device: torch.device) -> tuple[list[bytes], int]:
     """Every rank's blob, in order of rank, and the bytes that one rank's took."""
-    lengths = [torch.zeros(1, dtype=torch.int32) for _ in range(ranks)]
-    dist.all_gather(lengths, torch.tensor([len(blob)], dtype=torch.int32), group=group)
-    longest = max(int(n) for n in lengths)
+    at = device if dist.get_backend(group) == "nccl" else torch.device("cpu")
+    mine = torch.tensor([len(blob)], dtype=torch.int32, device=at)
+    lengths = [torch.zeros_like(mine) for _ in range(ranks)]
+    dist.all_gather(lengths, mine, group=group)
+    sizes = [int(n) for n in lengths]
+    longest = max(sizes)
     padded = torch.zeros(longest, dtype=torch.uint8)
     padded[: len(blob)] = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
-    blobs = [torch.empty(longest, dtype=torch.uint8) for _ in range(ranks)]
+    padded = padded.to(at)
+    blobs = [torch.empty_like(padded) for _ in range(ranks)]
     dist.all_gather(blobs, padded, group=group)
-    found = [b[: int(n)].numpy().tobytes() for b, n in zip(blobs, lengths, strict=True)]
+    found = [b[:n].cpu().numpy().tobytes() for b, n in zip(blobs, sizes, strict=True)]
     return found, longest + 4

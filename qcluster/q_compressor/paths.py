@@ -12,7 +12,7 @@ from qcluster.codec.denoise import Denoiser
 from qcluster.codec.dtypes import DType
 from qcluster.codec.floats import to_values
 from qcluster.codec.transforms import ONE, Transform, fixed_basis
-from qcluster.q_compressor.autoencoder import fit_autoencoder, kept_energy
+from qcluster.q_compressor.autoencoder import Autoencoder, fit_autoencoder, kept_energy
 from qcluster.q_compressor.config import CompressorConfig
 from qcluster.q_compressor.denoiser import fit_denoiser
 from qcluster.q_compressor.dropout import measure_channels
@@ -55,7 +55,8 @@ def encode_lossy(
         found[name] = tried(transform, basis)
     report: dict[str, Any] = {}
     if config.vqc:
-        circuit, keep, report["vqc"] = _autoencoder(bits, dtype, columns, config, model)
+        known = model if isinstance(model, Autoencoder) else None
+        circuit, keep, report["vqc"] = _autoencoder(bits, dtype, columns, config, known)
         if circuit is not None:
             found["vqc"] = tried(circuit, keep=keep)
             beside = _principal(bits, dtype, columns, circuit.size)
@@ -69,7 +70,8 @@ def encode_lossy(
             found["dropout"] = tried(source=pruned)
     plain = found.get("none")
     if config.denoiser and plain is not None and bits.size >= 64:
-        found["denoiser"] = tried(_denoiser(bits, plain, dtype, config))
+        known_one = model if isinstance(model, Denoiser) else None
+        found["denoiser"] = tried(known_one or _denoiser(bits, plain, dtype, config))
     usable = {name: coded for name, coded in found.items() if coded is not None}
     if not usable:
         return None

@@ -13,6 +13,7 @@ from qcluster.codec.chain import check_limit, decode_entry
 from qcluster.codec.container import Entry, parse
 from qcluster.codec.dtypes import from_bits, to_torch
 from qcluster.codec.errors import QctFormatError
+from qcluster.codec.queues import taken
 from qcluster.errors import InputError, NotFound
 from qcluster.q_decompressor.config import DecompressorConfig
 from qcluster.record import Record
@@ -105,12 +106,13 @@ def decompress(
     optimizer_state: Mapping[str, Any] | None = None,
     names: Iterable[str] | None = None,
     device: Any = None,
+    model: Any = None,
 ) -> Any:
     """What ``compress`` was given: a tensor, or a dict of them by name.
 
     Parameters
     ----------
-    blob: bytes or any buffer.
+    blob: bytes, any buffer, or a queue (of Ray too) whose next item is taken.
     max_output_bytes: a blob that declares more is refused before anything is allocated.
     config: toggles that run after the verified decode, ``DecompressorConfig``.
     parent: tensor, blob, or dict of tensors that a delta was coded against.
@@ -120,6 +122,7 @@ def decompress(
     optimizer_state: what a replayed step was coded with.
     names: of a blob of many tensors only these; the others' bytes are not read.
     device: of torch tensors.
+    model: an ``Enhancer`` for the toggle ``lstm``; None is the shipped one.
 
     Raises QctLimitError, QctFormatError, QctCorruptError, QctUnsupportedError, InputError.
     """
@@ -127,7 +130,7 @@ def decompress(
     if framework not in (None, "numpy", "torch"):
         raise InputError(f"wants numpy or torch, got {framework!r}", field="framework")
     limit = check_bytes(max_output_bytes)
-    entries, payload = parse(blob)
+    entries, payload = parse(taken(blob))
     every = {entry.name: entry for entry in entries}
     wanted = entries if names is None else [find_tensor(every, name) for name in names]
     check_limit(wanted, limit)
@@ -136,7 +139,7 @@ def decompress(
     for entry in wanted:
         base = parent.get(entry.name) if isinstance(parent, Mapping) else parent
         bits = decode_entry(source_of(entry, every), payload, base, optimizer_state)
-        bits, report = _refine(bits, entry, chosen)
+        bits, report = _refine(bits, entry, chosen, model)
         made = to_torch if (framework or entry.framework) == "torch" else from_bits
         tensors[entry.name] = (
             made(bits, entry.dtype, entry.shape, device) if made is to_torch
@@ -174,13 +177,15 @@ def source_of(entry: Entry, every: Mapping[str, Entry]) -> Entry:
     return replace(other, framework=entry.framework)
 
 
-def _refine(bits: Bits, entry: Entry, config: DecompressorConfig) -> tuple[Bits, DecodeReport]:
+def _refine(
+    bits: Bits, entry: Entry, config: DecompressorConfig, model: Any
+) -> tuple[Bits, DecodeReport]:
     steps: dict[str, str] = {}
     holds = True
     if config.hhl or config.qsvt or config.qft or config.lstm:
         from qcluster.q_decompressor.refine import refine
 
-        bits, steps, holds = refine(bits, entry, config)
+        bits, steps, holds = refine(bits, entry, config, model)
     report = DecodeReport(
         name=entry.name,
         chain=[name for name, _ in entry.ops],

@@ -1,12 +1,12 @@
 """Data sets as the loop reads them: a length, and a batch of tensors for a list of indices.
 
-Torch's map-style data sets, tables of columns, plain lists and Ray Data are all turned into a
-``Source``. What random access cannot give (streams without an end) is refused.
+Torch's map-style data sets, tables of columns, plain lists and Ray Data (``stream.py``) are all
+turned into a ``Source``. What has no length (streams without an end) is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qcluster.errors import InputError
+from qcluster.qtransformers.stream import Stream
 
 __all__ = ["Batch", "Collate", "Columns", "Items", "Source", "TokenWindows", "as_source"]
 
 Batch = dict[str, Tensor]
 Collate = Callable[[list[Any]], Mapping[str, Tensor]]
-
-LARGEST_TABLE_BYTES = 8 << 30
 
 
 class Source(Protocol):
@@ -124,7 +123,7 @@ def as_source(dataset: Any, collate: Collate | None = None, *, field: str = "dat
     elif isinstance(dataset, Mapping):
         source = Columns(dataset)
     elif hasattr(dataset, "iter_batches") and hasattr(dataset, "count"):
-        source = _from_ray(dataset, field)
+        source = Stream(dataset, field)
     elif isinstance(dataset, Tensor) and dataset.dim() == 2:
         source = Columns({"input_ids": dataset, "labels": dataset})
     elif hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
@@ -171,25 +170,3 @@ def _as_row(item: Any) -> Mapping[str, Any]:
     raise InputError(
         f"a sample is a dict, a pair or a tensor of ids, not {type(item).__name__}", field="dataset"
     )
-
-
-def _from_ray(dataset: Any, field: str) -> Source:
-    """A Ray data set as columns: its blocks are read once, in order."""
-    size = dataset.size_bytes()
-    if size is not None and size > LARGEST_TABLE_BYTES:
-        raise InputError(
-            f"{size / 2**30:.1f} GiB of Ray data do not fit a worker's memory; wanted at most "
-            f"{LARGEST_TABLE_BYTES >> 30} GiB, or a torch data set over files",
-            field=field,
-        )
-    parts: Sequence[Mapping[str, Any]] = list(dataset.iter_batches(batch_format="numpy"))
-    if not parts:
-        raise InputError("there are no samples", field=field)
-    return Columns(
-        {name: np.concatenate([_dense(part[name]) for part in parts]) for name in parts[0]}
-    )
-
-
-def _dense(column: Any) -> NDArray[Any]:
-    array = np.asarray(column)
-    return np.stack(list(array)) if array.dtype == object else array

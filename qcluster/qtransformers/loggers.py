@@ -81,7 +81,7 @@ class TensorBoardLogger(Callback):
 
 
 class MLflowLogger(Callback):
-    """Parameters and figures in an MLflow run of their own.
+    """Parameters and figures in an MLflow run of their own, which a resumed training goes on with.
 
     Raises MissingDependency where MLflow is absent.
     """
@@ -102,8 +102,11 @@ class MLflowLogger(Callback):
         if self.tracking_uri is not None:
             self._mlflow.set_tracking_uri(str(self.tracking_uri))
         self._mlflow.set_experiment(self.experiment)
-        self._mlflow.start_run()
-        self._mlflow.log_params(loop.config.model_dump())
+        known = loop.memory.get("mlflow_run")
+        run = self._mlflow.start_run(run_id=known)
+        if known is None:
+            loop.memory["mlflow_run"] = run.info.run_id
+            self._mlflow.log_params(loop.config.model_dump())
 
     def on_log(self, loop: TrainingLoop, row: Mapping[str, float]) -> None:
         if not loop.workers.rank:

@@ -35,6 +35,7 @@ from qcluster.qtransformers.optimisation import (
 )
 from qcluster.qtransformers.order import GlobalOrder, share, step_seed
 from qcluster.qtransformers.resume import put_back, snapshot
+from qcluster.qtransformers.stream import Stream
 from qcluster.qtransformers.train_config import TrainingConfig
 from qcluster.qtransformers.train_report import TrainReport
 from qcluster.qtransformers.validation import Metrics, measure
@@ -90,7 +91,10 @@ class TrainingLoop:
         self.held_out = (
             None if eval_dataset is None else as_source(eval_dataset, collate, field="eval_dataset")
         )
-        self.order = GlobalOrder(len(self.train), c.batch_size, seed=c.seed, shuffle=c.shuffle)
+        window = c.shuffle_window if isinstance(self.train, Stream) else None
+        self.order = GlobalOrder(
+            len(self.train), c.batch_size, seed=c.seed, shuffle=c.shuffle, window=window
+        )
         self.total_steps = c.max_steps or c.epochs * self.order.steps_per_epoch
         self.workers = Workers.here(c, device)
         self.model = model
@@ -185,6 +189,8 @@ class TrainingLoop:
         begin = time.perf_counter()
         c = self.config
         chosen = self.order.batch(self.samples)
+        if isinstance(self.train, Stream):
+            self.train.passed(self.order.first_of_window(self.samples))
         mine = share(chosen, self.workers.data_rank, self.workers.data_world)
         seed = step_seed(c.seed, self.step, self.workers.data_rank)
         torch.manual_seed(seed)
@@ -360,6 +366,7 @@ class TrainingLoop:
             resumed_from=resumed,
             checkpoint=None if self.last_checkpoint is None else str(self.last_checkpoint),
             startup_s=startup,
+            notes=() if self.coder is None else self.coder.notes(),
             **self.meters.summary(self.model, self.optimizer, self.workers.device),
         )
 

@@ -14,6 +14,7 @@ import contextlib
 import importlib
 import json
 import logging
+import math
 import sys
 import tempfile
 import threading
@@ -30,6 +31,7 @@ from qcluster.qtransformers import checkpoint as store
 from qcluster.qtransformers.callbacks import Callback, Progress
 from qcluster.qtransformers.loggers import make_logger
 from qcluster.qtransformers.loop import TrainingLoop
+from qcluster.qtransformers.stream import Stream
 from qcluster.qtransformers.train_report import TrainReport
 from qcluster.trainings import CLUSTER
 
@@ -87,7 +89,8 @@ def train(
             stack.enter_context(_followed(run / "progress"))
         rest = {"directory": str(place), "run": str(run), "progress": asked.progress,
                 "resume": str(resume) if resume else None}  # fmt: skip
-        result = _fit(ray.put({**work, **rest}), asked, run)
+        streams = any(isinstance(work[name], Stream) for name in ("train", "eval"))
+        result = _fit(ray.put({**work, **rest}), asked, run, streams)
         report, weights = _brought_back(result, run)
     seconds = time.perf_counter() - began
     return replace(report, startup_s=max(0.0, seconds - report.wall_s)), weights
@@ -113,7 +116,7 @@ def _connected() -> Iterator[Any]:
         ray.shutdown()
 
 
-def _fit(work: Any, asked: Asked, run: Path) -> Any:
+def _fit(work: Any, asked: Asked, run: Path, streams: bool) -> Any:
     """Run the workers to the end; their result as Ray Train gives it."""
     api, options = importlib.import_module("ray.train"), asked.options
     trainer = importlib.import_module("ray.train.torch").TorchTrainer(
@@ -122,7 +125,7 @@ def _fit(work: Any, asked: Asked, run: Path) -> Any:
         scaling_config=api.ScalingConfig(
             num_workers=asked.workers,
             use_gpu=asked.gpus,
-            resources_per_worker=None if options.resources is None else dict(options.resources),
+            resources_per_worker=_resources(asked, streams),
             elastic_resize_monitor_interval_s=options.resize_every_s,
         ),
         run_config=api.RunConfig(
@@ -146,6 +149,18 @@ def _fit(work: Any, asked: Asked, run: Path) -> Any:
         text = str(cause).strip().splitlines()
         told = f"{type(cause).__name__}: {text[-1] if text else ''}"
         raise SolverFailed(f"training on Ray failed: {told}") from error
+
+
+def _resources(asked: Asked, streams: bool) -> dict[str, float] | None:
+    """Of one worker. Where data stream, a CPU must be left for Ray Data, or both wait for ever."""
+    if asked.options.resources is not None:
+        return dict(asked.options.resources)
+    if not streams or asked.gpus:
+        return None
+    cpus = float(importlib.import_module("ray").cluster_resources().get("CPU", 1.0))
+    most = asked.workers if isinstance(asked.workers, int) else asked.workers[1]
+    left = (cpus - 1.0) / most
+    return None if left >= 1 else {"CPU": max(0.01, math.floor(100 * left) / 100)}
 
 
 def _brought_back(result: Any, run: Path) -> tuple[TrainReport, Mapping[str, Tensor]]:

@@ -26,16 +26,21 @@ class GlobalOrder:
     batch_size: samples a step; the last step of an epoch may have fewer.
     seed: of the shuffle; each epoch has a permutation of its own.
     shuffle: False keeps the data's order.
+    window: shuffle so many neighbours among each other only, for data that pass by in order.
 
     Raises InputError for an empty data set.
     """
 
-    def __init__(self, size: int, batch_size: int, *, seed: int = 0, shuffle: bool = True) -> None:
+    def __init__(
+        self, size: int, batch_size: int, *, seed: int = 0, shuffle: bool = True,
+        window: int | None = None,
+    ) -> None:  # fmt: skip
         if size < 1:
             raise InputError("there are no samples to train on", field="train_dataset")
         self.size, self.batch_size = size, min(batch_size, size)
         self.seed, self.shuffle = seed, shuffle
-        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+        self.window = size if window is None else min(window, size)
+        self._known: dict[tuple[int, int], NDArray[np.int64]] = {}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -45,14 +50,33 @@ class GlobalOrder:
     def batch(self, samples_seen: int) -> NDArray[np.int64]:
         """The samples of the step that starts after ``samples_seen`` samples, over all epochs."""
         epoch, within = divmod(samples_seen, self.size)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._permutation(epoch)
-        return self._order[within : within + self.batch_size]
+        end = min(within + self.batch_size, self.size)
+        pieces = []
+        for number in range(within // self.window, (end - 1) // self.window + 1):
+            start = number * self.window
+            pieces.append(self._shuffled(epoch, number)[max(0, within - start) : end - start])
+        return np.concatenate(pieces)
 
-    def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        if not self.shuffle:
-            return np.arange(self.size, dtype=np.int64)
-        return np.random.default_rng([self.seed, epoch]).permutation(self.size)
+    def first_of_window(self, samples_seen: int) -> int:
+        """The lowest sample that this step or a later one of its epoch can ask for."""
+        return samples_seen % self.size // self.window * self.window
+
+    def _shuffled(self, epoch: int, number: int) -> NDArray[np.int64]:
+        found = self._known.get((epoch, number))
+        if found is None:
+            start = number * self.window
+            found = np.arange(start, min(start + self.window, self.size), dtype=np.int64)
+            if self.shuffle:
+                # One window over everything draws as if there were no windows.
+                seed = (
+                    [self.seed, epoch] if self.window == self.size else [self.seed, epoch, number]
+                )
+                found = start + np.random.default_rng(seed).permutation(len(found))
+            self._known = {
+                k: v for k, v in self._known.items() if k[0] == epoch and k[1] >= number - 1
+            }
+            self._known[epoch, number] = found
+        return found
 
 
 def share(batch: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int64]:

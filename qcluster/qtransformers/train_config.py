@@ -26,6 +26,8 @@ class TrainingConfig(Config):
     """Most samples a forward pass on one worker; more are accumulated. None: no limit."""
     shuffle: bool = True
     """A new seeded order each epoch; False keeps the data's order."""
+    shuffle_window: int = Field(default=4096, gt=0)
+    """Rows of a stream (Ray Data) that are shuffled among each other; so many are held."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW (Loshchilov and Hutter 2019) or SGD with ``momentum``."""
     learning_rate: float = Field(default=3e-4, gt=0)

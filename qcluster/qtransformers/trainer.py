@@ -150,7 +150,7 @@ class QuantumTrainer:
 
     def _train_here(self, resume: bool | str | Path) -> TrainReport:
         report = self._loop(self._callbacks()).run(self._resume_from(resume))
-        return replace(report, notes=tuple(self.notes))
+        return replace(report, notes=(*self.notes, *report.notes))
 
     def _resume_from(self, asked: bool | str | Path) -> str | Path | bool:
         if asked is not True:
@@ -177,7 +177,7 @@ class QuantumTrainer:
         report, weights = on_ray.train(work, asked, self.directory, self._resume_from(resume))
         store.restore_model(self.model, weights, self.directory or Path())
         checkpoint = None if self.directory is None else report.checkpoint
-        return replace(report, notes=tuple(self.notes), checkpoint=checkpoint)
+        return replace(report, notes=(*self.notes, *report.notes), checkpoint=checkpoint)
 
 
 def _newest(directory: Path) -> str | None:

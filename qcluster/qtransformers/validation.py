@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qcluster.qtransformers.head_attention import reseed
 from qcluster.qtransformers.order import share, step_seed
+from qcluster.qtransformers.stream import Stream
 
 if TYPE_CHECKING:
     from qcluster.qtransformers.data import Batch, Source
@@ -41,6 +42,8 @@ def measure(loop: TrainingLoop) -> dict[str, float]:
     try:
         for start in range(0, len(source), c.batch_size):
             rows = np.arange(start, min(start + c.batch_size, len(source)))
+            if isinstance(source, Stream):
+                source.passed(start)
             mine = share(rows, workers.data_rank, workers.data_world)
             for part in _pieces(mine, c.micro_batch_size):
                 loss, weight, out = _forward(loop, source, part if len(part) else rows[:1])

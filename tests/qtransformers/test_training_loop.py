@@ -212,21 +212,46 @@ def test_unknown_loggers_are_named(tmp_path: Path) -> None:
         make_logger("wandb", tmp_path)
 
 
-def test_mlflow_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[str, Any]] = []
+def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
+    """Records of the event file: length, checksum, event, checksum."""
+    from tensorboardX.proto.event_pb2 import Event
 
-    class Fake:
-        def __getattr__(self, name: str) -> Any:
-            return lambda *args, **kwargs: calls.append((name, (args, kwargs)))
-
-    monkeypatch.setitem(__import__("sys").modules, "mlflow", Fake())
     model, data = line()
-    TrainingLoop(model, data, data, callbacks=[make_logger("mlflow", tmp_path)],
-                 config={"max_steps": 2, "log_every": 1}).run()  # fmt: skip
-    names = [name for name, _ in calls]
-    assert names[:4] == ["set_tracking_uri", "set_experiment", "start_run", "log_params"]
-    assert names.count("log_metrics") == 3
-    assert names[-1] == "end_run"
+    report = TrainingLoop(model, data, data, callbacks=[make_logger("tensorboard", tmp_path)],
+                          config={"max_steps": 4, "log_every": 2}).run()  # fmt: skip
+    [file] = (tmp_path / "tensorboard").iterdir()
+    raw, found = file.read_bytes(), {}
+    while raw:
+        size = int.from_bytes(raw[:8], "little")
+        event = Event.FromString(raw[12 : 12 + size])
+        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        raw = raw[16 + size :]
+    assert {step for tag, step in found if tag == "train/loss"} == {2, 4}
+    assert found["train/loss", 2] == pytest.approx(report.losses[:2].mean(), rel=1e-5)
+    assert found["eval/loss", 4] == pytest.approx(report.evaluations[-1]["loss"], rel=1e-5)
+
+
+def test_mlflow_has_what_was_logged_and_goes_on_with_its_run(tmp_path: Path) -> None:
+    """Read back through MLflow's own client."""
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    model, data = line()
+    logger = make_logger("mlflow", tmp_path)
+    TrainingLoop(model, data, data, callbacks=[logger, StopAt(3)], directory=tmp_path / "c",
+                 config={"max_steps": 6, "log_every": 1}).run()  # fmt: skip
+    report = TrainingLoop(model, data, data, callbacks=[make_logger("mlflow", tmp_path)],
+                          directory=tmp_path / "c",
+                          config={"max_steps": 6, "log_every": 1, "batch_size": 32}).run(
+        resume=True
+    )  # fmt: skip
+    client = mlflow.MlflowClient(tracking_uri=logger.tracking_uri)
+    experiment = client.get_experiment_by_name("qcluster")
+    [run] = client.search_runs([experiment.experiment_id])
+    assert run.data.params["max_steps"] == "6"
+    losses = client.get_metric_history(run.info.run_id, "loss")
+    assert [m.value for m in sorted(losses, key=lambda m: m.step)] == report.losses.tolist()
+    assert run.data.metrics["eval_loss"] == report.evaluations[-1]["loss"]
+    assert run.info.status == "FINISHED"
 
 
 def test_tensorboard_absent_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -88,9 +88,20 @@ def test_elastic_runs_take_what_there_is_and_go_on_elsewhere(found: dict[str, An
     assert found["elastic"]["more"]["workers"] == 1
 
 
-def test_ray_data_are_read(found: dict[str, Any]) -> None:
-    assert found["data"]["samples"] == 8
-    assert len(found["data"]["losses"]) == 2
+def test_ray_data_pass_by_and_are_not_loaded(found: dict[str, Any]) -> None:
+    """Sixty steps of six are two windows of 300; blocks of 256 are read until they are there."""
+    data = found["data"]
+    assert data["samples"] == 100_000
+    assert len(data["losses"]) == 60
+    assert data["pulled"] <= 600 + 256
+    assert data["held"] <= 600 + 256
+
+
+def test_ray_data_come_in_one_order_on_any_number_of_workers(found: dict[str, Any]) -> None:
+    data = found["data"]
+    assert data["both"]["workers"] == 2
+    assert data["both"]["evaluations"][0]["loss"] > 0
+    assert np.allclose(data["both"]["losses"], data["alone"], rtol=1e-4)
 
 
 def test_workers_follow_the_cluster(elastic: dict[str, Any]) -> None:

@@ -55,6 +55,62 @@ def test_the_snippet_of_the_documentation(caplog: pytest.LogCaptureFixture) -> N
     assert report.notes == tuple(trainer.notes)
 
 
+SNIPPET = """
+from qcluster.qtransformers import (
+    QuantumMultiheadAttention,
+    QuantumTransformerBlock,
+    ScalableQuantumTransformer,
+    QuantumTrainer
+)
+
+# Full transformer model
+model = ScalableQuantumTransformer(
+    vocab_size=50000,
+    d_model=768,
+    nhead=12,
+    num_encoder_layers=12,
+    quantum_config={
+        "backend": "stratified",
+        "num_samples": 32,
+        "error_mitigation": True
+    }
+)
+
+# Training setup
+trainer = QuantumTrainer(
+    model=model,
+    train_dataset=train_data,
+    eval_dataset=val_data,
+    multi_gpu=True,
+    mixed_precision=True
+)
+trainer.train()
+"""
+
+
+def test_the_snippet_as_it_stands_at_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred million weights, on the meta device: all but the training itself is done."""
+    trained: list[QuantumTrainer] = []
+
+    def train(self: QuantumTrainer) -> None:
+        trained.append(self)
+
+    monkeypatch.setattr(QuantumTrainer, "train", train)
+    names: dict[str, Any] = {
+        "train_data": [torch.randint(0, 50_000, (9,)) for _ in range(4)],
+        "val_data": [torch.randint(0, 50_000, (9,)) for _ in range(4)],
+    }
+    with torch.device("meta"):
+        exec(SNIPPET, names)
+    model = names["model"]
+    assert trained == [names["trainer"]]
+    assert sum(p.numel() for p in model.parameters()) > 120e6
+    assert len(model.encoder) == 12
+    layers = [m for m in model.modules() if isinstance(m, QuantumMultiheadAttention)]
+    assert [layer.num_heads for layer in layers] == [12] * 12
+    assert names["trainer"].config.mixed_precision == "auto"
+
+
 def test_a_model_learns_and_is_better_than_before() -> None:
     trainer = QuantumTrainer(tiny(), TokenWindows(text(), 8), TokenWindows(text(), 8),
                              max_steps=60, learning_rate=0.02)  # fmt: skip

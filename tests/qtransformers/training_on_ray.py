@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from training_worlds import CONFIG, text, tiny
 
 from actors.runtime import running_ray
@@ -63,19 +64,33 @@ def elastic(directory: Path) -> dict[str, Any]:
     return {"first": first, "more": more.train(resume_from_checkpoint=True).to_dict()}
 
 
-def ray_data(directory: Path) -> dict[str, Any]:
+def ray_data() -> dict[str, Any]:
+    """Training on streams: a long one here, of which little is read; a short one on two workers."""
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False
-    rows = text(64).reshape(8, 8).numpy()
-    data = ray.data.from_numpy(rows).rename_columns({"data": "input_ids"})
-    data = data.map_batches(lambda batch: {**batch, "labels": batch["input_ids"]})
-    trainer = QuantumTrainer(tiny(), data, max_steps=2, batch_size=4, directory=directory / "data")
-    return {"samples": len(trainer.train_dataset), "losses": trainer.train().losses.tolist()}
+
+    def rows(batch: dict[str, Any]) -> dict[str, Any]:
+        ids = (batch["id"][:, None] * 7 + np.arange(8)) % 17
+        return {"input_ids": ids, "labels": ids}
+
+    options: dict[str, Any] = {"batch_size": 6, "shuffle_window": 300}
+    long = ray.data.range(100_000, override_num_blocks=50).map_batches(rows)
+    here = QuantumTrainer(tiny(dropout=0.0), long, max_steps=60, **options)
+    losses = here.train().losses.tolist()
+    stream = here.train_dataset
+    short = ray.data.range(64).map_batches(rows)
+    alone = QuantumTrainer(tiny(dropout=0.0), short, max_steps=14, **options)
+    both = QuantumTrainer(tiny(dropout=0.0), short, short, num_workers=2, max_steps=14, **options)
+    return {
+        "samples": len(stream), "losses": losses, "pulled": stream.rows_pulled,
+        "held": stream.most_held, "alone": alone.train().losses.tolist(),
+        "both": both.train().to_dict(),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
     where = Path(sys.argv[1])
     with tempfile.TemporaryDirectory(prefix="qc-") as temp, running_ray("local", where, temp):
-        found = {"killed": killed(where), "elastic": elastic(where), "data": ray_data(where)}
+        found = {"killed": killed(where), "elastic": elastic(where), "data": ray_data()}
     print(json.dumps(found))

@@ -29,7 +29,7 @@ FLOOR: dict[str, float] = {
 RAY_ALLOWED = {
     "qcluster/q_hpo/searchers.py",
     "qcluster/q_hpo/tune_sweep.py",
-    "qcluster/qtransformers/trainer.py",
+    "qcluster/qtransformers/on_ray.py",
 }
 
 
