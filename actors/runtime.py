@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from actors.front import front_environment
 from qcluster.errors import InputError, NotReady
 
 __all__ = ["running_ray"]
+
+_PROBE_S = 5.0
 
 
 @contextlib.contextmanager
@@ -55,6 +58,7 @@ def running_ray(address: str, state_dir: Path, temp: str) -> Iterator[None]:
         finally:
             ray.shutdown()
         return
+    _probe(address)
     try:
         ray.init(
             address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR
@@ -65,3 +69,14 @@ def running_ray(address: str, state_dir: Path, temp: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _probe(address: str) -> None:
+    """Raise NotReady when nobody listens at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return  # auto, or a name that Ray resolves
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
+    except (OSError, OverflowError) as error:
+        raise NotReady(f"no Ray at '{address}': {error}") from None
