@@ -19,14 +19,18 @@ from qcluster.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 CONFIG = {
     "kind": "transformer",
     # Without dropout, whose draws differ between one worker and two.
     "model": {
-        "d_model": 16, "nhead": 2, "num_decoder_layers": 1, "max_length": 32, "dropout": 0.0,
-    },  # fmt: skip
+        "d_model": 16,
+        "nhead": 2,
+        "num_decoder_layers": 1,
+        "max_length": 32,
+        "dropout": 0.0,
+    },
     "data": {"limit": 40_000, "length": 16},
     "training": {"max_steps": 400, "batch_size": 4, "save_every": 20, "log_every": 5},
 }

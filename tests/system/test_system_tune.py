@@ -18,7 +18,7 @@ from tune_lab import ROOT, Ray, killed, options, undisturbed
 from qcluster.q_hpo import Study, load_prior
 from qcluster.q_hpo.ray_results import ray_trials
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

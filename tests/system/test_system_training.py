@@ -23,13 +23,13 @@ from qcluster.qtransformers.order import GlobalOrder
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(560)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(560)]
 
 
 def told(program: str, directory: Path) -> dict[str, Any]:
     """What a program of this folder says that starts a Ray of its own."""
     environment = {
-        **os.environ, "PYTHONPATH": f"{ROOT}:{HERE}", "OMP_NUM_THREADS": "1",
+        **os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{HERE}", "OMP_NUM_THREADS": "1",
         "HOME": str(directory),
     }  # fmt: skip
     child = subprocess.Popen(
