@@ -144,6 +144,9 @@ class TrainingLoop:
             if saved != self.step and self.directory is not None:
                 self.save()
         report = self._report(resumed, startup)
+        for source in (self.train, self.held_out):
+            if isinstance(source, Stream):
+                source.close()
         for callback in self.callbacks:
             callback.on_end(self, report)
         return report

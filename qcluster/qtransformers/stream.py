@@ -86,6 +86,13 @@ class Stream:
         self._floor = index
         self._drop()
 
+    def close(self) -> None:
+        """Let go of the stream; reading goes on from its beginning.
+
+        One that is not read to its end has threads behind it that read ahead.
+        """
+        self._forget()
+
     def _drop(self) -> None:
         while self._held and self._held[0][0] + _rows(self._held[0][1]) <= self._floor:
             start, block = self._held.popleft()
@@ -110,6 +117,8 @@ class Stream:
         self.most_held = max(self.most_held, self._end - self._first)
 
     def _forget(self) -> None:
+        if hasattr(blocks := getattr(self, "_blocks", None), "close"):
+            blocks.close()
         self._blocks = None
         self._held = deque()
         self._first = self._end = self._floor = 0

@@ -93,4 +93,4 @@ if __name__ == "__main__":
     where = Path(sys.argv[1])
     with tempfile.TemporaryDirectory(prefix="qc-") as temp, running_ray("local", where, temp):
         found = {"killed": killed(where), "elastic": elastic(where), "data": ray_data()}
-    print(json.dumps(found))
+        print(json.dumps(found), flush=True)
