@@ -170,31 +170,19 @@ def plan_units(
         warnings.append(
             f"no budget given: {config.budget_share:.0%} of nameplate, {budget_w:.0f} W"
         )
-    shared = picked.pipeline != "independent"
-    problem: CapProblem | None = None
-    reserve = 0.0
-    if sightings is not None:
-        units = seen_units(units, sightings)
-        drawn, answer, reserve = solve_draw(
-            units, sightings, budget_w, shared=shared, period_s=_period(sightings, previous),
-            deadline=deadline,
-        )  # fmt: skip
-    else:
-        problem, answer = _solve(units, budget_w, config, shared, previous, deadline, warnings)
-    proof, caps = answer.certificate, answer.value
+    found = _found(
+        units, budget_w, config, picked.pipeline != "independent", previous, sightings, deadline,
+        warnings,
+    )  # fmt: skip
+    units, proof, caps = found.units, found.answer.certificate, found.answer.value
     if schedule is not None and schedule.peak_w > budget_w:
         warnings.append(f"the jobs' lowest peak found, {schedule.peak_w:.0f} W, is over the budget")
     overhead = float(units.overhead_w.sum())
-    final, allocated = caps, float(np.minimum(caps, units.demand_w).sum())
-    if problem is None:
-        allocated = float(drawn.of_caps(caps, drawn.draw_w).sum())
-    elif problem.held_w is None:
-        final = spread_spare(problem, caps)
     return EnergyPlan(
         planner="energy",
         config=config.model_dump(mode="json"),
         seed=seed,
-        solver=answer.solver,
+        solver=found.answer.solver,
         objective=proof.objective,
         lower_bound=proof.lower_bound,
         gap=proof.gap,
@@ -202,22 +190,22 @@ def plan_units(
         quantum_gain=proof.quantum_gain,
         reasons={**proof.reasons, **reasons},
         telemetry=ref,
-        wall_s=answer.wall_s,
-        warnings=merge_warnings(warnings, answer.warnings),
+        wall_s=found.answer.wall_s,
+        warnings=merge_warnings(warnings, found.answer.warnings),
         expires_at=None,
         window_s=config.window_s,
         budget_w=budget_w,
         gpus=units.ids,
-        caps_w=final,
-        nodes=node_powers(units, caps, final, topology),
+        caps_w=found.final_w,
+        nodes=node_powers(units, caps, found.final_w, topology),
         throughput=-proof.objective,
         upper_bound=None if proof.lower_bound is None else -proof.lower_bound,
         slowdown=1.0 + proof.objective / units.n,
-        allocated_w=allocated,
+        allocated_w=found.allocated_w,
         overhead_w=overhead,
         predicted_power_w={
             "p50": overhead + float(np.minimum(caps, units.p50_w).sum()),
-            "p95": overhead + allocated,
+            "p95": overhead + found.allocated_w,
         },
         predicted_savings=savings(units, caps, config.window_s),
         active_accelerators=active_counts(units, topology, dispatch),
@@ -227,11 +215,57 @@ def plan_units(
         choice=picked.choice,
         meta=picked.state,
         costs=picked.costs,
-        proposals=propose(problem, final, pipelines(config)) if config.meta and problem else {},
+        proposals=_proposals(found, config),
         demand=demand,
         sightings=sightings,
-        reserve_w=reserve,
+        reserve_w=found.reserve_w,
     )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Caps and what goes with them: ``final_w`` (n,) are set, ``problem`` is None where draw
+    counts.
+    """
+
+    units: Units
+    answer: Certified[NDArray[np.float64]]
+    final_w: NDArray[np.float64]
+    allocated_w: float
+    reserve_w: float = 0.0
+    problem: CapProblem | None = None
+
+
+def _found(
+    units: Units,
+    budget_w: float,
+    config: EnergyConfig,
+    shared: bool,
+    previous: EnergyPlan | None,
+    sightings: Sightings | None,
+    deadline: Deadline,
+    warnings: list[str],
+) -> _Found:
+    """Caps whose predicted draw (with sightings) or whose sum stays within the budget."""
+    if sightings is not None:
+        units = seen_units(units, sightings)
+        drawn, answer, reserve = solve_draw(
+            units, sightings, budget_w, shared=shared, period_s=_period(sightings, previous),
+            deadline=deadline,
+        )  # fmt: skip
+        allocated = float(drawn.of_caps(answer.value, drawn.draw_w).sum())
+        return _Found(units, answer, answer.value, allocated, reserve)
+    problem, answer = _solve(units, budget_w, config, shared, previous, deadline, warnings)
+    caps = answer.value
+    allocated = float(np.minimum(caps, units.demand_w).sum())
+    final = spread_spare(problem, caps) if problem.held_w is None else caps
+    return _Found(units, answer, final, allocated, problem=problem)
+
+
+def _proposals(found: _Found, config: EnergyConfig) -> dict[str, Proposal]:
+    if not config.meta or found.problem is None:
+        return {}
+    return propose(found.problem, found.final_w, pipelines(config))
 
 
 def _period(sightings: Sightings, previous: EnergyPlan | None) -> float:

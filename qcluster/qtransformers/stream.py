@@ -117,8 +117,9 @@ class Stream:
         self.most_held = max(self.most_held, self._end - self._first)
 
     def _forget(self) -> None:
-        if hasattr(blocks := getattr(self, "_blocks", None), "close"):
-            blocks.close()
+        close = getattr(getattr(self, "_blocks", None), "close", None)
+        if close is not None:
+            close()
         self._blocks = None
         self._held = deque()
         self._first = self._end = self._floor = 0
