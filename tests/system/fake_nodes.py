@@ -44,7 +44,7 @@ def joint(plan_id: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def until(answer: Callable[[], bool], limit_s: float = 30.0) -> bool:
+def until(answer: Callable[[], bool], limit_s: float = 120.0) -> bool:
     ends = time.monotonic() + limit_s
     while not answer():
         if time.monotonic() > ends:
