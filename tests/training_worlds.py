@@ -124,7 +124,7 @@ def in_world(world: int, body: str, **options: Any) -> list[Any]:
         for member in members:
             member.start()
         for member in members:
-            member.join(100)
+            member.join(300)
             if member.is_alive():
                 member.kill()
         assert [member.exitcode for member in members] == [0] * world

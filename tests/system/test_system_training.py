@@ -61,15 +61,23 @@ def elastic(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return told("training_elastic.py", tmp_path_factory.mktemp("elastic"))
 
 
-def test_killed_workers_change_nothing(found: dict[str, Any], tmp_path: Path) -> None:
-    options = {"stop": 99, "max_steps": 14}
-    whole = in_world(2, "train_some", directory=str(tmp_path), **options)[0]
-    assert found["killed"]["kills"] == ["killed-4", "killed-9"]
-    assert found["killed"]["losses"] == whole["losses"]
-    assert found["killed"]["weights"] == whole["weights"]
+def test_killed_workers_change_nothing(found: dict[str, Any]) -> None:
+    """Bit for bit, beside workers of the same Ray that nothing happened to."""
+    whole, killed = found["whole"], found["killed"]
+    assert killed["kills"] == ["killed-4", "killed-9"]
+    assert killed["losses"] == whole["losses"]
+    assert killed["weights"] == whole["weights"]
+    assert (killed["workers"], whole["workers"]) == (2, 2)
+
+
+def test_killed_workers_go_on_from_a_checkpoint(found: dict[str, Any]) -> None:
     # Ray registers a checkpoint a moment after the workers reported it.
     assert found["killed"]["resumed_from"] in {3, 6, 9}
-    assert found["killed"]["workers"] == 2
+
+
+def test_workers_of_ray_learn_as_plain_processes_do(found: dict[str, Any], tmp_path: Path) -> None:
+    plain = in_world(2, "train_some", directory=str(tmp_path), stop=99, max_steps=14)[0]
+    assert np.allclose(found["whole"]["losses"], plain["losses"], rtol=1e-5, atol=0)
 
 
 def test_the_log_has_every_step_once(found: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Runs on a Ray of its own, as a program: ``python training_on_ray.py DIRECTORY``.
 
-Two workers, of which one is killed by SIGKILL at step 4 and the other at step 9; then an elastic
-run, a run on Ray Data, and one that is resumed. The result is one JSON line.
+Two workers; two again, of which one is killed by SIGKILL at step 4 and the other at step 9;
+then an elastic run, a run on Ray Data, and one that is resumed. The result is one JSON line.
 """
 
 from __future__ import annotations
@@ -39,16 +39,15 @@ class KillAt(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed(directory: Path) -> dict[str, Any]:
+def two_workers(directory: Path, name: str, kills: dict[int, int]) -> dict[str, Any]:
     trainer = QuantumTrainer(
         tiny(dropout=0.0), TokenWindows(text(), 8), num_workers=2, config=RUN,
-        directory=directory / "killed", callbacks=[KillAt(directory, {4: 1, 9: 0})],
-        loggers=["csv"],
+        directory=directory / name, callbacks=[KillAt(directory, kills)], loggers=["csv"],
     )  # fmt: skip
     report = trainer.train()
-    kills = sorted(path.name for path in directory.glob("killed-*"))
     weights = {k: v.double().sum().item() for k, v in trainer.model.state_dict().items()}
-    return {**report.to_dict(), "kills": kills, "weights": weights}
+    made = sorted(path.name for path in directory.glob("killed-*"))
+    return {**report.to_dict(), "kills": made, "weights": weights}
 
 
 def elastic(directory: Path) -> dict[str, Any]:
@@ -92,5 +91,10 @@ def ray_data() -> dict[str, Any]:
 if __name__ == "__main__":
     where = Path(sys.argv[1])
     with tempfile.TemporaryDirectory(prefix="qc-") as temp, running_ray("local", where, temp):
-        found = {"killed": killed(where), "elastic": elastic(where), "data": ray_data()}
+        found = {
+            "whole": two_workers(where, "whole", {}),
+            "killed": two_workers(where, "killed", {4: 1, 9: 0}),
+            "elastic": elastic(where),
+            "data": ray_data(),
+        }
         print(json.dumps(found), flush=True)
