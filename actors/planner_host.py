@@ -107,6 +107,8 @@ class PlannerHost:
         self._outbox: deque[tuple[dict[str, Any], str]] = deque(maxlen=KEPT)
         self._known: dict[str, dict[str, Any]] = {}
         self._seen: Seen | None = None
+        # The worker's process id and the newest plans' ids that it was given.
+        self._held: tuple[int, dict[str, str]] = (0, {})
         self._process = self._made(self._config)
         self._turn = threading.Lock()
         self._stopped = threading.Event()
@@ -163,6 +165,7 @@ class PlannerHost:
         self._catch_up()
         while not self._stopped.is_set():
             started = time.monotonic()
+            cycles, failures = self._cycles, self._failures
             try:
                 self._alarm = self._cycle()
             except NotReady as error:
@@ -175,11 +178,13 @@ class PlannerHost:
                 self._alarm = f"{type(error).__name__}: {error}".splitlines()[0]
             self._deliver()
             self._tell()
+            # A cycle that waited for telemetry in vain has rested: the next sample may come now.
+            if self._cycles != cycles or self._failures != failures:
+                self._stopped.wait(LEAST_S)
             self._rest(started + self._period_s)
 
     def _rest(self, until: float) -> None:
         """Until the period is over; a GPU that is lost or back is not kept waiting."""
-        self._stopped.wait(LEAST_S)
         while not self._stopped.is_set() and (left := until - time.monotonic()) > 0:
             try:
                 if self._gpus and self._hub.wait_other(self._gpus, min(left, 1.0)):
@@ -198,6 +203,7 @@ class PlannerHost:
             return "warming up"
         # Read while there is time: between a sample and its plan every millisecond counts.
         stored = self._newest()
+        self._hand_in(stored)
         snapshot = self._hub.wait(self._since, self._period_s)
         if snapshot is None:
             starved = time.monotonic() - self._fed
@@ -208,13 +214,14 @@ class PlannerHost:
         self._fed = time.monotonic()
         self._gpus = gpu_set(snapshot)
         with self._turn:
+            self._hand_in(stored)  # again, where the process is another one by now
             plan = self._process.call(
                 "qcluster.planner:run_planner",
                 {self.name: self.path, **self.peers},
                 self.name,
                 self._config,
                 snapshot,
-                stored,
+                {name: data["plan_id"] for name, data in stored.items()},
                 self._deadline_s,
                 deadline=Deadline.after(self._deadline_s + SLACK_S),
             )
@@ -224,6 +231,17 @@ class PlannerHost:
         self._since = snapshot.seq
         self._cycles += 1
         return None
+
+    def _hand_in(self, stored: Mapping[str, dict[str, Any]]) -> None:
+        """Give the worker those of the newest plans that it has not been given yet."""
+        had = {} if self._held[0] != self._process.pid else self._held[1]
+        ids = {name: data["plan_id"] for name, data in stored.items()}
+        fresh = {name: stored[name] for name in ids if had.get(name) != ids[name]}
+        if fresh:
+            paths = {self.name: self.path, **self.peers}
+            limit = Deadline.after(self._deadline_s + SLACK_S)
+            self._process.call("qcluster.planner:take_in", paths, fresh, deadline=limit)
+        self._held = (self._process.pid, ids)
 
     def _newest(self) -> dict[str, dict[str, Any]]:
         """The newest plans, as far as we know when the store is away."""

@@ -27,7 +27,7 @@ _PATHS = {
 
 
 # The joint plan is the one that is carried out, so it comes first.
-_BEHIND = 5
+_BEHIND = 10
 
 
 def _others(name: str) -> dict[str, str]:
