@@ -16,6 +16,7 @@ from qcluster.deadline import Deadline
 from qcluster.errors import InputError, NotReady, SolverFailed
 from qcluster.explain import explain
 from qcluster.joint import JointConfig, JointPlan, JointPlanner
+from qcluster.packed import PackedPlan, unpack
 from qcluster.plan_diff import diff_plans, tell_diff
 from qcluster.planner import in_force, run_planner, take_in
 
@@ -209,9 +210,9 @@ def worked(
     config: dict[str, Any], stored: dict[str, Any], named: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """A plan by the entry points of the worker process, given ``stored``, told of ``named``."""
-    take_in(PATHS, stored)
+    take_in(PATHS, {name: PackedPlan.of(plan).body for name, plan in stored.items()})
     newest = {name: plan["plan_id"] for name, plan in (named or stored).items()}
-    return run_planner(PATHS, "joint", config, SHOWN, newest, 20.0)
+    return unpack(run_planner(PATHS, "joint", config, SHOWN, newest, 20.0, 5.0).body)
 
 
 def test_the_worker_plans_with_stored_plans_of_its_peers():
