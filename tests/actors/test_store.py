@@ -138,7 +138,7 @@ def test_a_store_that_lost_its_disk_refuses_to_start_empty(tmp_path: Path) -> No
         lambda: empty.latest("routing"),
         lambda: empty.put(plan(), "g"),
         lambda: empty.history(None),
-        empty.newest,
+        lambda: empty.newest({}),
         lambda: empty.get("x"),
         lambda: empty.wait(0, 0.0),
     ):
