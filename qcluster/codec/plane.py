@@ -188,7 +188,7 @@ def _read_head(data: memoryview, count: int) -> tuple[Layout, int | None, int]:
     kind -= TABLED if tabled else 0
     fits = (
         kind <= FLOAT
-        and flags < (16 if tabled else 8)
+        and flags < (16 if tabled or kind == FLOAT else 8)
         and mix <= (8 if tabled else 0)
         and mantissa <= (23 if tabled else 52)
         and exponent <= (8 if tabled else 11)
@@ -212,7 +212,9 @@ def _walk(
     squash, stretch = logistic()
     columns = layout.columns
     dense = layout.flags & DENSE
-    shape = [layout.kind, dense, LIMITS[dense], layout.mantissa, layout.lowest, layout.exponent]
+    signs = 0 if layout.flags & UNSIGNED else 1
+    shape = [layout.kind, dense, LIMITS[dense], layout.mantissa, layout.lowest, layout.exponent,
+             signs]  # fmt: skip
     return int(
         code_plane(
             encode, words, words.size // columns, columns, buffer, new_contexts(PLANE_CONTEXTS),
