@@ -35,14 +35,14 @@ def sign_contexts(rows: int, columns: int) -> int:
 
 @njit
 def code_signs(
-    enc: int, signs: U8, bits: Any, rows: int, cols: int, mantissa: int, middle: int, buf: U16,
+    enc: int, signs: U8, levels: Any, rows: int, cols: int, zeros: int, middle: int, buf: U16,
     T: U32, W: I64, rates: I64, squash: I64, stretch: I64,
 ) -> int:  # fmt: skip
     """Encode or decode ``signs`` (rows * cols,), 1 for below zero; returns the words of ``buf``
     used, or, where it had too few, how many it should have had.
 
-    ``bits`` are the elements' without signs, ``middle`` the exponent that magnitudes are compared
-    with.
+    ``levels`` (rows * cols,) are the elements' octaves, ``middle`` the one that they are compared
+    with; with ``zeros`` 0 an element of level 0 has no sign.
     """
     low = 0 if enc else first_code(buf)
     span = SPAN
@@ -62,8 +62,12 @@ def code_signs(
                 up = int(np.int64(signs[at - cols]))
                 corner = int(np.int64(signs[at - cols - 1])) if c else 0
                 beside = int(np.int64(signs[at - cols + 1])) if c + 1 < cols else 0
-            size = (int(np.int64(bits[at])) >> mantissa) - middle + 2
-            size = min(max(size, 0), 3)
+            level = int(np.int64(levels[at]))
+            if level == 0 and zeros == 0:
+                left = 0
+                signs[at] = 0
+                continue
+            size = min(max(level - middle + 2, 0), 3)
             a = 4 * c + size
             b = row_base + 4 * r + 2 * up + (size >> 1)
             n = near_base + 16 * size + 8 * up + 4 * left + 2 * corner + beside

@@ -39,7 +39,7 @@ def _take(x: Any, base: Any, slots: U32, words: U16, pos: Any) -> tuple[Any, Any
     slot = np.uint64(slots[base + (x & _SLOT)])
     x = (((slot >> _SYMBOL) & _SLOT) + _ONE) * (x >> _BITS) + (slot >> _START)
     more = _ONE if x < _STATE else _NONE
-    x = (x << (more << _FOUR)) | (np.uint64(words[pos]) & (_NONE - more))
+    x = (x << (more << _FOUR)) | (np.uint64(words[pos]) & ((more << _WORD) - more))
     return x, slot & _BYTE, pos + more
 
 

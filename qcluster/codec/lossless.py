@@ -19,12 +19,15 @@ from qcluster.codec.plane import (
     COLUMNS,
     DENSE,
     FLOAT,
+    INTEGER,
     ROWS,
+    SIGNS,
     TRELLIS,
     UNSIGNED,
     Layout,
     decode_plane,
     encode_plane,
+    octaves,
 )
 from qcluster.codec.signs import read_signs, split_signs, write_signs
 from qcluster.codec.tabled import encode_tabled
@@ -65,12 +68,14 @@ def encode_lossless(bits: Bits, dtype: DType, columns: int, *, effort: str = "de
 
 def _encode_plane(bits: Bits, dtype: DType, columns: int, effort: str) -> bytes:
     """A chunk of floating-point words, its signs apart where that is shorter."""
+    place = dtype.mantissa + dtype.exponent
+    magnitude = bits & bits.dtype.type((1 << place) - 1)
     signs = None
     if effort != "fast":
-        signs = write_signs(bits, dtype.mantissa, dtype.exponent, columns)
+        below = (bits >> place).astype(np.uint8)
+        signs = write_signs(below, magnitude >> dtype.mantissa, columns, zeros=True)
     if signs is None:
         return b"".join([bytes([PLANE]), _encode_floats(bits, dtype, columns, effort)])
-    magnitude = bits & bits.dtype.type((1 << (dtype.mantissa + dtype.exponent)) - 1)
     return b"".join([bytes([SIGNED]), signs, _encode_floats(magnitude, dtype, columns, effort)])
 
 
@@ -115,7 +120,18 @@ def _encode_floats(bits: Bits, dtype: DType, columns: int, effort: str) -> bytes
 
 
 def best_plane(words: NDArray[np.int64], layout: Layout, effort: str) -> bytes:
-    """The plane of integers that the effort finds."""
+    """The plane of integers that the effort finds, their signs apart where that is shorter."""
+    if effort != "fast" and layout.kind == INTEGER:
+        below = (words < 0).astype(np.uint8)
+        size = np.abs(words)
+        signs = write_signs(below, octaves(size), layout.columns, zeros=False)
+        if signs is not None:
+            return b"".join([bytes([SIGNS]), signs, _whole_plane(size, layout, effort)])
+    return _whole_plane(words, layout, effort)
+
+
+def _whole_plane(words: NDArray[np.int64], layout: Layout, effort: str) -> bytes:
+    """The plane of integers, with the signs that they have."""
     fits = words.size >= TABLED_FROM["fast"] and survey(words)[2] < FARTHEST_TABLED
     if fits and effort != "max" and words.size >= TABLED_FROM[effort]:
         data = encode_tabled(words, layout, dense=effort == "dense")
@@ -215,7 +231,7 @@ def _put_signs(data: memoryview, dtype: DType, out: Bits) -> None:
     place = dtype.mantissa + dtype.exponent
     if (out >> place).any():
         raise QctFormatError("has magnitudes below zero", field="chunk")
-    out |= read_signs(data, dtype.mantissa, out).astype(out.dtype) << place
+    out |= read_signs(data, out >> dtype.mantissa, zeros=True).astype(out.dtype) << place
 
 
 def _transposed(raw: bytes, size: int) -> bytes:

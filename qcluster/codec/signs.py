@@ -1,7 +1,7 @@
-"""Signs of floating-point words apart from their magnitudes, where that is shorter.
+"""Signs apart from their magnitudes, where that is shorter.
 
-The bytes: the exponent that magnitudes are compared with (int32), columns (uint32), words
-(uint32), then the arithmetic coder's 16-bit words.
+The bytes: the octave that magnitudes are compared with (int32), columns (uint32), words (uint32),
+then the arithmetic coder's 16-bit words.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from qcluster.codec.errors import QctFormatError
 
 __all__ = ["read_signs", "split_signs", "write_signs"]
 
-Bits = NDArray[Any]
+Levels = NDArray[Any]
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
 
@@ -29,21 +29,22 @@ LEAST = 8
 WORTH = 0.006
 
 
-def write_signs(bits: Bits, mantissa: int, exponent: int, columns: int) -> bytes | None:
-    """The signs of ``bits`` (n,), or None where they had better stay where they are."""
-    rows = bits.size // columns
-    if rows < LEAST or columns < LEAST:
+def write_signs(signs: U8, levels: Levels, columns: int, *, zeros: bool) -> bytes | None:
+    """The signs (n,), 1 for below zero, or None where they had better stay where they are.
+
+    ``levels`` (n,) are the elements' octaves, which the reader has; without ``zeros`` an element
+    of level 0 has no sign.
+    """
+    rows = signs.size // columns
+    if rows < LEAST or columns < LEAST or not signs.any():
         return None
-    signs = (bits >> (mantissa + exponent)).astype(np.uint8)
-    if not signs.any():
+    if _promised(signs, rows, columns) < WORTH * signs.size:
         return None
-    if _promised(signs, rows, columns) < WORTH * bits.size:
-        return None
-    magnitude = bits & bits.dtype.type((1 << (mantissa + exponent)) - 1)
-    middle = int(np.median(magnitude[:: max(1, bits.size // 4096)] >> mantissa))
-    room = np.zeros(bits.size // 16 + 256, dtype=np.uint16)
-    used = _walk(1, signs, magnitude, rows, columns, mantissa, middle, room)
-    if used > room.size or 16 * used > (1 - WORTH) * bits.size:
+    middle = int(np.median(levels[:: max(1, signs.size // 4096)]))
+    room = np.zeros(signs.size // 16 + 256, dtype=np.uint16)
+    used = _walk(1, signs, levels, rows, columns, zeros, middle, room)
+    there = signs.size if zeros else int(np.count_nonzero(levels))
+    if used > room.size or 16 * used > there - WORTH * signs.size:
         return None
     head = _HEAD.pack(middle, columns, used)
     return head + room[:used].astype("<u2", copy=False).tobytes()
@@ -62,18 +63,18 @@ def split_signs(data: memoryview) -> tuple[memoryview, memoryview]:
     return data[:end], data[end:]
 
 
-def read_signs(data: memoryview, mantissa: int, magnitude: Bits) -> U8:
-    """The signs (n,) of ``magnitude`` (n,), from the front part of ``split_signs``.
+def read_signs(data: memoryview, levels: Levels, *, zeros: bool) -> U8:
+    """The signs (n,) of elements of these levels (n,), from the front part of ``split_signs``.
 
     Raises QctFormatError.
     """
     middle, columns, used = _HEAD.unpack_from(data)
-    rows = magnitude.size // max(columns, 1)
-    if min(rows, columns) < LEAST or rows * columns != magnitude.size or abs(middle) > 4096:
+    rows = levels.size // max(columns, 1)
+    if min(rows, columns) < LEAST or rows * columns != levels.size or abs(middle) > 4096:
         raise QctFormatError("has signs that contradict themselves", field="chunk")
     words = np.frombuffer(data, "<u2", used, _HEAD.size).astype(np.uint16)
-    signs = np.zeros(magnitude.size, dtype=np.uint8)
-    _walk(0, signs, magnitude, rows, columns, mantissa, middle, words)
+    signs = np.zeros(levels.size, dtype=np.uint8)
+    _walk(0, signs, levels, rows, columns, zeros, middle, words)
     return signs
 
 
@@ -94,13 +95,13 @@ def _saved(count: I64, of: int) -> float:
 
 
 def _walk(
-    encode: int, signs: U8, magnitude: Bits, rows: int, columns: int, mantissa: int, middle: int,
+    encode: int, signs: U8, levels: Levels, rows: int, columns: int, zeros: bool, middle: int,
     buffer: NDArray[np.uint16],
 ) -> int:  # fmt: skip
     squash, stretch = logistic()
     return int(
         code_signs(
-            encode, signs, magnitude, rows, columns, mantissa, middle, buffer,
+            encode, signs, levels, rows, columns, int(zeros), middle, buffer,
             new_contexts(sign_contexts(rows, columns)) + np.uint32(2),
             new_weights(SIGN_SETS, 24_000), RATES, squash, stretch,
         )

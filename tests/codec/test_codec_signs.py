@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -13,7 +14,14 @@ from hypothesis import strategies as st
 from qcluster.codec import _coder_kernels, _sign_kernels, signs
 from qcluster.codec.dtypes import to_bits
 from qcluster.codec.errors import QctCorruptError, QctFormatError
-from qcluster.codec.lossless import PLANE, SIGNED, decode_lossless, encode_lossless
+from qcluster.codec.lossless import (
+    PLANE,
+    SIGNED,
+    best_plane,
+    decode_lossless,
+    encode_lossless,
+)
+from qcluster.codec.plane import SIGNS, Layout, decode_plane
 from qcluster.codec.signs import read_signs, split_signs, write_signs
 
 TYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
@@ -30,6 +38,17 @@ def following(rows: int = 200, columns: int = 100) -> np.ndarray:
     rng = np.random.default_rng(3)
     both = rng.choice([-1, 1], rows)[:, None] * rng.choice([-1, 1], columns)
     return 2 * both + rng.normal(size=(rows, columns))
+
+
+def apart(bits: np.ndarray, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Signs, and the magnitudes' octaves."""
+    place = dtype.mantissa + dtype.exponent
+    magnitude = bits & bits.dtype.type((1 << place) - 1)
+    return (bits >> place).astype(np.uint8), magnitude >> dtype.mantissa
+
+
+def written(bits: np.ndarray, dtype: Any, columns: int) -> bytes | None:
+    return write_signs(*apart(bits, dtype), columns, zeros=True)
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -50,7 +69,7 @@ def test_signs_that_lean_are_shorter_and_come_back(kind: type, effort: str) -> N
 
 def test_rows_that_follow_each_other_are_noticed() -> None:
     dtype, _, bits, _ = to_bits(following().astype(np.float32))
-    data = write_signs(bits, dtype.mantissa, dtype.exponent, 100)
+    data = written(bits, dtype, 100)
     assert data is not None
     assert len(data) < 0.5 * bits.size / 8
 
@@ -58,10 +77,10 @@ def test_rows_that_follow_each_other_are_noticed() -> None:
 def test_white_signs_are_left_where_they_are() -> None:
     white = np.random.default_rng(1).normal(size=(300, 400)).astype(np.float32)
     dtype, _, bits, _ = to_bits(white)
-    assert write_signs(bits, dtype.mantissa, dtype.exponent, 400) is None
+    assert written(bits, dtype, 400) is None
     assert encode_lossless(bits, dtype, 400)[0] == PLANE
     dtype, _, bits, _ = to_bits(np.abs(leaning()).astype(np.float32))
-    assert write_signs(bits, dtype.mantissa, dtype.exponent, 50) is None
+    assert written(bits, dtype, 50) is None
 
 
 @settings(max_examples=40, deadline=None)
@@ -70,26 +89,25 @@ def test_any_signs_come_back(rows: int, columns: int, seed: int, kind: type) -> 
     rng = np.random.default_rng(seed)
     dtype, _, bits, _ = to_bits(leaning(rows, columns, seed).astype(kind))
     bits[:: 1 + seed] = rng.integers(0, 256, bits[:: 1 + seed].size, dtype=bits.dtype)
-    data = write_signs(bits, dtype.mantissa, dtype.exponent, columns)
+    data = written(bits, dtype, columns)
     if data is not None:
-        place = dtype.mantissa + dtype.exponent
-        magnitude = bits & bits.dtype.type((1 << place) - 1)
         front, rest = split_signs(memoryview(data + b"more"))
         assert bytes(rest) == b"more"
-        assert np.array_equal(read_signs(front, dtype.mantissa, magnitude), bits >> place)
+        below, levels = apart(bits, dtype)
+        assert np.array_equal(read_signs(front, levels, zeros=True), below)
 
 
 def test_the_interpreter_gives_the_same_signs(monkeypatch: pytest.MonkeyPatch) -> None:
     dtype, _, bits, _ = to_bits(leaning(20, 30).astype(np.float16))
-    compiled = write_signs(bits, dtype.mantissa, dtype.exponent, 30)
+    compiled = written(bits, dtype, 30)
     assert compiled is not None
     for module in (_coder_kernels, _sign_kernels, signs):
         for name, item in list(vars(module).items()):
             if hasattr(item, "py_func"):
                 monkeypatch.setattr(module, name, item.py_func)
-    assert write_signs(bits, dtype.mantissa, dtype.exponent, 30) == compiled
-    magnitude = bits & bits.dtype.type(0x7FFF)
-    assert np.array_equal(read_signs(memoryview(compiled), dtype.mantissa, magnitude), bits >> 15)
+    assert written(bits, dtype, 30) == compiled
+    below, levels = apart(bits, dtype)
+    assert np.array_equal(read_signs(memoryview(compiled), levels, zeros=True), below)
 
 
 @settings(max_examples=200, deadline=None)
@@ -102,6 +120,24 @@ def test_changed_bytes_decode_to_something_or_are_refused(data: st.DataObject) -
     cut = data.draw(st.one_of(st.none(), st.integers(0, len(bad))))
     with contextlib.suppress(QctFormatError, QctCorruptError):
         decode_lossless(memoryview(bytes(bad[:cut])), dtype, np.empty_like(bits))
+
+
+@pytest.mark.parametrize("effort", ["dense", "max"])
+@pytest.mark.parametrize("rows", [20, 300])
+def test_signs_of_integers_lean_too(effort: str, rows: int) -> None:
+    words = np.rint(3 * leaning(rows, 50)).astype(np.int64).reshape(-1)
+    layout = Layout(columns=50)
+    data = best_plane(words, layout, effort)
+    assert data[0] == SIGNS
+    assert np.array_equal(decode_plane(memoryview(data), words.size)[0], words)
+    assert len(data) < len(best_plane(words, layout, "fast")) - 0.1 * words.size / 8
+    size = np.abs(words) + 1
+    end = 13 + 2 * int.from_bytes(data[9:13], "little")
+    negative = best_plane(-size, layout, "fast")
+    for wrong in (data[:9], data[:end], data[:end] + data, data[:end] + negative,
+                  data[:5] + b"\0" + data[6:]):  # fmt: skip
+        with pytest.raises(QctFormatError):
+            decode_plane(memoryview(wrong), words.size)
 
 
 def test_signs_that_contradict_themselves_are_refused() -> None:
