@@ -230,7 +230,7 @@ def predict(k: I64, columns: int, mode: int, *, undo: bool = False) -> I64:
     return grid.reshape(-1)
 
 
-def coarse_integers(lattice: Lattice, coarse: F64) -> I64:
+def coarse_integers(lattice: Uniform | Logarithmic, coarse: F64) -> I64:
     """The integers (n,) nearest to coarse values, 0 for those that are not finite."""
     finite = np.isfinite(coarse)
     return np.where(finite, lattice.nearest(np.where(finite, coarse, 0.0)), 0)
@@ -295,7 +295,7 @@ def decode_quantised(
         raise QctFormatError("wants 0 to 3", field="predict")
     with np.errstate(over="ignore", invalid="ignore"):
         k = predict(k, layout.columns, mode, undo=True)
-        if coarse is not None:
+        if coarse is not None and not isinstance(lattice, Trellis):
             k = k + coarse_integers(lattice, coarse)
         out[:] = to_float_bits(lattice.values(k), dtype)
     out[places] = bits

@@ -98,7 +98,7 @@ class _Symbols:
 def _counted(context: U8, symbol: U8, contexts: int, width: int) -> I64:
     table = np.zeros((4, contexts * width), dtype=np.uint32)
     count_pairs(context, symbol, table, width)
-    return table.sum(axis=0, dtype=np.int64).reshape(contexts, width)
+    return np.asarray(table.sum(axis=0, dtype=np.int64).reshape(contexts, width))
 
 
 def _width(layout: Layout) -> int:

@@ -150,7 +150,8 @@ def code_tensor(
         return Piece(entry, digest(decoded.data if decoded.size else b""), list(coded.chunks))
 
     def plain() -> Piece:
-        coded, report = _lossless(bits, dtype, columns, chunk, effort), {}
+        coded = _lossless(bits, dtype, columns, chunk, effort)
+        report: dict[str, Any] = {}
         if mode == "lossless" and parent is None:
             coded, report = with_residual(coded, bits, dtype, columns, chunk, mode, 0.0, chosen,
                                           model)  # fmt: skip
