@@ -32,6 +32,7 @@ Bits = NDArray[Any]
 COARSE = (1.0, 4.0)
 COARSE_LOSSLESS = (0.02, 0.1)
 LEAST = 64
+SMALLEST = 1e-140
 
 
 def _asked(config: CompressorConfig, dtype: DType, elements: int) -> bool:
@@ -53,11 +54,11 @@ def with_residual(
     values = to_values(bits, dtype)
     finite = np.isfinite(values)
     clean = np.where(finite, bits, np.zeros((), bits.dtype))
-    # By the largest first, as squares may overflow.
     largest = float(np.abs(values[finite]).max()) if finite.any() else 0.0
-    if largest == 0.0:
+    # Beyond these, squares and sums of a transform leave double precision.
+    if not SMALLEST < largest < 1 / SMALLEST:
         return plain, {}
-    rms = largest * float(np.sqrt(np.mean(np.square(np.where(finite, values, 0.0) / largest))))
+    rms = float(np.sqrt(np.mean(np.square(np.where(finite, values, 0.0)))))
     best, report = plain, {}
     taken: dict[str, Any] = {"bytes": _cost(plain), "taken": False}
     for target in _targets(mode, value, rms):

@@ -128,3 +128,21 @@ def test_damaged_residuals_are_noticed() -> None:
             decompress(bytes(bad), max_output_bytes=LIMIT)
     with pytest.raises(QctFormatError):
         Residual.read({"as": 3})
+
+
+@pytest.mark.parametrize("mode", ["rel_l2", "max_abs"])
+def test_values_on_a_grid_may_be_coded_without_any_error(mode: str) -> None:
+    for kind in (np.float16, ml_dtypes.float8_e5m2, np.float32):
+        x = np.random.default_rng(0).integers(-3, 4, (16, 256)).astype(kind)
+        for value in (1e-6, 1e-3, 0.05):
+            y = decompress(compress(x, mode=mode, value=value, config=DCT), max_output_bytes=LIMIT)
+            assert np.abs(y.astype(np.float64) - x.astype(np.float64)).max() <= 70 * value
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-300, 5e-324])
+def test_scales_whose_squares_leave_double_precision_have_none(scale: float) -> None:
+    x = tones().astype(np.float64) * scale
+    for how in ({"mode": "max_abs", "value": 0.01 * scale}, {"mode": "lossless"}):
+        blob = compress(x, config=DCT, **how)
+        assert "residual" not in chain(blob)
+        assert np.abs(decompress(blob, max_output_bytes=LIMIT) / 4 - x / 4).max() <= 0.01 * scale
