@@ -97,11 +97,11 @@ def _csv(text: str, node: str, file: object) -> PowerTrace:
 
 def _of_smi(
     header: Sequence[str], table: Sequence[Sequence[str]], file: object
-) -> tuple[list[str], list[Sequence[str]]]:
+) -> tuple[list[str], list[list[str]]]:
     """A log of nvidia-smi under the names and in the units of other CSV files."""
     cells = dict(zip(header, zip(*table, strict=True), strict=True))
     columns = smi_columns(cells, Path(str(file or "log")))
-    return list(columns), list(zip(*columns.values(), strict=True))
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
 
 def _names(

@@ -8,6 +8,8 @@ Lagrangian duality (Everett 1963): no price of a second gives more than the opti
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -79,7 +81,7 @@ def _of_caps(traces: Floats, delay: float, memory: float) -> float:
 
     # Concave in the price: golden section between none and one at which no slowing pays.
     low, high = 0.0, 4.0 * float(traces.max())
-    golden = (np.sqrt(5.0) - 1.0) / 2.0
+    golden = (math.sqrt(5.0) - 1.0) / 2.0
     best = dual(0.0)
     for _ in range(_PRICES):
         first, second = high - golden * (high - low), low + golden * (high - low)
@@ -87,4 +89,4 @@ def _of_caps(traces: Floats, delay: float, memory: float) -> float:
         best = max(best, one, two)
         low, high = (low, second) if one >= two else (first, high)
     undone = np.sort(traces, axis=None)[::-1][: int(np.ceil(lost))].sum()
-    return float(best - undone) / times
+    return (best - float(undone)) / float(times)
