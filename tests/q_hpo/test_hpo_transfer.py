@@ -53,12 +53,12 @@ def test_an_adversarial_prior_costs_little() -> None:
     assert np.mean(misled) < np.mean(cold) + 0.02
 
 
-def test_concordance_is_the_share_of_pairs_in_order() -> None:
+def test_concordance_is_the_share_of_pairs_in_order_weighted_by_how_far_apart_they_are() -> None:
     y = np.array([1.0, 2.0, 3.0, 4.0])
     assert concordance(y, y) == 1.0
     assert concordance(-y, y) == 0.0
     assert concordance(np.ones(4), y) == 0.5
-    assert concordance(np.array([1.0, 2.0, 4.0, 3.0]), y) == pytest.approx(5 / 6)
+    assert concordance(np.array([1.0, 2.0, 4.0, 3.0]), y) == pytest.approx(9 / 10)
     assert concordance(y[:1], y[:1]) == 0.5
 
 
