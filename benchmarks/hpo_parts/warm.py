@@ -25,9 +25,9 @@ MARKS = (5, 10, 15, 20, 30, 40)
 _table = cache(hpobench_table)
 
 
-def warm_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, Any]:
+def warm_row(_world: Opponents, *, quick: bool, fresh: bool, seeds: int = 20) -> dict[str, Any]:
     """Cold, warm and misled starts on every table."""
-    seeds = range(1 if quick else 10)
+    runs = range(1 if quick else min(seeds, 10))
     curves: dict[str, dict[int, list[float]]] = {}
     rows = []
     for target in NAMES:
@@ -35,7 +35,7 @@ def warm_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, Any]:
         starts = [("cold", ()), ("both", tuple(others))]
         starts += [(kind, (other,)) for kind in ("warm", "flipped") for other in others]
         for kind, sources in starts:
-            found = [_regrets(target, kind, sources, seed, fresh) for seed in seeds]
+            found = [_regrets(target, kind, sources, seed, fresh) for seed in runs]
             means = {at: regret.geometric([one[at] for one in found]) for at in MARKS}
             for at in MARKS:
                 curves.setdefault(kind, {}).setdefault(at, []).append(means[at])

@@ -153,7 +153,10 @@ def test_a_right_task_is_more_probable_than_its_mirror_image() -> None:
 
 def test_a_misleading_task_is_dropped_at_the_first_point_of_the_design() -> None:
     """From the fourth trial on a study with a flipped prior asks for what it would without."""
-    misled, cold = told(Study(SPACE, seed=2, prior=prior(-1.0, 1)), 3), told(Study(SPACE, seed=2), 3)
+    misled, cold = (
+        told(Study(SPACE, seed=2, prior=prior(-1.0, 1)), 3),
+        told(Study(SPACE, seed=2), 3),
+    )
     for _ in range(3):
         a, b = misled.ask(), cold.ask()
         assert a.config == b.config
