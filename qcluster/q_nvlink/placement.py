@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, SolverFailed
 from qcluster.fallback import Candidate
+from qcluster.q_nvlink.ports import settle_ports
 from qcluster.q_nvlink.problem import Placement, PlacementProblem
 from qcluster.q_nvlink.select import choose_gpus
 
@@ -49,6 +50,7 @@ def run_best_subsets(
     starts.append(_fill(problem, choose, keep=sticky))
     if not sticky and problem.reference:
         starts.append(_fill(problem, choose, keep=True))
+    starts.append(settle_ports(problem, starts[-1]))
     best = min((_candidate(problem, start) for start in starts), key=lambda c: c.objective)
     return improve_ranks(problem, best, deadline, seed)
 

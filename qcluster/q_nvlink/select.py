@@ -23,10 +23,18 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, InputError
 from qcluster.q_nvlink._kernels import rank_sets
-from qcluster.q_nvlink.cuts import ENUMERATED, UNIT, cut_ratio, integer, least_cut, port_bound
+from qcluster.q_nvlink.cuts import (
+    ENUMERATED,
+    UNIT,
+    ceilings,
+    cut_ratio,
+    integer,
+    least_cut,
+    port_bound,
+)
 from qcluster.q_nvlink.fabric import Fabric, NodeId
 from qcluster.q_nvlink.islands import Islands
-from qcluster.q_nvlink.subsets import count_sets, list_sets
+from qcluster.q_nvlink.subsets import count_sets, leftovers, list_sets
 from qcluster.q_nvlink.symmetry import twins
 from qcluster.record import Record
 
@@ -272,12 +280,15 @@ def _values(
     if k == 1:
         return np.zeros(len(sets)), None
     useful = np.array([w for w in problem.switches if cap[w].any()], dtype=np.int64)
-    ceiling = _ceilings(cap, problem.switches, sets)
-    order = np.argsort(-ceiling, kind="stable")
+    ceiling = ceilings(cap, problem.switches, sets)
     value, best, chunk = np.full(len(sets), -1.0), 0.0, 1
     enumerable = k <= ENUMERATED and not cap[np.ix_(useful, useful)].any()
     if enumerable:
+        order = np.argsort(-ceiling, kind="stable")
         chunk = max(1, _WORK // (2**k * k * k))
+    else:  # so that the first set that attains its ceiling is the one to take
+        lost, whole = leftovers(problem.cap, problem.free, problem.hosts, sets)
+        order = np.lexsort((-whole, lost, -ceiling))
     for begin in range(0, len(sets), chunk):
         part = order[begin : begin + chunk]
         if ceiling[part[0]] < best * (1 - 1e-12):
@@ -294,18 +305,9 @@ def _values(
                 cut_ratio(cap, chosen, problem.switches)[0] if fast else _value(problem, chosen)[0]
             )
         best = max(best, value[part].max())
+        if not enumerable and best >= ceiling[part[0]] * (1 - 1e-12):
+            break
     return value, None
-
-
-def _ceilings(
-    cap: NDArray[np.int64], switches: list[int], sets: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """What enters a set's worst GPU, times k / (k - 1): no bandwidth is above it."""
-    k = sets.shape[1]
-    ports = cap[switches].sum(axis=0)[sets]
-    direct = np.array([cap[np.ix_(row, row)].sum(axis=0) for row in sets])
-    inflow: NDArray[np.float64] = (ports + direct).min(axis=1) * (k / (k - 1))
-    return inflow
 
 
 def _residual(problem: _Problem, chosen: list[int]) -> tuple[float, float]:
