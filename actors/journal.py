@@ -10,12 +10,12 @@ import json
 import secrets
 import sqlite3
 import threading
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qcluster.errors import NotFound, NotReady
+from qcluster.packed import PackedPlan, unpack
 
 __all__ = ["Journal"]
 
@@ -32,12 +32,6 @@ CREATE TABLE IF NOT EXISTS plans (
 CREATE INDEX IF NOT EXISTS plans_by_planner ON plans (planner, seq);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
-
-# What the history shows of each plan.
-_SUMMARY = (
-    "plan_id", "planner", "created_at", "expires_at", "objective", "lower_bound", "gap", "solver",
-    "wall_s", "quantum_gain", "baselines", "telemetry", "warnings", "reasons",
-)  # fmt: skip
 
 
 class Journal:
@@ -62,14 +56,17 @@ class Journal:
         self.store_id: str = found[0]
         """Made with the file: another file, even at the same path, is another store."""
 
-    def append(self, plan: Mapping[str, Any], gpus: str) -> int:
-        """Store a plan (its ``to_dict``); returns its sequence number, also when it was there.
+    def append(self, plan: Mapping[str, Any] | PackedPlan, gpus: str) -> int:
+        """Store a plan, packed or its ``to_dict``; returns its sequence number, also when it was
+        there.
 
         ``gpus`` names the set of GPUs that it was verified on.
         """
-        summary = json.dumps({name: plan.get(name) for name in _SUMMARY})
-        body = zlib.compress(json.dumps(plan, allow_nan=False).encode(), 1)
-        row = (plan["plan_id"], plan["planner"], plan["created_at"], gpus, summary, body)
+        packed = plan if isinstance(plan, PackedPlan) else PackedPlan.of(plan)
+        summary, planner = packed.summary, packed.summary["planner"]
+        row = (
+            packed.plan_id, planner, summary["created_at"], gpus, json.dumps(summary), packed.body,
+        )  # fmt: skip
         with self._lock, self._db:
             self._db.execute(
                 "INSERT OR IGNORE INTO plans (plan_id, planner, created_at, gpus, summary, body)"
@@ -77,12 +74,12 @@ class Journal:
                 row,
             )
             seq = self._db.execute(
-                "SELECT seq FROM plans WHERE plan_id = ?", (plan["plan_id"],)
+                "SELECT seq FROM plans WHERE plan_id = ?", (packed.plan_id,)
             ).fetchone()[0]
             self._db.execute(
                 "DELETE FROM plans WHERE planner = ? AND seq <= ("
                 " SELECT seq FROM plans WHERE planner = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",
-                (plan["planner"], plan["planner"], self.keep),
+                (planner, planner, self.keep),
             )
         return int(seq)
 
@@ -113,8 +110,7 @@ class Journal:
 
     def get(self, plan_id: str) -> dict[str, Any]:
         """The plan with this id. Raises NotFound."""
-        plan: dict[str, Any] = json.loads(zlib.decompress(self.packed(plan_id)))
-        return plan
+        return unpack(self.packed(plan_id))
 
     def packed(self, plan_id: str) -> bytes:
         """The plan with this id as compressed (zlib) JSON. Raises NotFound."""

@@ -20,7 +20,7 @@ from actors.freshness import gpu_set
 from actors.store import Seen
 from qcluster.deadline import Deadline
 from qcluster.errors import DeadlineExceeded, NotReady, QClusterError
-from qcluster.plan import TelemetryRef
+from qcluster.packed import PackedPlan
 from qcluster.telemetry import Snapshot
 from qcluster.worker import SolverProcess
 
@@ -52,7 +52,7 @@ class Hub(Protocol):
 class Store(Protocol):
     """What a host asks of the plan store; calls may block, and raise when it is away."""
 
-    def put(self, plan: Mapping[str, Any], gpus: str, seen: Seen | None) -> int:
+    def put(self, plan: PackedPlan, gpus: str, seen: Seen | None) -> int:
         """Store a plan."""
         ...
 
@@ -62,8 +62,8 @@ class Store(Protocol):
         """Give a sign of life; learn which store this is."""
         ...
 
-    def newest(self) -> dict[str, dict[str, Any]]:
-        """The newest stored plan of every planner that has one."""
+    def newest(self, held: Mapping[str, str]) -> dict[str, tuple[str, bytes | None]]:
+        """Ids of the newest stored plans, and those plans whose id is not the one in ``held``."""
         ...
 
     def configs(self) -> dict[str, dict[str, Any]]:
@@ -104,9 +104,12 @@ class PlannerHost:
         self._since, self._gpus, self._cycles, self._failures = 0, "", 0, 0
         self._alarm: str | None = "warming up"
         self._fed = time.monotonic()
-        self._outbox: deque[tuple[dict[str, Any], str]] = deque(maxlen=KEPT)
-        self._known: dict[str, dict[str, Any]] = {}
+        self._outbox: deque[tuple[PackedPlan, str]] = deque(maxlen=KEPT)
+        # Id and body of the newest plans, of this planner and its peers.
+        self._known: dict[str, tuple[str, bytes]] = {}
         self._seen: Seen | None = None
+        # The worker's process id and the newest plans' ids that it was given.
+        self._held: tuple[int, dict[str, str]] = (0, {})
         self._process = self._made(self._config)
         self._turn = threading.Lock()
         self._stopped = threading.Event()
@@ -163,6 +166,7 @@ class PlannerHost:
         self._catch_up()
         while not self._stopped.is_set():
             started = time.monotonic()
+            cycles, failures = self._cycles, self._failures
             try:
                 self._alarm = self._cycle()
             except NotReady as error:
@@ -175,11 +179,13 @@ class PlannerHost:
                 self._alarm = f"{type(error).__name__}: {error}".splitlines()[0]
             self._deliver()
             self._tell()
+            # A cycle that waited for telemetry in vain has rested: the next sample may come now.
+            if self._cycles != cycles or self._failures != failures:
+                self._stopped.wait(LEAST_S)
             self._rest(started + self._period_s)
 
     def _rest(self, until: float) -> None:
         """Until the period is over; a GPU that is lost or back is not kept waiting."""
-        self._stopped.wait(LEAST_S)
         while not self._stopped.is_set() and (left := until - time.monotonic()) > 0:
             try:
                 if self._gpus and self._hub.wait_other(self._gpus, min(left, 1.0)):
@@ -197,7 +203,8 @@ class PlannerHost:
         except DeadlineExceeded:
             return "warming up"
         # Read while there is time: between a sample and its plan every millisecond counts.
-        stored = self._newest()
+        self._learn()
+        self._hand_in()
         snapshot = self._hub.wait(self._since, self._period_s)
         if snapshot is None:
             starved = time.monotonic() - self._fed
@@ -208,29 +215,45 @@ class PlannerHost:
         self._fed = time.monotonic()
         self._gpus = gpu_set(snapshot)
         with self._turn:
+            self._hand_in()  # again, where the process is another one by now
             plan = self._process.call(
                 "qcluster.planner:run_planner",
                 {self.name: self.path, **self.peers},
                 self.name,
                 self._config,
                 snapshot,
-                stored,
+                {name: plan_id for name, (plan_id, _) in self._known.items()},
                 self._deadline_s,
+                # A plan outlives a restart of its planner, not its planner's death.
+                5 * max(self._period_s, self._deadline_s),
                 deadline=Deadline.after(self._deadline_s + SLACK_S),
             )
-        stamped = self._stamp(plan, snapshot)
-        self._known[self.name] = stamped
-        self._outbox.append((stamped, self._gpus))
+        self._known[self.name] = (plan.plan_id, plan.body)
+        self._outbox.append((plan, self._gpus))
         self._since = snapshot.seq
         self._cycles += 1
         return None
 
-    def _newest(self) -> dict[str, dict[str, Any]]:
-        """The newest plans, as far as we know when the store is away."""
-        if not self._outbox:
-            with contextlib.suppress(Exception):
-                self._known = self._store.newest()
-        return self._known
+    def _learn(self) -> None:
+        """The newest plans from the store, or what we know of them while it is away."""
+        if self._outbox:
+            return
+        held = {name: self._known.get(name, ("", b""))[0] for name in (self.name, *self.peers)}
+        with contextlib.suppress(Exception):
+            for name, (plan_id, body) in self._store.newest(held).items():
+                if body is not None:
+                    self._known[name] = (plan_id, body)
+
+    def _hand_in(self) -> None:
+        """Give the worker those of the newest plans that it has not been given yet."""
+        had = {} if self._held[0] != self._process.pid else self._held[1]
+        fresh = {name: body for name, (own, body) in self._known.items() if had.get(name) != own}
+        if fresh:
+            paths = {self.name: self.path, **self.peers}
+            limit = Deadline.after(self._deadline_s + SLACK_S)
+            self._process.call("qcluster.planner:take_in", paths, fresh, deadline=limit)
+        ids = {name: plan_id for name, (plan_id, _) in self._known.items()}
+        self._held = (self._process.pid, ids)
 
     def _deliver(self) -> None:
         """Hand over what is in the outbox, oldest first; what fails stays in it."""
@@ -246,15 +269,6 @@ class PlannerHost:
                 self._failures += 1
             first = (str(error) or type(error).__name__).splitlines()[0]
             self._alarm = f"{len(self._outbox)} plans wait for the store: {first}"
-
-    def _stamp(self, plan: dict[str, Any], snapshot: Snapshot) -> dict[str, Any]:
-        now = time.time()
-        source = TelemetryRef(
-            snapshot_hash=snapshot.hash, age_s=snapshot.age_s(now), simulated=snapshot.simulated
-        )
-        # Five periods: a plan outlives a restart of its planner, not its planner's death.
-        expires_at = now + 5 * max(self._period_s, self._deadline_s)
-        return {**plan, "telemetry": source.to_dict(), "expires_at": expires_at}
 
     def _tell(self) -> None:
         try:

@@ -27,11 +27,11 @@ _PATHS = {
 
 
 # The joint plan is the one that is carried out, so it comes first.
-_BEHIND = 5
+_BEHIND = 10
 
 
-def _others(name: str) -> dict[str, str]:
-    return {other: path for other, path in _PATHS.items() if other != name}
+# Joint plans are what these planners' next ones depart from; what they see of each other is there.
+_JOINT = {"joint": _PATHS["joint"]}
 
 
 class RoutingPlanner(PlannerHost):
@@ -39,7 +39,7 @@ class RoutingPlanner(PlannerHost):
 
     name: ClassVar[str] = "routing"
     path: ClassVar[str] = _PATHS["routing"]
-    peers: ClassVar[Mapping[str, str]] = _others("routing")
+    peers: ClassVar[Mapping[str, str]] = _JOINT
     nice: ClassVar[int] = _BEHIND
 
 
@@ -48,7 +48,7 @@ class EnergyPlanner(PlannerHost):
 
     name: ClassVar[str] = "energy"
     path: ClassVar[str] = _PATHS["energy"]
-    peers: ClassVar[Mapping[str, str]] = _others("energy")
+    peers: ClassVar[Mapping[str, str]] = _JOINT
     nice: ClassVar[int] = _BEHIND
 
 
@@ -57,7 +57,7 @@ class NVLinkPlanner(PlannerHost):
 
     name: ClassVar[str] = "nvlink"
     path: ClassVar[str] = _PATHS["nvlink"]
-    peers: ClassVar[Mapping[str, str]] = _others("nvlink")
+    peers: ClassVar[Mapping[str, str]] = _JOINT
     nice: ClassVar[int] = _BEHIND
 
 
@@ -66,7 +66,9 @@ class JointPlanner(PlannerHost):
 
     name: ClassVar[str] = "joint"
     path: ClassVar[str] = _PATHS["joint"]
-    peers: ClassVar[Mapping[str, str]] = _others("joint")
+    peers: ClassVar[Mapping[str, str]] = {
+        name: path for name, path in _PATHS.items() if name != "joint"
+    }
 
 
 _CONFIGS = {

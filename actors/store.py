@@ -25,6 +25,7 @@ from actors.freshness import Report, plan_alarm, planner_alarm
 from actors.journal import Journal
 from actors.limits import write_synced
 from qcluster.errors import NotReady
+from qcluster.packed import PackedPlan
 
 __all__ = ["PlanStore", "Seen"]
 
@@ -62,8 +63,10 @@ class PlanStore:
         if told != self.configs():
             write_synced(self._configs, json.dumps(told))
 
-    def put(self, plan: Mapping[str, Any], gpus: str, seen: Seen | None = None) -> int:
-        """Store a verified plan (its ``to_dict``); returns its sequence number once on disk."""
+    def put(self, plan: Mapping[str, Any] | PackedPlan, gpus: str, seen: Seen | None = None) -> int:
+        """Store a verified plan, packed or its ``to_dict``; returns its sequence number once it is
+        on disk.
+        """
         self._check(seen)
         seq = self._journal.append(plan, gpus)
         self._tell()
@@ -105,11 +108,19 @@ class PlanStore:
         """``latest`` of every planner."""
         return {planner: self.latest(planner) for planner in self._planners}
 
-    def newest(self) -> dict[str, dict[str, Any]]:
-        """The newest stored plan of every planner that has one."""
+    def newest(self, held: Mapping[str, str]) -> dict[str, tuple[str, bytes | None]]:
+        """The newest stored plans of the planners in ``held``, of those that have one.
+
+        ``held`` maps planners to the id of the plan that the caller has, or to an empty text. Gives
+        the id, and the plan as compressed JSON (see ``qcluster.packed``) where it is another one.
+        """
         self._check(None)
-        found = {name: self._journal.newest(name) for name in self._planners}
-        return {name: plan for name, plan in found.items() if plan is not None}
+        ids = {name: self._journal.newest_id(name) for name in held}
+        return {
+            name: (found, None if found == held[name] else self._journal.packed(found))
+            for name, found in ids.items()
+            if found is not None
+        }
 
     def get(self, plan_id: str) -> dict[str, Any]:
         """The plan with this id. Raises NotFound."""

@@ -8,21 +8,24 @@ stored, and again with a newer snapshot to decide whether an old plan is still s
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import importlib
 import json
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from qcluster.deadline import Deadline
 from qcluster.errors import InputError
-from qcluster.plan import Plan
+from qcluster.packed import PackedPlan, unpack
+from qcluster.plan import Plan, TelemetryRef
 
 if TYPE_CHECKING:
     from qcluster.telemetry import Snapshot
 
-__all__ = ["Planner", "build_planner", "in_force", "run_planner"]
+__all__ = ["Planner", "build_planner", "in_force", "run_planner", "take_in"]
 
 
 class Planner(Protocol):
@@ -77,35 +80,56 @@ def build_planner(path: str, config: Mapping[str, Any]) -> Planner:
     return _built(path, json.dumps(dict(config), sort_keys=True))
 
 
+def take_in(paths: Mapping[str, str], bodies: Mapping[str, bytes]) -> None:
+    """Read stored plans ahead of time; ``run_planner`` then wants no more than their ids.
+
+    Between a sample and its plan every millisecond counts, and reading plans takes tens.
+
+    Parameters
+    ----------
+    paths: planner names to ``module:Class``.
+    bodies: the newest plan of each planner, packed (see ``qcluster.packed``).
+    """
+    for name, body in bodies.items():
+        # A plan written by an earlier version may not be readable any more; then plan without it.
+        with contextlib.suppress(InputError):
+            _decoded(paths[name], unpack(body))
+
+
 def run_planner(
     paths: Mapping[str, str],
     name: str,
     config: Mapping[str, Any],
     snapshot: Snapshot,
-    stored: Mapping[str, Mapping[str, Any]],
+    newest: Mapping[str, str],
     seconds: float,
-) -> dict[str, Any]:
-    """Entry point of the worker process: plan, verify, return the plan as JSON types.
+    lasts_s: float,
+) -> PackedPlan:
+    """Entry point of the worker process: plan, verify, return the plan packed.
 
     Plans cross processes as JSON, so that whoever hosts a planner need not import its domain.
 
     Parameters
     ----------
     paths: planner names to ``module:Class``, of this planner and its peers.
-    stored: the newest plan of each planner, as JSON types.
+    newest: the id of each planner's newest plan, of those that ``take_in`` was given last.
+    seconds: time for the plan.
+    lasts_s: seconds until the plan counts as old.
     """
     planner = build_planner(paths[name], config)
-    plans = {}
-    for other, data in stored.items():
-        # A plan written by an earlier version may not be readable any more; then plan without it.
-        with contextlib.suppress(InputError):
-            plans[other] = _decoded(paths[other], data)
+    known = {other: _READ.get(paths[other], {}).get(plan_id) for other, plan_id in newest.items()}
+    plans = {other: plan for other, plan in known.items() if plan is not None}
     previous = in_force(name, plans)
     plans.pop(name, None)
     plan = planner.plan(snapshot, previous, plans, deadline=Deadline.after(seconds))
     planner.verify(plan, snapshot)
+    now = time.time()
+    source = TelemetryRef(
+        snapshot_hash=snapshot.hash, age_s=snapshot.age_s(now), simulated=snapshot.simulated
+    )
+    plan = dataclasses.replace(plan, telemetry=source, expires_at=now + lasts_s)
     _remember(paths[name], plan)
-    return plan.to_dict()
+    return PackedPlan.of(plan.to_dict())
 
 
 def in_force(name: str, plans: Mapping[str, Plan]) -> Plan | None:

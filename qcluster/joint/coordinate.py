@@ -3,10 +3,12 @@
 Apart, every planner takes the others' hardware as given and equal: experts are spread for GPUs of
 one speed, watts go where they buy most speed. Together there are three more ways:
 
-- ``placement follows power``: experts are placed again for the rates that caps and links leave;
 - ``power follows placement``: the same watts are put where the experts' load is;
-- ``both``: first the watts, then the experts for the rates that come of it.
+- ``both``: first the watts, then the experts for the rates that come of it;
+- ``placement follows power``: experts are placed again for the rates that caps and links leave.
 
+The last is for watts that cannot be moved, or to no effect. A way is left out where even a perfect
+placement would not be shorter than what is there already.
 Without experts, the watts of each job are levelled between its GPUs, because a job waits for its
 slowest. The shortest step wins; the parts as they were win unless it is shorter by ``min_gain``.
 """
@@ -157,25 +159,32 @@ def _ways(task: Task, start: Parts, deadline: Deadline) -> Iterator[Parts]:
         if (caps := _levelled_jobs(task)) is not None:
             yield measured(task, None, caps, "power levelled in jobs")
         return
-    yield from _placed(task, start, "placement follows power", deadline)
+    best = start.stretch
     loads = start.routing.placement.gpu_loads(start.routing.load).sum(axis=0)
     energy = _levelled(task, loads)
-    if energy is None or deadline.expired:
-        return
-    middle = measured(task, start.routing, energy, "power follows placement")
-    yield middle
-    yield from _placed(task, middle, "both", deadline)
+    if energy is not None:
+        middle = measured(task, start.routing, energy, "power follows placement")
+        yield middle
+        best = min(best, middle.stretch)
+        for found in _placed(task, middle, "both", best, deadline):
+            yield found
+            best = min(best, found.stretch)
+    # Watts that follow the load cost no move, and experts moved as well come after them.
+    if best > start.stretch * (1.0 - task.config.min_gain):
+        yield from _placed(task, start, "placement follows power", best, deadline)
 
 
-def _placed(task: Task, parts: Parts, way: str, deadline: Deadline) -> Iterator[Parts]:
-    """Experts placed again for the rates of ``parts``; nothing when all rates are alike."""
+def _placed(task: Task, parts: Parts, way: str, best: float, deadline: Deadline) -> Iterator[Parts]:
+    """Experts placed again for the rates of ``parts``; nothing where that cannot be shorter than
+    the ``best`` stretch so far.
+    """
     rate = parts.rate
     alive = task.snapshot.alive
     if not alive.any() or deadline.expired:
         return
     # No placement at these rates is done sooner than with every GPU busy to the end.
     least = float(alive.sum()) / float(rate.sum())
-    if least > parts.stretch * (1.0 - task.config.min_gain):
+    if least > best * (1.0 - task.config.min_gain):
         return
     routing = task.placer.plan_at(
         task.snapshot,

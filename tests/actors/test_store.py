@@ -10,6 +10,7 @@ import pytest
 
 from actors.store import PlanStore
 from qcluster.errors import NotReady
+from qcluster.packed import unpack
 from qcluster.plan import Plan, SolverRef
 
 
@@ -98,7 +99,10 @@ def test_a_restarted_store_still_has_the_plans(tmp_path: Path) -> None:
     assert found["plan"]["plan_id"] == made["plan_id"]
     assert found["plan"]["stale"] is True  # until its planner has reported again
     assert again.get(made["plan_id"]) == made
-    assert again.newest() == {"routing": made}
+    plan_id, body = again.newest({"routing": ""})["routing"]
+    assert (plan_id, unpack(body)) == (made["plan_id"], made)
+    assert again.newest({"routing": plan_id}) == {"routing": (plan_id, None)}
+    assert again.newest({"energy": ""}) == {}
 
 
 def test_wait_returns_when_something_is_stored(store: PlanStore) -> None:
@@ -134,7 +138,7 @@ def test_a_store_that_lost_its_disk_refuses_to_start_empty(tmp_path: Path) -> No
         lambda: empty.latest("routing"),
         lambda: empty.put(plan(), "g"),
         lambda: empty.history(None),
-        empty.newest,
+        lambda: empty.newest({}),
         lambda: empty.get("x"),
         lambda: empty.wait(0, 0.0),
     ):

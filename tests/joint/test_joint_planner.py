@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from qcluster.deadline import Deadline
 from qcluster.errors import InputError, NotReady, SolverFailed
 from qcluster.explain import explain
 from qcluster.joint import JointConfig, JointPlan, JointPlanner
+from qcluster.packed import PackedPlan, unpack
 from qcluster.plan_diff import diff_plans, tell_diff
-from qcluster.planner import in_force, run_planner
+from qcluster.planner import in_force, run_planner, take_in
 
 SHOWN = snapshot()
 PATHS = {
@@ -204,15 +206,31 @@ def test_planners_go_on_from_what_is_carried_out():
     assert in_force("joint", {"joint": whole}) is whole
 
 
+def worked(
+    config: dict[str, Any], stored: dict[str, Any], named: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A plan by the entry points of the worker process, given ``stored``, told of ``named``."""
+    take_in(PATHS, {name: PackedPlan.of(plan).body for name, plan in stored.items()})
+    newest = {name: plan["plan_id"] for name, plan in (named or stored).items()}
+    return unpack(run_planner(PATHS, "joint", config, SHOWN, newest, 20.0, 5.0).body)
+
+
 def test_the_worker_plans_with_stored_plans_of_its_peers():
     others = {name: plan.to_dict() for name, plan in peers(SHOWN).items()}
-    made = run_planner(PATHS, "joint", {"level_caps": False}, SHOWN, others, 20.0)
+    made = worked({"level_caps": False}, others)
     assert made["planner"] == "joint"
     assert made["nvlink"]["plan_id"] == others["nvlink"]["plan_id"]
-    again = run_planner(PATHS, "joint", {"level_caps": False}, SHOWN, {**others, "joint": made}, 20)
+    again = worked({"level_caps": False}, {"joint": made}, {**others, "joint": made})
     assert again["plan_id"] != made["plan_id"]
+    assert again["nvlink"]["plan_id"] == others["nvlink"]["plan_id"]
+
+
+def test_the_worker_plans_without_what_it_cannot_read_or_was_not_given():
+    others = {name: plan.to_dict() for name, plan in peers(SHOWN).items()}
     broken = {**others, "nvlink": {"plan_id": "x", "planner": "nvlink"}}
-    assert run_planner(PATHS, "joint", {}, SHOWN, broken, 20.0)["nvlink"]["plan_id"] != "x"
+    assert worked({}, broken)["nvlink"]["plan_id"] != "x"
+    made = worked({}, {}, {"energy": {"plan_id": "never given"}})
+    assert "energy" in made["made_here"]
 
 
 def test_a_deadline_that_is_over_leaves_the_parts_as_they_are():
