@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from harness import DATA, table
 
+from qcluster.errors import Infeasible
 from qcluster.q_nvlink import FlowEnv, load_fabric
 from qcluster.q_nvlink.contention.cases import random_layout
 from qcluster.q_nvlink.rl import (
@@ -55,6 +56,10 @@ def layout(name: str, seed: int) -> tuple[Any, Any, Any]:
         gpus = placement[job.id]
         demand[np.ix_(gpus, gpus)] += problem.demand[job.id] / 1e9
         transit[gpus] = True
+    try:
+        find_paths(fabric.effective, demand, transit=transit, detour=0, most=1)
+    except Infeasible:  # jobs whose own GPUs nothing joins go through those of others
+        transit[:] = True
     return fabric.effective, demand, transit
 
 
