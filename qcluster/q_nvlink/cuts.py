@@ -147,9 +147,10 @@ def ceilings(
     """What enters a set's worst GPU, times k / (k - 1): no bandwidth is above it."""
     k = sets.shape[1]
     ports = cap[switches].sum(axis=0)[sets]
-    some = np.unique(sets)
+    some = np.zeros(len(cap), dtype=np.bool_)
+    some[sets] = True
     direct: Any = 0
-    if cap[np.ix_(some, some)].any():
+    if cap[np.ix_(some, some)].any():  # GPUs joined directly
         direct = np.array([cap[np.ix_(row, row)].sum(axis=0) for row in sets])
     inflow: NDArray[np.float64] = (ports + direct).min(axis=1) * (k / (k - 1))
     return inflow

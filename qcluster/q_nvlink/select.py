@@ -43,6 +43,7 @@ __all__ = ["Selection", "choose_gpus", "cut_bandwidth", "effective_bandwidth", "
 _MOST_SETS = 20_000  # sets that are tried one by one; beyond, local search with a bound
 _LARGE = 64  # GPUs beyond which a bandwidth is not computed any more when time is up
 _MOST_FLOWS = 64  # of these, whose cuts take a flow each
+_MOST_SORTED = 2_000  # sets that are ordered by what they leave before their cuts are known
 _MOST_VALUES = 100_000  # sets remembered a fabric
 _WORK = 4_000_000  # cuts enumerated between two looks at the clock
 
@@ -281,23 +282,22 @@ def _values(
         return np.zeros(len(sets)), None
     useful = np.array([w for w in problem.switches if cap[w].any()], dtype=np.int64)
     ceiling = ceilings(cap, problem.switches, sets)
-    value, best, chunk = np.full(len(sets), -1.0), 0.0, 1
+    value, best = np.full(len(sets), -1.0), 0.0
     enumerable = k <= ENUMERATED and not cap[np.ix_(useful, useful)].any()
-    if enumerable:
-        order = np.argsort(-ceiling, kind="stable")
-        chunk = max(1, _WORK // (2**k * k * k))
-    else:  # so that the first set that attains its ceiling is the one to take
+    chunk = max(1, _WORK // (2**k * k * k)) if enumerable else 1
+    if sorts := len(sets) <= _MOST_SORTED:  # the first to attain its ceiling is the one to take
         lost, whole = leftovers(problem.cap, problem.free, problem.hosts, sets)
         order = np.lexsort((-whole, lost, -ceiling))
-    for begin in range(0, len(sets), chunk):
-        part = order[begin : begin + chunk]
+    else:
+        order = np.argsort(-ceiling, kind="stable")
+    for begin in (0, *range(1, len(sets), chunk)):
+        part = order[begin : begin + chunk if begin else 1]
         if ceiling[part[0]] < best * (1 - 1e-12):
             break
         if begin and deadline.expired:
             return value, float(max(best, ceiling[part[0]])) / UNIT
         if enumerable:
-            found = rank_sets(problem.fast, cap, useful, sets, part, ceiling, best)
-            value[part] = found[part]
+            value[part] = rank_sets(problem.fast, cap, useful, sets, part, ceiling, best)[part]
         else:
             chosen = sets[part[0]].tolist()
             fast = cap is problem.fast
@@ -305,7 +305,7 @@ def _values(
                 cut_ratio(cap, chosen, problem.switches)[0] if fast else _value(problem, chosen)[0]
             )
         best = max(best, value[part].max())
-        if not enumerable and best >= ceiling[part[0]] * (1 - 1e-12):
+        if sorts and best >= ceiling[part[0]] * (1 - 1e-12):
             break
     return value, None
 
