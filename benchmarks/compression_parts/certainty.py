@@ -103,7 +103,9 @@ def certainty(*, quick: bool) -> list[dict[str, Any]]:
         for number in range(BATCH):
             long = number == 0
             size = 4096 + int(rng.integers(999)) if long else int(rng.integers(1, 65))
-            _one(rng, state, size, shares[number % 4])
+            # Every other long one with a coarse version and its residual: blocks of 16.
+            coarse = long and state["done"] % (2 * BATCH) == 0
+            _one(rng, state, size // 16 * 16 if coarse else size, shares[number % 4], coarse)
         state["done"] += BATCH
         store.parent.mkdir(exist_ok=True)
         store.write_text(json.dumps(state))
@@ -112,14 +114,17 @@ def certainty(*, quick: bool) -> list[dict[str, Any]]:
     return [state]
 
 
-def _one(rng: np.random.Generator, state: dict[str, Any], size: int, share: float) -> None:
+def _one(
+    rng: np.random.Generator, state: dict[str, Any], size: int, share: float, coarse: bool
+) -> None:
     dtype = TYPES[int(rng.integers(len(TYPES)))]
     x, bound = batch(rng, dtype, size)
     relative = bool(rng.random() < 0.4)
     if relative:
         bound = share
     how = {"mode": "point_rel" if relative else "max_abs", "value": bound,
-           "config": {"effort": ["fast", "dense"][int(rng.integers(2))]}}  # fmt: skip
+           "config": {"effort": ["fast", "dense"][int(rng.integers(2))],
+                      "transform": "dct" if coarse else "auto"}}  # fmt: skip
     y = decompress(compress(x, **how), max_output_bytes=LIMIT)
     wrong = broken(x, y, bound, relative)
     if wrong:

@@ -17,7 +17,7 @@ from qcluster.codec.container import DIGEST, digest
 from qcluster.codec.errors import QctFormatError
 from qcluster.errors import InputError
 from qcluster.q_compressor import compress, compress_state_dict
-from qcluster.q_decompressor import decompress
+from qcluster.q_decompressor import decompress, inspect
 
 LIMIT = 1 << 20
 TOTAL = 200_000
@@ -37,8 +37,27 @@ def samples() -> list[bytes]:
         compress(smooth, mode="rel_l2", value=0.1, config={"transform": "dct"}),
         compress(smooth, mode="rel_l2", value=0.1, config={"transform": "klt"}),
         compress_state_dict({"a": x, "b": x, "c": np.arange(9)}),
-        *by_tables(rng),
+        *by_tables(rng), *with_residuals(rng), *with_signs(rng),
     ]  # fmt: skip
+
+
+def with_residuals(rng: np.random.Generator) -> list[bytes]:
+    """Blobs of a coarse version and its residual, of each kind."""
+    t = np.arange(8192)
+    x = sum(np.sin(2 * np.pi * t * f / 97.3 + f) for f in (1, 2.7, 11, 17.3))
+    x = (x + 1e-3 * rng.normal(size=t.size)).reshape(32, 256).astype(np.float32)
+    dct = {"transform": "dct"}
+    blobs = [compress(x, mode="max_abs", value=0.01, config=dct),
+             compress(x, mode="point_rel", value=0.01, config=dct),
+             compress(x.astype(np.float16), config=dct)]  # fmt: skip
+    assert all("residual" in inspect(blob).tensors[0].chain for blob in blobs)
+    return blobs
+
+
+def with_signs(rng: np.random.Generator) -> list[bytes]:
+    """Blobs whose signs are coded by context."""
+    x = rng.normal(size=(40, 64)) + 2 * rng.normal(size=64)
+    return [compress(x), compress(x.astype(np.float16))]
 
 
 def by_tables(rng: np.random.Generator) -> list[bytes]:
@@ -115,7 +134,7 @@ def _resealed(blob: bytes, rng: np.random.Generator) -> bytes:
 
 def hostile(*, quick: bool) -> list[dict[str, Any]]:
     """Every mutation is refused, or decodes to exactly what was written; resumes where it was."""
-    store = HERE / ".cache" / "compression_hostile_2.json"
+    store = HERE / ".cache" / "compression_hostile_3.json"
     state: dict[str, Any] = {"done": 0, "refused": {}, "unchanged": {}, "silent": 0, "slowest_s": 0}
     if store.exists():
         state = json.loads(store.read_text())

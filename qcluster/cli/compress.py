@@ -27,6 +27,12 @@ def compress(
     states: int = typer.Option(8, "--states", help="Trellis states, 8 or 64."),
     fast: bool = typer.Option(False, "--fast", help="The same as --effort fast."),
     effort: str = typer.Option("dense", "--effort", help="fast, dense or max."),
+    transform: str = typer.Option(
+        "auto", "--transform", help="auto, none, dct, hadamard, fourier or klt."
+    ),
+    model: str | None = typer.Option(
+        None, "--model", help="denoiser.json or vqc.json of qcluster train: offer that path."
+    ),
     stream: bool = typer.Option(
         False, "--stream", help="In parts, for files larger than memory: lossless and max_abs."
     ),
@@ -40,14 +46,14 @@ def compress(
     from qcluster.cli.output import emit_json, progress
     from qcluster.q_compressor.files import compress_file
 
-    config = {"states": states, "effort": "fast" if fast else effort}
+    config = {"states": states, "effort": "fast" if fast else effort, "transform": transform}
     if stream:
-        info = _stream(source, output, mode, value, config, parent or side_file)
+        info = _stream(source, output, mode, value, config, parent or side_file or model)
         emit_json(info) if json_out else _show(output, info)
         return
     info = compress_file(
         source, output, mode=mode, value=value, parent=parent, config=config,
-        side_file=side_file, progress=progress,
+        side_file=side_file, progress=progress, model=model,
     )  # fmt: skip
     if json_out:
         emit_json(info)
@@ -65,7 +71,7 @@ def _stream(
     from qcluster.q_decompressor import open_blob
 
     if more:
-        raise InputError("goes without --parent and --side-file", field="--stream")
+        raise InputError("goes without --parent, --side-file and --model", field="--stream")
     compress_stream(source, output, mode=mode, value=value, config=config, progress=progress)
     with open_blob(output) as blob:
         return look(blob).to_dict()
@@ -85,6 +91,9 @@ def decompress(
     qsvt: bool = typer.Option(False, "--qsvt", help="Refine singular values."),
     qft: bool = typer.Option(False, "--qft", help="Undo Fourier blocks as a circuit."),
     lstm: bool = typer.Option(False, "--lstm", help="Add the recurrent correction."),
+    model: str | None = typer.Option(
+        None, "--model", help="enhancer.safetensors of qcluster train: correct with that."
+    ),
     json_out: bool = typer.Option(False, "--json", help="What was done, as JSON on stdout."),
 ) -> None:
     """Decompress a blob; everything is verified before the file appears.
@@ -99,8 +108,8 @@ def decompress(
         from qcluster.errors import InputError
         from qcluster.q_decompressor import decompress_stream
 
-        if parent or any(config.values()):
-            raise InputError("goes without --parent and toggles", field="--stream")
+        if parent or model or any(config.values()):
+            raise InputError("goes without --parent, --model and toggles", field="--stream")
         names = decompress_stream(source, output, max_output_bytes=max_output_bytes)
         if json_out:
             emit_json({"output": output, "tensors": names})
@@ -109,7 +118,7 @@ def decompress(
         return
     reports = decompress_file(
         source, output, parent=parent, max_output_bytes=max_output_bytes, config=config,
-        progress=progress,
+        progress=progress, model=model,
     )  # fmt: skip
     if json_out:
         emit_json({"output": output, "tensors": reports})

@@ -115,7 +115,7 @@ def _local_scales(
 @inline
 def _float_word(
     low: int, span: int, pos: int, enc: int, buf: U16, T: U32, word: int, cls: int, s1: int,
-    mantissa: int, lowest: int, exponent: int, limit: int, rates: I64,
+    mantissa: int, lowest: int, exponent: int, signs: int, limit: int, rates: I64,
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
     """What follows the class of a floating-point word; the state, the word and its level."""
     field = cls + lowest
@@ -125,7 +125,8 @@ def _float_word(
         low, span, pos, enc, buf, T, cls, s1 + 4 * FLOAT_BIAS, word & ((1 << mantissa) - 1),
         mantissa, limit, rates,
     )  # fmt: skip
-    low, span, pos, sign = code_raw(low, span, pos, enc, buf, word >> (mantissa + exponent), 1)
+    sign = word >> (mantissa + exponent)
+    low, span, pos, sign = code_raw(low, span, pos, enc, buf, sign, signs)
     level = max(4 * (cls - FLOAT_BIAS) + ((body << 2) >> mantissa), 0)
     return low, span, pos, (((sign << exponent) | field) << mantissa) | body, level
 
@@ -179,11 +180,12 @@ def code_plane(
     """Encode or decode ``words`` (rows * cols,) in place; returns the words of ``buf`` used, or,
     where it had too few, how many it should have had.
 
-    ``shape`` is kind, dense, limit, mantissa bits, lowest exponent, exponent bits. ``next_state``
+    ``shape`` is kind, dense, limit, mantissa bits, lowest exponent, exponent bits, 1 where floating
+    point has signs. ``next_state``
     (states, 2) is the trellis: where bit 1 of k leads. ``above`` and ``column`` (cols,) are room.
     """
     kind, dense, limit = shape[0], shape[1], shape[2]
-    mantissa, lowest, exponent = shape[3], shape[4], shape[5]
+    mantissa, lowest, exponent, signs = shape[3], shape[4], shape[5], shape[6]
     low = 0 if enc else first_code(buf)
     span = SPAN
     pos = 0 if enc else 3
@@ -211,7 +213,7 @@ def code_plane(
             if kind == 2:
                 low, span, pos, word, level = _float_word(
                     low, span, pos, enc, buf, T, word, cls, s1, mantissa, lowest, exponent,
-                    limit, rates,
+                    signs, limit, rates,
                 )  # fmt: skip
             else:
                 low, span, pos, word, level = _integer_word(

@@ -24,7 +24,34 @@ from qcluster.codec._table_kernels import (
 )
 from qcluster.codec.jit import inline, njit
 
+# Numbers without a sign: see ``_put`` of the encoder.
+_NONE, _ONE, _FOUR = np.uint64(0), np.uint64(1), np.uint64(4)
+_BITS, _SLOT, _STATE = np.uint64(BITS), np.uint64(SLOTS - 1), np.uint64(STATE)
+# Of a slot: its symbol's bits, where its frequency starts and where its place does; of a word.
+_BYTE, _SYMBOL, _START, _WORD = np.uint64(255), np.uint64(8), np.uint64(20), np.uint64(16)
+
 __all__ = ["decode_floats", "decode_integers", "decode_symbols", "join_bytes"]
+
+
+@inline
+def _take(x: Any, base: Any, slots: U32, words: U16, pos: Any) -> tuple[Any, Any, Any]:
+    """The next state, the symbol and where the next word is; unsigned, as ``_put``."""
+    slot = np.uint64(slots[base + (x & _SLOT)])
+    x = (((slot >> _SYMBOL) & _SLOT) + _ONE) * (x >> _BITS) + (slot >> _START)
+    more = _ONE if x < _STATE else _NONE
+    x = (x << (more << _FOUR)) | (np.uint64(words[pos]) & ((more << _WORD) - more))
+    return x, slot & _BYTE, pos + more
+
+
+@inline
+def _first_state(words: U16, lane: int) -> Any:
+    return (np.uint64(words[2 * lane]) << _WORD) | np.uint64(words[2 * lane + 1])
+
+
+@inline
+def _base(scale: int, column: int, group: I64) -> Any:
+    """Where the slots of an element's promised scale start."""
+    return np.uint64(group[min(max(scale + column, 0), SCALES - 1)])
 
 
 @njit
@@ -33,23 +60,26 @@ def decode_symbols(
     slots: U32,
 ) -> int:  # fmt: skip
     """Symbols (n,) whose contexts are promised scales alone, as ``decode_floats``."""
-    x0 = (int(np.int64(words[0])) << 16) | int(np.int64(words[1]))
-    x1 = (int(np.int64(words[2])) << 16) | int(np.int64(words[3]))
-    x2 = (int(np.int64(words[4])) << 16) | int(np.int64(words[5]))
-    x3 = (int(np.int64(words[6])) << 16) | int(np.int64(words[7]))
-    pos = 8
+    x0, x1 = _first_state(words, 0), _first_state(words, 1)
+    x2, x3 = _first_state(words, 2), _first_state(words, 3)
+    pos = np.uint64(8)
+    whole = cols // 4 * 4
     for r in range(rows):
-        scale = row_scale[r]
-        for c in range(cols):
-            s1 = min(max(scale + column_scale[c], 0), SCALES - 1)
-            slot = int(np.int64(slots[group[s1] + (x0 & (SLOTS - 1))]))
-            symbol[r * cols + c] = slot & 255
-            x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
-            more = 1 if x < STATE else 0
-            x = (x << (16 * more)) | (int(np.int64(words[pos])) & -more)
-            pos += more
-            x0, x1, x2, x3 = x1, x2, x3, x
-    return 0 if x0 == STATE and x1 == STATE and x2 == STATE and x3 == STATE else 1
+        scale, at = row_scale[r], r * cols
+        for c in range(0, whole, 4):
+            base = _base(scale, column_scale[c], group)
+            x0, symbol[at + c], pos = _take(x0, base, slots, words, pos)
+            base = _base(scale, column_scale[c + 1], group)
+            x1, symbol[at + c + 1], pos = _take(x1, base, slots, words, pos)
+            base = _base(scale, column_scale[c + 2], group)
+            x2, symbol[at + c + 2], pos = _take(x2, base, slots, words, pos)
+            base = _base(scale, column_scale[c + 3], group)
+            x3, symbol[at + c + 3], pos = _take(x3, base, slots, words, pos)
+        for c in range(whole, cols):
+            base = _base(scale, column_scale[c], group)
+            x0, symbol[at + c], pos = _take(x0, base, slots, words, pos)
+            x0, x1, x2, x3 = x1, x2, x3, x0
+    return 0 if x0 == _STATE and x1 == _STATE and x2 == _STATE and x3 == _STATE else 1
 
 
 @njit

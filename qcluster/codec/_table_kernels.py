@@ -29,6 +29,7 @@ I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 U16 = NDArray[np.uint16]
 U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
 
 BITS = 12
 SLOTS = 1 << BITS
@@ -38,7 +39,11 @@ SCALES = 64
 DIRECT = 32
 MANTISSAS = 32
 FLOAT_BIAS = 47
-_RECIPROCAL = 43
+# The same and small numbers without a sign, for loops whose places are not checked for one.
+_NONE, _ONE, _TWO, _THREE, _FOUR = (np.uint64(n) for n in range(5))
+_BITS, _SLOTS, _WORD = np.uint64(BITS), np.uint64(SLOTS), np.uint64(65535)
+# A state takes a symbol while it is below frequency << 19; reciprocals are 2^43 / frequency.
+_FULL, _PRECISION = np.uint64(19), np.uint64(43)
 
 
 @inline
@@ -197,53 +202,81 @@ def sum_powers(
 
 
 @njit
-def count_pairs(context: U8, symbol: U8, table: I64, width: int) -> None:
-    """Add each pair of context and symbol to ``table`` (contexts * width,)."""
-    for i in range(context.size):
-        table[int(np.int64(context[i])) * width + int(np.int64(symbol[i]))] += 1
+def count_pairs(context: U8, symbol: U8, table: U32, width: int) -> None:
+    """Add each pair of context and symbol to ``table`` (4, contexts * width), by turns: a count
+    that has just been written cannot be read at once.
+    """
+    whole = context.size // 4 * 4
+    for i in range(0, whole, 4):
+        for lane in range(4):
+            at = np.uint64(context[i + lane]) * np.uint64(width) + np.uint64(symbol[i + lane])
+            table[lane, at] += np.uint32(1)
+    for i in range(whole, context.size):
+        table[0, np.uint64(context[i]) * np.uint64(width) + np.uint64(symbol[i])] += np.uint32(1)
+
+
+@inline
+def _put(x: Any, entry: Any, reciprocal: Any, out: U16, pos: Any) -> tuple[Any, Any]:
+    """One symbol into a state: the state and where the next word goes. Unsigned throughout, as
+    places that may be negative cost a comparison each; and without a jump, which would be
+    mispredicted one time in seven.
+    """
+    f = entry >> _BITS
+    more = _ONE if x >= f << _FULL else _NONE
+    out[pos - _ONE] = x & _WORD
+    x = x >> (more << _FOUR)
+    x = x + ((x * reciprocal) >> _PRECISION) * (_SLOTS - f) + (entry & (_SLOTS - _ONE))
+    return x, pos - more
 
 
 @njit
 def encode_symbols(
-    context: U8, symbol: U8, second: U8, near: U8, pairs: int, width: int, table: I64,
-    reciprocal: I64, seconds: I64, second_reciprocal: I64, out: U16,
+    context: U8, symbol: U8, second: U8, near: U8, pairs: int, width: int, table: U64,
+    reciprocal: U64, seconds: U64, second_reciprocal: U64, out: U16,
 ) -> int:  # fmt: skip
     """Words from the end of ``out``; returns where they start, four states of two words first.
 
     ``table`` (contexts * width,) is frequency << 12 | start; ``seconds`` the same of mantissas, of
     8 symbols. An element of ``pairs`` 2 has both symbols.
     """
-    x0, x1, x2, x3 = STATE, STATE, STATE, STATE
-    pos = out.size
-    for i in range(context.size - 1, -1, -1):
+    x0, x1, x2, x3 = np.uint64(STATE), np.uint64(STATE), np.uint64(STATE), np.uint64(STATE)
+    pos, i, w = np.uint64(out.size), np.uint64(context.size), np.uint64(width)
+    # Element by element until four coders' turns are whole, then turn by turn.
+    while i & (_THREE if pairs == 1 else _ONE):
+        i -= _ONE
         if pairs == 2:
-            j = int(np.int64(near[i])) * 8 + int(np.int64(second[i]))
-            entry = seconds[j]
-            f = entry >> BITS
-            x = x3
-            more = 1 if x >= f << 19 else 0
-            out[pos - 1] = x & 65535
-            pos -= more
-            x >>= 16 * more
-            q = (x * second_reciprocal[j]) >> _RECIPROCAL
-            x0, x1, x2, x3 = (q << BITS) + (x - q * f) + (entry & (SLOTS - 1)), x0, x1, x2
-        j = int(np.int64(context[i])) * width + int(np.int64(symbol[i]))
-        entry = table[j]
-        f = entry >> BITS
-        x = x3
-        # Without a jump, which would be mispredicted one time in seven.
-        more = 1 if x >= f << 19 else 0
-        out[pos - 1] = x & 65535
-        pos -= more
-        x >>= 16 * more
-        q = (x * reciprocal[j]) >> _RECIPROCAL
-        x0, x1, x2, x3 = (q << BITS) + (x - q * f) + (entry & (SLOTS - 1)), x0, x1, x2
-    pos -= 8
+            j = (np.uint64(near[i]) << _THREE) + np.uint64(second[i])
+            x3, pos = _put(x3, seconds[j], second_reciprocal[j], out, pos)
+            x0, x1, x2, x3 = x3, x0, x1, x2
+        j = np.uint64(context[i]) * w + np.uint64(symbol[i])
+        x3, pos = _put(x3, table[j], reciprocal[j], out, pos)
+        x0, x1, x2, x3 = x3, x0, x1, x2
+    while pairs == 1 and i:
+        j = np.uint64(context[i - _ONE]) * w + np.uint64(symbol[i - _ONE])
+        x3, pos = _put(x3, table[j], reciprocal[j], out, pos)
+        j = np.uint64(context[i - _TWO]) * w + np.uint64(symbol[i - _TWO])
+        x2, pos = _put(x2, table[j], reciprocal[j], out, pos)
+        j = np.uint64(context[i - _THREE]) * w + np.uint64(symbol[i - _THREE])
+        x1, pos = _put(x1, table[j], reciprocal[j], out, pos)
+        i -= _FOUR
+        j = np.uint64(context[i]) * w + np.uint64(symbol[i])
+        x0, pos = _put(x0, table[j], reciprocal[j], out, pos)
+    while i:
+        j = (np.uint64(near[i - _ONE]) << _THREE) + np.uint64(second[i - _ONE])
+        x3, pos = _put(x3, seconds[j], second_reciprocal[j], out, pos)
+        j = np.uint64(context[i - _ONE]) * w + np.uint64(symbol[i - _ONE])
+        x2, pos = _put(x2, table[j], reciprocal[j], out, pos)
+        i -= _TWO
+        j = (np.uint64(near[i]) << _THREE) + np.uint64(second[i])
+        x1, pos = _put(x1, seconds[j], second_reciprocal[j], out, pos)
+        j = np.uint64(context[i]) * w + np.uint64(symbol[i])
+        x0, pos = _put(x0, table[j], reciprocal[j], out, pos)
+    start = np.int64(pos) - 8
     for lane in range(4):
-        x = x0 if lane == 0 else x1 if lane == 1 else x2 if lane == 2 else x3
-        out[pos + 2 * lane] = x >> 16
-        out[pos + 2 * lane + 1] = x & 65535
-    return pos
+        x = np.int64(x0 if lane == 0 else x1 if lane == 1 else x2 if lane == 2 else x3)
+        out[start + 2 * lane] = x >> 16
+        out[start + 2 * lane + 1] = x & 65535
+    return int(start)
 
 
 @njit

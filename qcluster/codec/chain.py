@@ -20,6 +20,7 @@ from qcluster.codec.errors import (
 )
 from qcluster.codec.lossless import decode_lossless
 from qcluster.codec.quantised import LATTICES, decode_quantised
+from qcluster.codec.residual import Residual
 from qcluster.codec.transforms import Transform, read_transform
 
 __all__ = ["check_limit", "decode_entry", "decode_parts", "decode_range"]
@@ -105,37 +106,53 @@ def _decoder(
 ) -> Callable[[int, memoryview, Bits], None]:
     """What fills a chunk's bits, given its first element and its bytes."""
     name, parameters = entry.ops[0]
-    transform = _transform(entry)
+    residual = _residual(entry)
+    transform = _transform(entry, entry.ops[1:-1] if residual else entry.ops[1:])
     if (entry.parent is not None) != (name in ("delta", "replay")):
         raise QctFormatError("has a parent that its chain does not use, or none", field=entry.name)
     base = None if entry.parent is None else parent_bits(entry, parent, optimizer_state)
 
-    def part(first: int, data: memoryview, out: Bits) -> None:
-        if name == "lossless":
-            decode_lossless(data, entry.dtype, out)
-        elif name in ("delta", "replay"):
-            assert base is not None
-            decode_delta(data, entry.dtype, base[first : first + out.size], out)
-        elif transform is not None:
+    def coarse(data: memoryview, out: Bits) -> None:
+        if transform is not None:
             transform.decode(name, parameters, data, entry.dtype, out)
         else:
             decode_quantised(name, parameters, data, entry.dtype, out)
 
+    def part(first: int, data: memoryview, out: Bits) -> None:
+        if residual is not None:
+            residual.decode(coarse, data, entry.dtype, out)
+        elif name == "lossless":
+            decode_lossless(data, entry.dtype, out)
+        elif name in ("delta", "replay"):
+            assert base is not None
+            decode_delta(data, entry.dtype, base[first : first + out.size], out)
+        else:
+            coarse(data, out)
+
     return part
 
 
-def _transform(entry: Entry) -> Transform | Denoiser | None:
+def _residual(entry: Entry) -> Residual | None:
+    """The chain's last operation, where it codes what a coarse version leaves."""
+    name, parameters = entry.ops[-1]
+    if name != "residual":
+        return None
+    if entry.ops[0][0] != "trellis" or not entry.dtype.is_float:
+        raise _unknown(entry)
+    return Residual.read(parameters)
+
+
+def _transform(entry: Entry, more: Sequence[Any]) -> Transform | Denoiser | None:
+    """What follows the first operation, ``more`` being the rest of the chain."""
     name = entry.ops[0][0]
     known = {"lossless", "delta", "replay", *LATTICES}
-    if name not in known or len(entry.ops) > 2:
+    if name not in known or len(more) > 1 or (more and name not in LATTICES):
         raise _unknown(entry)
-    if len(entry.ops) == 1:
+    if not more:
         return None
-    if name not in LATTICES:
-        raise _unknown(entry)
-    if entry.ops[1][0] == "denoise":
-        return Denoiser.read(entry.ops[1][1])
-    return read_transform(*entry.ops[1])
+    if more[0][0] == "denoise":
+        return Denoiser.read(more[0][1])
+    return read_transform(*more[0])
 
 
 def _unknown(entry: Entry) -> QctFormatError:

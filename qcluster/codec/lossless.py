@@ -1,7 +1,7 @@
 """Bits as they are: exponents by context where that pays, byte planes or zstd where it does not.
 
 A chunk starts with its method: 0 all elements equal, 1 as they are, 2 zstd, 3 bytes of equal weight
-together and zstd, 4 a plane of floating-point words.
+together and zstd, 4 a plane of floating-point words, 5 signs by context and a plane of magnitudes.
 """
 
 from __future__ import annotations
@@ -19,20 +19,24 @@ from qcluster.codec.plane import (
     COLUMNS,
     DENSE,
     FLOAT,
+    INTEGER,
     ROWS,
+    SIGNS,
     TRELLIS,
     UNSIGNED,
     Layout,
     decode_plane,
     encode_plane,
+    octaves,
 )
+from qcluster.codec.signs import read_signs, split_signs, write_signs
 from qcluster.codec.tabled import encode_tabled
 
 __all__ = ["best_plane", "decode_lossless", "encode_lossless", "unzstd"]
 
 Bits = NDArray[Any]
 
-CONSTANT, RAW, ZSTD, SHUFFLED, PLANE = range(5)
+CONSTANT, RAW, ZSTD, SHUFFLED, PLANE, SIGNED = range(6)
 # Elements from which tables, which have to be sent, are shorter or worth their speed.
 TABLED_FROM = {"fast": 4096, "dense": 1 << 15}
 # Integers that tables have symbols for.
@@ -51,7 +55,7 @@ def encode_lossless(bits: Bits, dtype: DType, columns: int, *, effort: str = "de
         return bytes([CONSTANT]) + bits[:1].tobytes()
     found = []
     if dtype.exponent and dtype.mantissa:
-        found.append(b"".join([bytes([PLANE]), _encode_floats(bits, dtype, columns, effort)]))
+        found.append(_encode_plane(bits, dtype, columns, effort))
     if not found or len(found[0]) > 0.95 * bits.nbytes or _repeats(bits, columns, effort):
         level = 1 if effort == "fast" else 9
         raw = bits.tobytes()
@@ -60,6 +64,19 @@ def encode_lossless(bits: Bits, dtype: DType, columns: int, *, effort: str = "de
             planes = _transposed(raw, dtype.bits.itemsize)
             found.append(bytes([SHUFFLED]) + _zstd(planes, level))
     return min(found, key=len)
+
+
+def _encode_plane(bits: Bits, dtype: DType, columns: int, effort: str) -> bytes:
+    """A chunk of floating-point words, its signs apart where that is shorter."""
+    place = dtype.mantissa + dtype.exponent
+    magnitude = bits & bits.dtype.type((1 << place) - 1)
+    signs = None
+    if effort != "fast":
+        below = (bits >> place).astype(np.uint8)
+        signs = write_signs(below, magnitude >> dtype.mantissa, columns, zeros=True)
+    if signs is None:
+        return b"".join([bytes([PLANE]), _encode_floats(bits, dtype, columns, effort)])
+    return b"".join([bytes([SIGNED]), signs, _encode_floats(magnitude, dtype, columns, effort)])
 
 
 def _repeats(bits: Bits, columns: int, effort: str) -> bool:
@@ -96,14 +113,25 @@ def _encode_floats(bits: Bits, dtype: DType, columns: int, effort: str) -> bytes
     above = np.minimum(exponents.astype(np.float64) - top, 0)
     magnitude = np.where(exponents < (1 << dtype.exponent) - 1, np.exp2(above), 0.0)
     magnitude *= 1 + (words & ((1 << dtype.mantissa) - 1)) / (1 << dtype.mantissa)
-    found = learned_plane(words >> shift, layout, magnitude, 60.0, effort)
+    found = learned_plane(words >> shift, by_table, magnitude, 60.0, effort)
     if narrow and bits.size >= TABLED_FROM["fast"]:
         return min(found, encode_tabled(bits, by_table, dense=True), key=len)
     return found
 
 
 def best_plane(words: NDArray[np.int64], layout: Layout, effort: str) -> bytes:
-    """The plane of integers that the effort finds."""
+    """The plane of integers that the effort finds, their signs apart where that is shorter."""
+    if effort != "fast" and layout.kind == INTEGER:
+        below = (words < 0).astype(np.uint8)
+        size = np.abs(words)
+        signs = write_signs(below, octaves(size), layout.columns, zeros=False)
+        if signs is not None:
+            return b"".join([bytes([SIGNS]), signs, _whole_plane(size, layout, effort)])
+    return _whole_plane(words, layout, effort)
+
+
+def _whole_plane(words: NDArray[np.int64], layout: Layout, effort: str) -> bytes:
+    """The plane of integers, with the signs that they have."""
     fits = words.size >= TABLED_FROM["fast"] and survey(words)[2] < FARTHEST_TABLED
     if fits and effort != "max" and words.size >= TABLED_FROM[effort]:
         data = encode_tabled(words, layout, dense=effort == "dense")
@@ -136,7 +164,7 @@ def learned_plane(
     some = slice(first, first + rows * columns)
 
     def encoded(flags: int, part: slice, mixed: int = DENSE if dense else 0) -> bytes:
-        chosen = replace(layout, flags=flags | mixed)
+        chosen = replace(layout, flags=layout.flags | flags | mixed)
         return encode_plane(words[part], chosen, magnitude[part], offset)
 
     options = [0, ROWS, COLUMNS, ROWS | COLUMNS] if words.size // columns > 1 else [0]
@@ -170,9 +198,10 @@ def decode_lossless(data: memoryview, dtype: DType, out: Bits) -> None:
         raise QctFormatError("is empty", field="chunk")
     method, body = data[0], data[1:]
     size = out.dtype.itemsize
-    if method == PLANE:
+    if method in (PLANE, SIGNED):
         if not (dtype.exponent and dtype.mantissa):
             raise QctFormatError(f"codes {dtype.name} as floating point", field="chunk")
+        signs, body = split_signs(body) if method == SIGNED else (None, body)
         words, layout = decode_plane(body, out.size, out=out)
         if layout.kind != FLOAT or layout.mantissa + layout.shift != dtype.mantissa or (
             layout.exponent != dtype.exponent
@@ -180,6 +209,8 @@ def decode_lossless(data: memoryview, dtype: DType, out: Bits) -> None:
             raise QctFormatError(f"is a plane of other words than {dtype.name}", field="chunk")
         if words is not out:
             out[:] = (words << layout.shift).astype(np.uint64).astype(out.dtype)
+        if signs is not None:
+            _put_signs(signs, dtype, out)
         return
     if method == CONSTANT and len(body) == size:
         out[:] = np.frombuffer(body, dtype=out.dtype)[0]
@@ -193,6 +224,14 @@ def decode_lossless(data: memoryview, dtype: DType, out: Bits) -> None:
     if method == SHUFFLED:
         body = memoryview(np.frombuffer(body, np.uint8).reshape(size, -1).T.tobytes())
     out[:] = np.frombuffer(body, dtype=out.dtype)
+
+
+def _put_signs(data: memoryview, dtype: DType, out: Bits) -> None:
+    """Set the signs of magnitudes ``out`` (elements,)."""
+    place = dtype.mantissa + dtype.exponent
+    if (out >> place).any():
+        raise QctFormatError("has magnitudes below zero", field="chunk")
+    out |= read_signs(data, out >> dtype.mantissa, zeros=True).astype(out.dtype) << place
 
 
 def _transposed(raw: bytes, size: int) -> bytes:

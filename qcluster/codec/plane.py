@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from qcluster.codec._coder_kernels import RATES, logistic, new_contexts, new_weights
 from qcluster.codec._plane_kernels import PLANE_CONTEXTS, SCALES, WEIGHT_SETS, code_plane
 from qcluster.codec.errors import QctFormatError
+from qcluster.codec.signs import read_signs, split_signs
 
-__all__ = ["COLUMNS", "DENSE", "FLOAT", "INTEGER", "NO_TRELLIS", "ROWS", "SCALES", "TRELLIS",
-           "UNSIGNED", "Layout", "decode_plane", "encode_plane", "fit_scales", "pack_head",
-           "pack_scales", "trellis"]  # fmt: skip
+__all__ = ["COLUMNS", "DENSE", "FLOAT", "INTEGER", "NO_TRELLIS", "ROWS", "SCALES", "SIGNS",
+           "TRELLIS", "UNSIGNED", "Layout", "decode_plane", "encode_plane", "fit_scales", "octaves",
+           "pack_head", "pack_scales", "trellis"]  # fmt: skip
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -29,6 +30,8 @@ F64 = NDArray[np.float64]
 INTEGER, TRELLIS, FLOAT = 0, 1, 2
 # Added to the kind of a plane that is coded by tables.
 TABLED = 3
+# In place of a kind: signs, and then a plane of absolute values.
+SIGNS = 6
 DENSE, ROWS, COLUMNS, UNSIGNED = 1, 2, 4, 8
 # Bits seen after which a context adapts no slower.
 LIMITS = {0: 1023, DENSE: 1023}
@@ -147,6 +150,8 @@ def decode_plane(
     ``out`` (count,), unsigned, takes the bits of floating-point words coded by tables, which then
     are what is returned. Raises QctFormatError for a head that contradicts itself or the count.
     """
+    if len(data) and data[0] == SIGNS and not deep and out is None:
+        return _decode_signed(data[1:], count)
     layout, mix, at = _read_head(data, count)
     if deep and (layout.flags or mix is not None):
         raise QctFormatError("scales have scales of their own", field="plane")
@@ -177,6 +182,23 @@ def decode_plane(
     return words, layout
 
 
+def octaves(size: I64) -> NDArray[np.uint8]:
+    """The bit lengths (n,) of integers from 0 to 2^53."""
+    return np.frexp(size.astype(np.float64))[1].astype(np.uint8)
+
+
+def _decode_signed(data: memoryview, count: int) -> tuple[I64, Layout]:
+    """Integers whose signs stand before their absolute values."""
+    signs, rest = split_signs(data)
+    if len(rest) and rest[0] == SIGNS:
+        raise QctFormatError("has signs twice", field="plane")
+    size, layout = decode_plane(rest, count)
+    if layout.kind != INTEGER or (size < 0).any():
+        raise QctFormatError("has signs that contradict themselves", field="plane")
+    below = read_signs(signs, octaves(size), zeros=False)
+    return np.where(below, -size, size), layout
+
+
 def _read_head(data: memoryview, count: int) -> tuple[Layout, int | None, int]:
     """The layout, the neighbours' weight of a plane by tables, and where the scales start."""
     if len(data) < _HEAD.size:
@@ -188,7 +210,7 @@ def _read_head(data: memoryview, count: int) -> tuple[Layout, int | None, int]:
     kind -= TABLED if tabled else 0
     fits = (
         kind <= FLOAT
-        and flags < (16 if tabled else 8)
+        and flags < (16 if tabled or kind == FLOAT else 8)
         and mix <= (8 if tabled else 0)
         and mantissa <= (23 if tabled else 52)
         and exponent <= (8 if tabled else 11)
@@ -212,7 +234,9 @@ def _walk(
     squash, stretch = logistic()
     columns = layout.columns
     dense = layout.flags & DENSE
-    shape = [layout.kind, dense, LIMITS[dense], layout.mantissa, layout.lowest, layout.exponent]
+    signs = 0 if layout.flags & UNSIGNED else 1
+    shape = [layout.kind, dense, LIMITS[dense], layout.mantissa, layout.lowest, layout.exponent,
+             signs]  # fmt: skip
     return int(
         code_plane(
             encode, words, words.size // columns, columns, buffer, new_contexts(PLANE_CONTEXTS),

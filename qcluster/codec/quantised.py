@@ -23,8 +23,20 @@ from qcluster.codec.floats import to_float_bits
 from qcluster.codec.lossless import unzstd
 from qcluster.codec.plane import INTEGER, TRELLIS, decode_plane
 
-__all__ = ["LATTICES", "Int8", "Lattice", "Logarithmic", "Trellis", "Uniform", "decode_quantised",
-           "join_chunk", "predict", "read_lattice", "split_chunk"]  # fmt: skip
+__all__ = [
+    "LATTICES",
+    "Int8",
+    "Lattice",
+    "Logarithmic",
+    "Trellis",
+    "Uniform",
+    "coarse_integers",
+    "decode_quantised",
+    "join_chunk",
+    "predict",
+    "read_lattice",
+    "split_chunk",
+]  # fmt: skip
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -218,6 +230,12 @@ def predict(k: I64, columns: int, mode: int, *, undo: bool = False) -> I64:
     return grid.reshape(-1)
 
 
+def coarse_integers(lattice: Uniform | Logarithmic, coarse: F64) -> I64:
+    """The integers (n,) nearest to coarse values, 0 for those that are not finite."""
+    finite = np.isfinite(coarse)
+    return np.where(finite, lattice.nearest(np.where(finite, coarse, 0.0)), 0)
+
+
 def join_chunk(plane: bytes, exceptions: I64, bits: Bits) -> bytes:
     """A chunk's bytes; ``bits`` (n,) of which those at ``exceptions`` are kept."""
     parts = [struct.pack("<I", len(plane)), plane, struct.pack("<I", exceptions.size)]
@@ -256,9 +274,11 @@ def split_chunk(data: memoryview, count: int, size: int) -> tuple[memoryview, I6
 
 
 def decode_quantised(
-    name: str, parameters: Mapping[str, Any], data: memoryview, dtype: DType, out: Bits
-) -> None:
-    """Fill ``out`` (elements,) with the chunk's bits.
+    name: str, parameters: Mapping[str, Any], data: memoryview, dtype: DType, out: Bits,
+    coarse: F64 | None = None,
+) -> None:  # fmt: skip
+    """Fill ``out`` (elements,) with the chunk's bits; its integers are added to those nearest to
+    ``coarse`` where that is given.
 
     Raises QctFormatError.
     """
@@ -275,5 +295,7 @@ def decode_quantised(
         raise QctFormatError("wants 0 to 3", field="predict")
     with np.errstate(over="ignore", invalid="ignore"):
         k = predict(k, layout.columns, mode, undo=True)
+        if coarse is not None and not isinstance(lattice, Trellis):
+            k = k + coarse_integers(lattice, coarse)
         out[:] = to_float_bits(lattice.values(k), dtype)
     out[places] = bits

@@ -67,7 +67,6 @@ SCALE_BITS = 3.5
 WIDTH = 176
 # The share of signs that are more of one kind from which it pays to code them.
 LEANING = 0.2
-_EMPTY: U8 = np.empty(0, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -87,17 +86,24 @@ class _Symbols:
     second: U8
     near: U8
 
-    def counts(self, contexts: int) -> I64:
-        """(contexts, WIDTH)."""
-        table = np.zeros(contexts * WIDTH, dtype=np.int64)
-        count_pairs(self.context, self.symbol, table, WIDTH)
-        return table.reshape(contexts, WIDTH)
+    def counts(self, contexts: int, width: int) -> I64:
+        """(contexts, width)."""
+        return _counted(self.context, self.symbol, contexts, width)
 
     def second_counts(self) -> I64:
         """(MANTISSAS, 8)."""
-        table = np.zeros(MANTISSAS * 8, dtype=np.int64)
-        count_pairs(self.near, self.second, table, 8)
-        return table.reshape(MANTISSAS, 8)
+        return _counted(self.near, self.second, MANTISSAS, 8)
+
+
+def _counted(context: U8, symbol: U8, contexts: int, width: int) -> I64:
+    table = np.zeros((4, contexts * width), dtype=np.uint32)
+    count_pairs(context, symbol, table, width)
+    return np.asarray(table.sum(axis=0, dtype=np.int64).reshape(contexts, width))
+
+
+def _width(layout: Layout) -> int:
+    """Symbols that there may be."""
+    return 64 if layout.kind == FLOAT else WIDTH
 
 
 def _shape(layout: Layout, mix: int) -> I64:
@@ -121,7 +127,7 @@ def encode_tabled(words: Words, layout: Layout, *, dense: bool) -> bytes:
     found = _symbols(words, layout, scales, mix)
     sets = 2 if layout.kind == TRELLIS else 1
     fine = words.size >= 1 << 18
-    first = fit_tables(found.counts(64 * sets), sets, fine=fine)
+    first = fit_tables(found.counts(64 * sets, _width(layout)), sets, fine=fine)
     tables = [first]
     if found.second.size:
         tables.append(fit_tables(found.second_counts(), 1, fine=fine))
@@ -177,7 +183,7 @@ def _coded(found: _Symbols, tables: Sequence[Tables]) -> NDArray[np.uint16]:
     pairs = 2 if found.second.size else 1
     entries, reciprocal = tables[0].encoder(64)
     width = tables[0].logs.shape[1]
-    seconds, second_reciprocal = tables[1].encoder(MANTISSAS) if pairs == 2 else (_NONE, _NONE)
+    seconds, second_reciprocal = tables[1].encoder(MANTISSAS) if pairs == 2 else (_EMPTY, _EMPTY)
     if pairs == 2 and tables[1].logs.shape[1] < 8:
         missing = ((0, 0), (0, 8 - tables[1].logs.shape[1]))
         seconds = np.pad(seconds.reshape(MANTISSAS, -1), missing).reshape(-1)
@@ -191,6 +197,7 @@ def _coded(found: _Symbols, tables: Sequence[Tables]) -> NDArray[np.uint16]:
 
 
 _NONE = np.zeros(1, dtype=np.int64)
+_EMPTY = np.zeros(1, dtype=np.uint64)
 
 
 def _fit_scales(words: Words, layout: Layout) -> _Scales:
@@ -254,7 +261,7 @@ def _mix(words: Words, layout: Layout, scales: _Scales) -> int:
     sets = 2 if layout.kind == TRELLIS else 1
     lengths = {}
     for mix in MIXES:
-        counts = _symbols(some, layout, part, mix).counts(64 * sets)
+        counts = _symbols(some, layout, part, mix).counts(64 * sets, _width(layout))
         lengths[mix] = ideal_bits(fit_tables(counts, sets, fine=False), counts, 64)
     best = min(lengths, key=lambda mix: lengths[mix])
     return best if lengths[best] < lengths[0] - 0.004 * some.size else 0
@@ -268,7 +275,7 @@ def decode_tabled(
     ``at`` is where the tables start. Raises QctFormatError, QctCorruptError.
     """
     sets = 2 if layout.kind == TRELLIS else 1
-    tables, used = read_tables(data[at:], 64, sets, 64 if layout.kind == FLOAT else WIDTH)
+    tables, used = read_tables(data[at:], 64, sets, _width(layout))
     at += used
     group, slots = tables.decoder(64)
     shape = _shape(layout, mix)

@@ -24,6 +24,7 @@ __all__ = ["MOST_TABLES", "Tables", "fit_tables", "ideal_bits", "read_tables"]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
 
 # Tables of one parity; a table of slots is 16 KiB, and all of them should stay near the core.
 MOST_TABLES = 64
@@ -64,7 +65,7 @@ class Tables:
         row = np.minimum(row, self.bounds.size - 1) * self.sets
         return np.asarray((row[:, None] + np.arange(self.sets)).reshape(-1))
 
-    def encoder(self, contexts: int) -> tuple[I64, I64]:
+    def encoder(self, contexts: int) -> tuple[U64, U64]:
         """Entries (contexts * sets * width,) of frequency << 12 | start, and 2^43 / frequency."""
         frequencies = self.frequencies
         start = np.cumsum(frequencies, axis=1) - frequencies
@@ -72,7 +73,8 @@ class Tables:
         least = np.maximum(frequencies, 1)
         reciprocal = -(-(1 << 43) // least)
         group = self.group(contexts)
-        return entries[group].reshape(-1), reciprocal[group].reshape(-1)
+        whole = entries.astype(np.uint64)[group], reciprocal.astype(np.uint64)[group]
+        return whole[0].reshape(-1), whole[1].reshape(-1)
 
     def decoder(self, contexts: int) -> tuple[I64, U32]:
         """The first slot of each context (contexts * sets,), and the slots."""

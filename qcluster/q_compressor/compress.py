@@ -26,6 +26,7 @@ from qcluster.q_compressor.lattices import (
     encode_point_rel,
 )
 from qcluster.q_compressor.paths import encode_lossy
+from qcluster.q_compressor.residuals import with_residual
 
 __all__ = ["MODES", "Piece", "check_value", "chunk_of", "code_tensor", "columns_of", "compress",
            "compress_state_dict"]  # fmt: skip
@@ -149,13 +150,16 @@ def code_tensor(
         return Piece(entry, digest(decoded.data if decoded.size else b""), list(coded.chunks))
 
     def plain() -> Piece:
-        return piece(_lossless(bits, dtype, columns, chunk, effort))
+        coded = _lossless(bits, dtype, columns, chunk, effort)
+        report: dict[str, Any] = {}
+        if mode == "lossless" and parent is None:
+            coded, report = with_residual(coded, bits, dtype, columns, chunk, mode, 0.0, chosen,
+                                          model)  # fmt: skip
+        return piece(coded, report=report)
 
     if parent is not None:
-        against = _delta(bits, dtype, shape, columns, chunk, parent, optimizer_state)
-        coded, parent_digest = against
-        found = piece(coded, parent=parent_digest)
-        return _shorter(found, plain, bits.nbytes)
+        coded, known = _delta(bits, dtype, shape, columns, chunk, parent, optimizer_state)
+        return _shorter(piece(coded, parent=known), plain, bits.nbytes)
     if mode == "lossless" or not dtype.is_float or not bits.size or value == 0:
         return plain()
     assert value is not None or mode == "int8"
@@ -163,10 +167,12 @@ def code_tensor(
     if mode == "int8":
         return piece(encode_int8(bits, dtype, columns, chunk, effort))
     report: dict[str, Any] = {}
-    if mode == "max_abs":
-        coded = encode_max_abs(bits, dtype, columns, chunk, bound, effort)
-    elif mode == "point_rel" and SMALLEST_EPS <= bound < 1:
-        coded = encode_point_rel(bits, dtype, columns, chunk, bound, effort)
+    if mode == "max_abs" or (mode == "point_rel" and SMALLEST_EPS <= bound < 1):
+        encode = encode_max_abs if mode == "max_abs" else encode_point_rel
+        coded, report = with_residual(
+            encode(bits, dtype, columns, chunk, bound, effort), bits, dtype, columns, chunk, mode,
+            bound, chosen, model,
+        )  # fmt: skip
     elif mode == "point_rel":
         return plain()
     else:

@@ -17,7 +17,7 @@ class CompressorConfig(Config):
     ``vqc``, ``denoiser`` and ``dropout`` offer paths to the lossy modes; each is taken for a tensor
     only where the bytes, its own cost included, come out smaller for the same promise. What each
     would have cost stands in the blob's report. Under ``lossless``, ``max_abs`` and ``point_rel``
-    no path may touch the promise, so they are measured and not taken.
+    a path gives a coarse version, whose residual is coded so that the promise stands.
     """
 
     vqc: bool = False
@@ -33,7 +33,9 @@ class CompressorConfig(Config):
     learn (a fifth of the speed, about a thousandth shorter). Of small tensors all but ``fast`` do.
     """
     transform: Literal["auto", "none", "dct", "hadamard", "fourier", "klt"] = "auto"
-    """Of ``rel_l2`` and ``bits``: try them all, or this one."""
+    """Of ``rel_l2`` and ``bits``: try them all, or this one. Where it is named, coarse versions
+    under the other modes have it too.
+    """
     layers: Annotated[int, Field(ge=1, le=32)] = 12
     """Entangling layers of the autoencoder: 12 on 4 qubits reach principal components."""
     qubits: Annotated[int, Field(ge=1, le=4)] = 4

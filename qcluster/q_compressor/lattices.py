@@ -16,7 +16,14 @@ from qcluster.codec.dtypes import DType
 from qcluster.codec.floats import to_float_bits, to_values
 from qcluster.codec.lossless import best_plane
 from qcluster.codec.plane import INTEGER, Layout
-from qcluster.codec.quantised import Int8, Logarithmic, Uniform, join_chunk, predict
+from qcluster.codec.quantised import (
+    Int8,
+    Logarithmic,
+    Uniform,
+    coarse_integers,
+    join_chunk,
+    predict,
+)
 
 __all__ = ["Coded", "encode_int8", "encode_max_abs", "encode_point_rel"]
 
@@ -42,11 +49,12 @@ class Coded:
 
 def encode_max_abs(
     bits: Bits, dtype: DType, columns: int, chunk: int, eps: float, effort: str,
-    like: Mapping[str, Any] | None = None,
+    like: Mapping[str, Any] | None = None, coarse: F64 | None = None,
 ) -> Coded:  # fmt: skip
     """|x - decoded| <= eps for every finite element, all others bit for bit.
 
-    ``like`` are the parameters that an earlier part of the same tensor was given.
+    ``like`` are the parameters that an earlier part of the same tensor was given, ``coarse`` (n,)
+    values that the decoder has.
     """
     values = to_values(bits, dtype)
     center = _center(values, eps) if like is None else float(like.get("center", 0.0))
@@ -56,13 +64,17 @@ def encode_max_abs(
         return _within(x, y, np.full(x.shape, eps))
 
     mode = None if like is None else int(like.get("predict", 0))
-    return _encode("uniform", lattice, bits, values, dtype, columns, chunk, kept, effort, mode)
+    return _encode("uniform", lattice, bits, values, dtype, columns, chunk, kept, effort, mode,
+                   coarse)  # fmt: skip
 
 
 def encode_point_rel(
-    bits: Bits, dtype: DType, columns: int, chunk: int, eps: float, effort: str
-) -> Coded:
-    """|x - decoded| <= eps |x| for every finite element, all others bit for bit."""
+    bits: Bits, dtype: DType, columns: int, chunk: int, eps: float, effort: str,
+    coarse: F64 | None = None,
+) -> Coded:  # fmt: skip
+    """|x - decoded| <= eps |x| for every finite element, all others bit for bit; ``coarse`` as of
+    ``encode_max_abs``.
+    """
     values = to_values(bits, dtype)
     size = np.abs(values[np.isfinite(values) & (values != 0)])
     largest = float(size.max()) if size.size else 1.0
@@ -76,7 +88,7 @@ def encode_point_rel(
             limit = eps * np.abs(x * up) * (1 - 2.0**-52)
             return np.asarray(_within(x * up, y * up, limit) & ((y == 0) == (x == 0)))
 
-    return _encode("log", lattice, bits, values, dtype, columns, chunk, kept, effort)
+    return _encode("log", lattice, bits, values, dtype, columns, chunk, kept, effort, None, coarse)
 
 
 def encode_int8(bits: Bits, dtype: DType, columns: int, chunk: int, effort: str) -> Coded:
@@ -122,8 +134,10 @@ def _within(x: F64, y: F64, eps: F64) -> NDArray[np.bool_]:
 def _encode(
     name: str, lattice: Uniform | Logarithmic, bits: Bits, values: F64, dtype: DType,
     columns: int, chunk: int, kept: Any, effort: str, mode: int | None = None,
+    coarse: F64 | None = None,
 ) -> Coded:  # fmt: skip
     """All chunks of a lattice without memory."""
+    known = None if coarse is None else coarse_integers(lattice, coarse)
     decoded = np.empty_like(bits)
     chunks = []
     parameters = lattice.parameters()
@@ -136,9 +150,11 @@ def _encode(
             out = to_float_bits(lattice.values(k), dtype)
         missed = ~(finite & kept(x, to_values(out, dtype)))
         # A missed element costs its bits anyway: nothing is gained by a far-off integer.
-        k[missed] = 0
+        k[missed] = 0 if known is None else known[part][missed]
         out[missed] = bits[part][missed]
         decoded[part] = out
+        if known is not None:
+            k, mode = k - known[part], 0
         if mode is None:
             mode = _prediction(k, columns)
         words = predict(k, columns, mode)

@@ -116,7 +116,7 @@ def encode_trellis(
         return _within_bits(source, step, target, states, effort, transform, basis)
     best: _Quantised | None = None
     memory: _Memory = {}
-    low, high, reached = 0.0, np.inf, 0.0
+    low, high, reached = 0.0, np.inf, -1.0
     for _ in range(TRIES):
         if not np.isfinite(step) or step < 1e-290 or step < rms * 2.0**-17:
             break
@@ -202,7 +202,8 @@ def _error(decoded: Bits, source: _Source, target: Target) -> float:
 
 def _next(step: float, ratio: float, low: float, high: float, target: Target) -> float:
     if target.mode == "rel_l2":
-        wanted = step * 0.9988 / ratio
+        # Where values lie on a grid that the step divides, no error is made at all.
+        wanted = step * 0.9988 / max(ratio, 1 / 16)
     else:
         # A bit less an element for double the step.
         wanted = step * 2.0 ** ((ratio - 0.9998) * target.value)

@@ -13,6 +13,7 @@ from qcluster.codec.files import read_bytes, read_tensors, write_tensors
 from qcluster.errors import FormatError, InputError
 from qcluster.q_decompressor.config import DecompressorConfig
 from qcluster.q_decompressor.decompress import decompress
+from qcluster.q_decompressor.enhancer import Enhancer
 
 __all__ = ["check_side_file", "decompress_file"]
 
@@ -25,19 +26,24 @@ def decompress_file(
     config: DecompressorConfig | Mapping[str, Any] | None = None,
     parent: str | Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    model: str | Path | None = None,
 ) -> dict[str, Any]:
     """A blob to a file of tensors; returns each tensor's report as JSON types.
 
-    A side file ``SOURCE.json`` that is there must belong to the blob. Raises FormatError and its
+    A side file ``SOURCE.json`` that is there must belong to the blob. ``model`` is a file of an
+    enhancer that ``qcluster train`` made, for the toggle ``lstm``. Raises FormatError and its
     kinds, naming the file.
     """
+    learnt, chosen = None, DecompressorConfig.read(config)
+    if model is not None:
+        learnt, chosen = Enhancer.load(model), chosen.model_copy(update={"lstm": True})
     blob = read_bytes(source)
     known = None if parent is None else dict(read_tensors(parent))
     try:
         check_side_file(source, blob)
         tensors, reports = decompress(
-            blob, max_output_bytes=max_output_bytes, config=config, parent=known,
-            return_report=True,
+            blob, max_output_bytes=max_output_bytes, config=chosen, parent=known,
+            return_report=True, model=learnt,
         )  # fmt: skip
     except InputError as error:
         raise error.at(file=source) from None

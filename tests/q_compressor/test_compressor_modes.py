@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from fractions import Fraction
 from typing import Any
@@ -69,9 +70,10 @@ def exact_violation(x: np.ndarray, y: np.ndarray, bound: Any) -> bool:
 
 
 def arrays() -> st.SearchStrategy[np.ndarray]:
+    shapes = hnp.array_shapes(max_dims=3, max_side=6, min_side=0) | st.just((6, 16))
     native = st.sampled_from([np.float16, np.float32, np.float64]).flatmap(
         lambda t: hnp.arrays(
-            t, hnp.array_shapes(max_dims=3, max_side=6, min_side=0),
+            t, shapes,
             elements=hnp.from_dtype(np.dtype(t), allow_nan=True, allow_infinity=True),
         )
     )  # fmt: skip
@@ -81,21 +83,25 @@ def arrays() -> st.SearchStrategy[np.ndarray]:
     return native | small
 
 
+# Arrays a property is tried on: `QCLUSTER_EXAMPLES=10000` for a long run.
+EXAMPLES = int(os.environ.get("QCLUSTER_EXAMPLES", "150"))
+# A transform that is named makes a coarse version, of which the residual is coded.
+WAYS = st.sampled_from([{}, {"effort": "fast"}, {"transform": "dct"}, {"transform": "klt"}])
 EPS = st.floats(1e-6, 1e3) | st.sampled_from([5e-324, 1e-40, 1e-8, 0.5, 1e30, 1e300])
 
 
-@settings(max_examples=150, deadline=None)
-@given(arrays(), EPS)
-def test_max_abs_holds_in_exact_arithmetic(x: np.ndarray, eps: float) -> None:
-    y = there_and_back(x, mode="max_abs", value=eps)
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(arrays(), EPS, WAYS)
+def test_max_abs_holds_in_exact_arithmetic(x: np.ndarray, eps: float, how: Any) -> None:
+    y = there_and_back(x, mode="max_abs", value=eps, config=how)
     assert y.dtype == x.dtype
     assert not exact_violation(x, y, lambda _: Fraction(eps))
 
 
-@settings(max_examples=150, deadline=None)
-@given(arrays(), st.floats(1e-6, 0.99))
-def test_point_rel_holds_in_exact_arithmetic(x: np.ndarray, eps: float) -> None:
-    y = there_and_back(x, mode="point_rel", value=eps)
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(arrays(), st.floats(1e-6, 0.99), WAYS)
+def test_point_rel_holds_in_exact_arithmetic(x: np.ndarray, eps: float, how: Any) -> None:
+    y = there_and_back(x, mode="point_rel", value=eps, config=how)
     assert not exact_violation(x, y, lambda a: Fraction(eps) * abs(a))
 
 

@@ -87,6 +87,35 @@ def test_enhancers_are_trained_saved_and_used(
     assert not np.array_equal(other, shipped)
 
 
+def test_models_are_given_on_the_command_line(
+    tensors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {
+        kind: trained(tmp_path, capsys, kind=kind, data=str(tensors), **few)["model"]
+        for kind, few in (("denoiser", {"steps": 20}), ("vqc", {"qubits": 3, "steps": 10}),
+                          ("enhancer", {"epochs": 2}))
+    }  # fmt: skip
+    a, blob, b = (str(tmp_path / n) for n in ("a.npy", "a.qct", "b.npy"))
+    np.save(a, smooth(50, 64, 7))
+    for kind in ("denoiser", "vqc"):
+        line = ["compress", a, "-o", blob, "--mode", "rel_l2", "--value", "0.2", "--json",
+                "--transform", "none", "--model", files[kind]]  # fmt: skip
+        assert main(line) == 0
+        assert kind in json.loads(capsys.readouterr().out)["tensors"][0]["report"]["bytes"]
+    assert main(["decompress", blob, "-o", b, "--model", files["enhancer"], "--json"]) == 0
+    steps = json.loads(capsys.readouterr().out)["tensors"][""]["steps"]
+    assert list(steps) == ["lstm"]
+    for wrong in (
+        ["compress", a, "-o", blob, "--model", files["enhancer"]],
+        ["compress", a, "-o", blob, "--model", "/nowhere.json"],
+        ["compress", a, "-o", blob, "--model", files["vqc"], "--stream"],
+        ["decompress", blob, "-o", b, "--model", files["vqc"]],
+        ["decompress", blob, "-o", b, "--model", files["enhancer"], "--stream"],
+    ):
+        assert main(wrong) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
