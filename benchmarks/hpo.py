@@ -37,13 +37,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, at most 10 minutes")
     parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
     parser.add_argument("--part", action="append", choices=list(PARTS), help="only this part")
-    parser.add_argument("--seeds", type=int, default=20, help="of the part 'arms'")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=20,
+        help="of the parts 'arms', 'tables' and 'warm' (at most 10)",
+    )
     options = parser.parse_args()
     world = Opponents(fresh=options.fresh)
     results = {}
     try:
         for name in options.part or PARTS:
-            more = {"seeds": options.seeds} if name == "arms" else {}
+            more = {"seeds": options.seeds} if name in ("arms", "tables", "warm") else {}
             results[name] = PARTS[name](world, quick=options.quick, fresh=options.fresh, **more)
     finally:
         world.close()

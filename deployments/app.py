@@ -14,15 +14,17 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve import Application
 
-from qcluster.errors import NotReady, QClusterError
+from qcluster.errors import NotReady
 from qcluster.request import Request  # noqa: F401 - resolves forward references in workers
 
 __all__ = ["ApiOptions", "EventOptions", "build", "build_events", "deploy", "withdraw"]
 
 API, EVENTS = "qcluster-api", "qcluster-events"
 STREAM = "/v1/telemetry/stream"
-REPLACED_S = 5.0
-"""A replica that takes a dead one's place waits so long for its solver processes."""
+HEAD = "node:__internal_head__"
+"""Ray's own resource of the head node, of which there is one."""
+REPLACED_S = 60.0
+"""A replica that comes while others answer waits so long for its solver processes."""
 
 
 class ApiOptions(BaseModel):
@@ -32,6 +34,9 @@ class ApiOptions(BaseModel):
 
     replicas: int = Field(2, ge=1, le=64)
     """Copies of the API; with two, one may die without anybody noticing."""
+    on_head: bool = True
+    """Replicas stand beside the proxy, so that no other node's end takes an answer with it; spread
+    over all nodes they have more processors."""
     solver_processes: int = Field(1, ge=1, le=64)
     """Warm worker processes a replica."""
     queue_limit: int = Field(16, ge=1, le=4096)
@@ -98,12 +103,8 @@ class Api:
         self._await_warm()
 
     def _await_warm(self) -> None:
-        """Come in place of a dead replica only once questions need not wait here."""
-        try:
-            alarms = self.services.store.health()["alarms"]
-        except QClusterError:
-            return
-        if not any(alarms.values()):  # the cluster is up, so there are others that answer
+        """Beside others that answer, come only when warm; alone, at once."""
+        if _running():
             self.services.pool.wait_warm(REPLACED_S)
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -117,6 +118,16 @@ class Api:
     def __del__(self) -> None:
         if hasattr(self, "services"):
             self.services.pool.close()
+
+
+def _running() -> int:
+    """How many replicas of the API answer now."""
+    try:
+        deployments = serve.status().applications[API].deployments
+    except (KeyError, RayError):
+        return 0
+    states = (one.replica_states for name, one in deployments.items() if name == "api")
+    return sum(found.get("RUNNING", 0) for found in states)
 
 
 @serve.deployment(
@@ -145,7 +156,12 @@ class Events:
 
 def build(args: ApiOptions) -> Application:
     """The API application, mounted at ``/``."""
-    return Api.options(num_replicas=args.replicas).bind(args.model_dump())  # type: ignore[attr-defined]
+    place = {"resources": {HEAD: 0.001}} if args.on_head else {}
+    api = Api.options(  # type: ignore[attr-defined]
+        num_replicas=args.replicas, ray_actor_options={"num_cpus": 0, **place}
+    )
+    application: Application = api.bind(args.model_dump())
+    return application
 
 
 def build_events(args: EventOptions) -> Application:
@@ -157,7 +173,7 @@ def deploy(host: str, port: int, options: ApiOptions) -> None:
     """Start Serve's HTTP on this cluster and run both applications; returns when they answer."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
-        serve.start(http_options={"host": host, "port": port, "location": "HeadOnly"})
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
     except RayError as error:
         cause = str(error).strip().splitlines()[-1]
         raise NotReady(f"the HTTP proxy did not start: {cause}") from None

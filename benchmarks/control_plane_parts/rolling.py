@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import httpx
 
-__all__ = ["measure"]
+__all__ = ["Plain", "await_warm", "measure"]
 
 QUESTION = {"h": [1.0, 2.0], "J": [[0, 1, 0.5]], "deadline_s": 0.02}
 
@@ -48,7 +48,7 @@ class Plain:
                     else:
                         answer = http.get("/v1/plans/joint/latest")
                     if not 200 <= answer.status_code < 300:
-                        self.bad.append(f"{answer.status_code} {answer.text[:80]}")
+                        self.bad.append(f"{answer.status_code} {answer.text[:300]}")
                 except httpx.HTTPError as error:
                     self.bad.append(repr(error))
                 self.answers += 1
@@ -67,6 +67,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
         try:
             deploy("127.0.0.1", port, ApiOptions(replicas=2))
             _await_plans(connect(STORE))
+            await_warm(f"http://127.0.0.1:{port}")
             with Plain(f"http://127.0.0.1:{port}") as load:
                 for number in range(rounds):
                     time.sleep(2.0)
@@ -88,6 +89,16 @@ def measure(*, quick: bool) -> dict[str, Any]:
         "stale_while_configured": stale,
         "load": os.getloadavg()[0],
     }
+
+
+def await_warm(url: str) -> None:
+    """Until questions are answered many times in a row, so by every replica."""
+    ends, row = time.monotonic() + 240.0, 0
+    with httpx.Client(base_url=url, timeout=60.0) as http:
+        while row < 40:
+            row = row + 1 if http.post("/v1/solve", json=QUESTION).status_code == 200 else 0
+            if time.monotonic() > ends:
+                raise RuntimeError("the replicas do not warm up")
 
 
 def _await_share(store: Any, share: float) -> int:

@@ -28,6 +28,11 @@ JOBS = {
     "llama2lora_8node": ["llama2lora_8node"],
     "b200_stable_diffusion": ["b200_stable_diffusion"],
     "unet3d_9node": ["unet3d_9node"],
+    "single_bert": ["single_bert"],
+    "single_dlrm_dcnv2": ["single_dlrm_dcnv2"],
+    "b200_bert": ["b200_bert"],
+    "b200_llama2_70b_lora": ["b200_llama2_70b_lora"],
+    "b200_retinanet": ["b200_retinanet"],
     "gpt3_64node": ["gpt3_64node_run0", "gpt3_64node_run1"],
 }
 _OPPONENT_ROWS = 30_000

@@ -128,31 +128,84 @@ def crash_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, Any]:
     return result
 
 
-def table_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, Any]:
-    """vLLM, SGLang and HPOBench against random search of the same rows, 30 trials."""
+def sampled(table: Table, rows: int = 3000) -> Table:
+    """So many random rows of a long table, the same for everybody."""
+    if len(table.rows) <= rows:
+        return table
+    pick = np.random.default_rng(2).permutation(len(table.rows))[:rows]
+    return Table(
+        f"{table.name}, {rows} rows", table.space,
+        [table.rows[i] for i in pick], [table.values[i] for i in pick],
+    )  # fmt: skip
+
+
+def opponents_task(table: Table, seed: int, budget: int) -> dict[str, Any]:
+    """The table as the opponents' environment reads it: levels of each column, and their codes."""
+    kinds, levels, codes = [], [], []
+    for name, spec in table.space.items():
+        column = [row[name] for row in table.rows]
+        known = spec["values"] if spec["type"] == "choice" else sorted({float(v) for v in column})
+        at = {value: i for i, value in enumerate(known)}
+        kinds.append({"choice": "choice", "loguniform": "log", "uniform": "number"}[spec["type"]])
+        levels.append(known)
+        codes.append([at[value] for value in column])
+    rows = {"names": list(table.space), "kinds": kinds, "levels": levels,
+            "codes": np.array(codes).T.tolist(), "values": table.values}  # fmt: skip
+    return {"rows": rows, "seed": seed, "budget": budget}
+
+
+def table_row(
+    world: Opponents, *, quick: bool, fresh: bool, seeds: int = 20, budget: int = 30
+) -> dict[str, Any]:
+    """Serving sweeps and HPOBench against random search of the same rows and Optuna's samplers."""
     tables = [
         sweep_table("llmsys_vllm_5.0-0.5-4-50-r1.csv", "obj-output_throughput+", maximise=True),
         sweep_table("llmsys_sglang_odd.csv", "obj-output_throughput+", maximise=True),
     ]
     if not quick:
-        tables += [hpobench_table(name) for name in ("credit_g", "segment")]
+        tables += [sampled(hpobench_table(name)) for name in ("credit_g", "segment", "car")]
+    runs = range(4 if quick else seeds)
+    found: dict[str, dict[str, list[float]]] = {}
+    for seed in runs:
+        for table in tables:
+            one = found.setdefault(table.name, {})
+            for name, value in _one_seed(world, table, seed, budget, fresh=fresh).items():
+                one.setdefault(name, []).append(value)
     rows, result = [], {}
-    for table in tables:
-        seeds = range(4 if quick or len(table.rows) > 5000 else 10)
-        draws = [random_run(table, 1000 + s, 30) for s in range(51)]
-        ends = [min((v for v in run if v is not None), default=math.inf) for run in draws]
-        chance = float(np.median(ends)) - table.best
-        ours = [
-            regret.normalised(cached_run(table, "gp", s, 30, fresh=fresh), table.best, chance)
-            for s in seeds
-        ]
-        theirs = [regret.normalised(random_run(table, s, 30), table.best, chance) for s in seeds]
-        line = regret.compare(ours, theirs)
-        result[table.name] = line
-        rows.append([table.name, len(ours), regret.geometric(ours), regret.geometric(theirs),
-                     line["ratio"], line["wins"], line["losses"]])  # fmt: skip
+    found["all"] = {
+        name: [value for one in found.values() for value in one[name]] for name in METHODS
+        if all(name in one for one in found.values())
+    }  # fmt: skip
+    for name, one in found.items():
+        against = {k: regret.compare(one["gp"], v) for k, v in one.items() if k != "gp"}
+        result[name] = {"gp": regret.geometric(one["gp"]), **against}
+        rows.append([name, len(one["gp"]), *(
+            regret.geometric(one[k]) if k in one else "" for k in METHODS
+        ), *(f"{against[k]['ratio']:.2f} ({against[k]['p']:.2g})" if k in against else ""
+             for k in METHODS[1:])])  # fmt: skip
     harness.table(
-        "Tables, 30 trials: regret over random's",
-        ["table", "seeds", "gp", "random", "ratio", "wins", "losses"], rows,
+        f"Tables, {budget} trials: regret over random's, and ours over each (p)",
+        ["table", "seeds", *METHODS, *METHODS[1:]], rows,
     )  # fmt: skip
     return result
+
+
+METHODS = ("gp", "random", "gpsampler", "tpe")
+
+
+def _one_seed(
+    world: Opponents, table: Table, seed: int, budget: int, *, fresh: bool
+) -> dict[str, float]:
+    """Normalised regret of each method that can run here."""
+    draws = [random_run(table, 1000 + s, budget) for s in range(51)]
+    ends = [min((v for v in run if v is not None), default=math.inf) for run in draws]
+    chance = float(np.median(ends)) - table.best
+    runs = {
+        "gp": cached_run(table, "gp", seed, budget, fresh=fresh),
+        "random": random_run(table, seed, budget),
+    }
+    for name in METHODS[2:]:
+        answer = world.search(name, opponents_task(table, seed, budget))
+        if answer is not None:
+            runs[name] = answer["values"]
+    return {name: regret.normalised(run, table.best, chance) for name, run in runs.items()}

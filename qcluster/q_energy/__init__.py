@@ -16,6 +16,7 @@ from qcluster.q_energy.profiling import LimitChoice, choose_limit
 from qcluster.q_energy.psplib import read_psplib
 from qcluster.q_energy.recommend import recommend
 from qcluster.q_energy.shaping import ShapedPower, shape_power
+from qcluster.q_energy.shaping_bound import peak_bound
 from qcluster.q_energy.tasks import critical_path
 from qcluster.q_energy.trace import PowerTrace
 
@@ -42,6 +43,7 @@ __all__ = [
     "forecast_power",
     "level_peak",
     "one_f_one_b",
+    "peak_bound",
     "pipeline_frontier",
     "plan_energy",
     "read_psplib",

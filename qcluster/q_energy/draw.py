@@ -1,15 +1,16 @@
 """Caps for all units where the draw predicted under them counts, and not their sum.
 
 A cap is room to draw, and a new job may use all of it before the next plan. So a reserve is kept
-that covers what new jobs may add in all but a few of ten thousand periods (a quantile of a compound
-Poisson sum), and room has its price in the choice of caps: watts of room count for about the share
-by which they raise the reserve.
+that covers what new jobs may add in all but a few of ten thousand periods (``reserve``), and room
+has its price in the choice of caps: each counts for the watts by which it raises the reserve.
+Reserve and caps depend on each other; a few rounds settle them, the best is taken.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,33 +23,35 @@ from qcluster.fallback import Candidate, Certified, CircuitBreaker, Stage, certi
 from qcluster.q_energy.budget import CurveTable, allocate_table
 from qcluster.q_energy.curve_family import GRID
 from qcluster.q_energy.identify import Sightings, identify
+from qcluster.q_energy.reserve import Newcomers, Reserve
 from qcluster.q_energy.units import Units
 
 __all__ = ["DrawProblem", "claimed_speed", "drawn_under", "seen_units", "solve_draw"]
 
 Floats = NDArray[np.float64]
 
-_RISK = 5e-4  # share of periods in which new jobs may add more than the reserve
-_BINS = 1024
-_DEVIATIONS = 4.0  # of the sum, about where its quantile lies: gives the price of room
 _BASE = 0.0015  # of the budget: what the sum of predictions errs by
-_MOST_PRICE = 0.25
-_ROUNDS = 3
+_ROUNDS, _MANY_ROUNDS, _MANY = 7, 3, 2000  # of settling; from so many units on fewer
+_FIRST_RESERVE = 0.02  # of the budget, to start from
+_DAMPING = 0.5
+_SLACK = 3e-4  # of the budget: what rounds differ by once settled
 _BREAKER = CircuitBreaker()
 
 
 @dataclass(frozen=True)
 class DrawProblem:
     """``caps_w``, ``draw_w`` and ``speed`` (n, grid): what each unit's cap at a grid point is, lets
-    it draw and lets it work. ``budget_w`` is for draws with ``price`` times their rooms.
+    it draw and lets it work; ``known`` (n,) whether its present job was seen. ``budget_w`` is for
+    draws and ``room_w`` (n, grid), what caps add to the reserve.
     """
 
     units: Units
     caps_w: Floats
     draw_w: Floats
     speed: Floats
+    known: NDArray[np.bool_]
     budget_w: float
-    price: float = 0.0
+    room_w: Floats
 
     @classmethod
     def of(cls, units: Units, sightings: Sightings, budget_w: float) -> DrawProblem:
@@ -67,12 +70,13 @@ class DrawProblem:
                 f"({over:.6g} W that no cap reaches)",
                 field="budget_w",
             )
-        return cls(units, caps, draw, rate, budget_w - over)
+        none = np.zeros_like(draw)
+        return cls(units, caps, draw, rate, sightings.known, budget_w - over, none)
 
     @property
     def cost(self) -> Floats:
         """(n, grid) watts that each cap counts for."""
-        return self.draw_w + self.price * (self.caps_w - self.draw_w)
+        return self.draw_w + self.room_w
 
     def table(self) -> CurveTable:
         """Speed over cost of every unit."""
@@ -111,16 +115,7 @@ def solve_draw(
     """The problem less its reserve, caps (n,) with their certificate, and the reserve in watts."""
     problem = DrawProblem.of(units, sightings, budget_w)
     share = min(1.0, sightings.change_rate * period_s)
-    reserve = 0.0
-    trial = problem
-    for _ in range(_ROUNDS):
-        room = _room(trial, _hull(trial).value)
-        reserve, price = _reserve(room, share)
-        reserve += _BASE * problem.budget_w
-        # Room is in the reserve already, so the budget for priced draws is larger by its price.
-        floor = float((problem.draw_w + price * (problem.caps_w - problem.draw_w))[:, 0].sum())
-        left = max(problem.budget_w - reserve + price * float(room.sum()), floor)
-        trial = dataclasses.replace(problem, budget_w=left, price=price)
+    trial, reserve = _settle(problem, share, _hull if shared else _independent)
     hull: Stage[DrawProblem, Floats] = Stage("concave-hull", _hull)
     answer = certified(
         trial,
@@ -157,25 +152,57 @@ def seen_units(units: Units, sightings: Sightings) -> Units:
     )
 
 
-def _room(problem: DrawProblem, caps: Floats) -> Floats:
-    return np.maximum(caps - problem.of_caps(caps, problem.draw_w), 0.0)
+def _settle(
+    problem: DrawProblem, share: float, solve: Callable[..., Candidate[Floats]]
+) -> tuple[DrawProblem, float]:
+    """The problem less its reserve with every cap's part in it, and the reserve in watts.
+
+    Of some rounds the one with the most speed whose draw and reserve keep the budget; where none
+    does, as with few units, the last reserve is taken off and caps' parts in it are left out.
+    """
+    kinds = _kinds(problem)
+    rows, room = np.arange(problem.units.n), problem.room_w
+    left = (1.0 - _FIRST_RESERVE) * problem.budget_w
+    best: tuple[float, DrawProblem, float] | None = None
+    for turn in range(_ROUNDS if len(rows) < _MANY else _MANY_ROUNDS):
+        floor = float((problem.draw_w + room)[:, 0].sum())
+        trial = dataclasses.replace(problem, room_w=room, budget_w=max(left, floor))
+        found = solve(trial)
+        at = (problem.caps_w < found.value[:, None] - 1e-9).sum(axis=1)
+        drawn = problem.draw_w[rows, at]
+        jumps = np.concatenate([new.jumps(at[mine], drawn[mine]) for mine, new in kinds])
+        weight = np.concatenate([np.tile(new.weight, (len(mine), 1)) for mine, new in kinds])
+        kept = Reserve.of(jumps, weight, share)
+        reserve = kept.watts + _BASE * problem.budget_w
+        fits = float(drawn.sum()) + reserve <= problem.budget_w
+        if fits and (best is None or found.objective < best[0]):
+            best = found.objective, trial, reserve
+        price = np.empty_like(room)
+        for mine, new in kinds:
+            price[mine] = new.prices(kept, problem.draw_w[mine])
+        room = price if turn == 0 else _DAMPING * price + (1.0 - _DAMPING) * room
+        left = (1.0 - _SLACK) * problem.budget_w - reserve + float(room[rows, at].sum())
+    if best is not None:
+        return best[1], best[2]
+    plain = max(problem.budget_w - reserve, float(problem.draw_w[:, 0].sum()))
+    return dataclasses.replace(problem, budget_w=plain), reserve
 
 
-def _reserve(room: Floats, share: float) -> tuple[float, float]:
-    """Watts for what new jobs in ``share`` of the units may add, and what room adds to that."""
-    mean, square = share * float(room.sum()), share * float((room**2).sum())
-    if mean <= 0:
-        return 0.0, 0.0
-    spread = math.sqrt(square)
-    price = min(_MOST_PRICE, share + _DEVIATIONS * square / mean * share / spread)
-    # The sum's distribution by Fourier transform; the range is far beyond the quantile.
-    width = (mean + 8.0 * spread + 4.0 * float(room.max())) / _BINS
-    places = np.minimum(np.ceil(room / width).astype(int), _BINS - 1)
-    one = np.bincount(places, minlength=_BINS) / len(room)
-    phase = np.fft.rfft(one)
-    total = np.fft.irfft(np.exp(share * len(room) * (phase - 1.0)), _BINS)
-    at = int(np.searchsorted(np.cumsum(total), 1.0 - _RISK))
-    return min(at, _BINS - 1) * width, price
+def _kinds(problem: DrawProblem) -> list[tuple[NDArray[np.int64], Newcomers]]:
+    """Units with the same limits, and the jobs to come there: those of all units, in shares."""
+    units = problem.units
+    drawn, caps = (
+        (values / units.max_w[:, None])[problem.known]
+        for values in (problem.draw_w, problem.caps_w)
+    )
+    limits, kind = np.unique(
+        np.stack([units.max_w, units.min_w], axis=1), axis=0, return_inverse=True
+    )
+    out = []
+    for k, (most, _) in enumerate(limits):
+        mine = np.flatnonzero(kind.ravel() == k)
+        out.append((mine, Newcomers.of(drawn, caps, problem.caps_w[mine[0]], float(most))))
+    return out
 
 
 def _candidate(problem: DrawProblem, caps: Floats) -> Candidate[Floats]:

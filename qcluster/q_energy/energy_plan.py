@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,13 @@ from qcluster.q_energy.pipelines import (
 )
 from qcluster.q_energy.problem import Schedule, Task, check_watts
 from qcluster.q_energy.traces import as_trace
-from qcluster.q_energy.units import Units, sighted, units_from_snapshot, units_from_trace
+from qcluster.q_energy.units import (
+    Units,
+    believable,
+    sighted,
+    units_from_snapshot,
+    units_from_trace,
+)
 from qcluster.telemetry import Job, Snapshot, Topology
 
 __all__ = ["EnergyPlan", "NodePower", "Savings", "plan_energy", "plan_units"]
@@ -305,7 +312,9 @@ def _units(
         ref = TelemetryRef(
             snapshot_hash=telemetry.hash, age_s=telemetry.age_s(), simulated=telemetry.simulated
         )
-        return units_from_snapshot(telemetry, config), ref
+        screened, lines = believable(telemetry)
+        units = units_from_snapshot(screened, config)
+        return dataclasses.replace(units, warnings=(*lines, *units.warnings)), ref
     trace = as_trace(telemetry)
     return units_from_trace(trace, topology, config), TelemetryRef()
 

@@ -1,4 +1,5 @@
-"""Readers of power telemetry: CSV, JSON lines and MLPerf power logs, plain or gzipped.
+"""Readers of power telemetry: CSV, logs of nvidia-smi, JSON lines and MLPerf power logs, plain or
+gzipped.
 
 All give a ``PowerTrace`` in watts and seconds. Columns and keys are recognised by the names that
 exporters use; a unit in the name (``power_mw``, ``time_ms``) is converted, a unit that the values
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from qcluster.errors import FormatError
 from qcluster.q_energy.trace import PowerTrace
+from qcluster.telemetry.sources.replay.smi import is_smi_log, smi_columns
 
 __all__ = ["parse_trace", "read_trace"]
 
@@ -75,12 +77,14 @@ def _csv(text: str, node: str, file: object) -> PowerTrace:
         table = [row for row in rows if row]
     except csv.Error as error:
         raise FormatError(f"is not CSV: {error}", file=file) from None
-    time_at, time_unit = _column(header, _TIME, "time", file)
-    power_at, power_unit = _column(header, _POWER, "power", file)
     for number, row in enumerate(table, 2):
         if len(row) != len(header):
             message = f"has {len(row)} cells where the header has {len(header)}"
             raise FormatError(message, file=file, row=number)
+    if is_smi_log(header) and table:
+        header, table = _of_smi(header, table, file)
+    time_at, time_unit = _column(header, _TIME, "time", file)
+    power_at, power_unit = _column(header, _POWER, "power", file)
     who = next((header.index(name) for name in _NODE if name in header), None)
     gpu = header.index("gpu") if "gpu" in header else None
     names = _names(table, who, gpu, node)
@@ -89,6 +93,15 @@ def _csv(text: str, node: str, file: object) -> PowerTrace:
     run = header.index("run") if "run" in header else None
     runs = None if run is None else np.array([row[run] for row in table])
     return PowerTrace.of(names, times * time_unit, watts * power_unit, runs=runs, file=file)
+
+
+def _of_smi(
+    header: Sequence[str], table: Sequence[Sequence[str]], file: object
+) -> tuple[list[str], list[list[str]]]:
+    """A log of nvidia-smi under the names and in the units of other CSV files."""
+    cells = dict(zip(header, zip(*table, strict=True), strict=True))
+    columns = smi_columns(cells, Path(str(file or "log")))
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
 
 def _names(

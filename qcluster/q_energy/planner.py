@@ -23,7 +23,7 @@ from qcluster.q_energy.jobs import schedule_jobs
 from qcluster.q_energy.levelling import load_kernels
 from qcluster.q_energy.pipelines import learned_units, pick
 from qcluster.q_energy.problem import Curve, Schedule
-from qcluster.q_energy.units import sighted, units_from_snapshot, watched
+from qcluster.q_energy.units import believable, sighted, units_from_snapshot, watched
 from qcluster.telemetry import Snapshot
 
 __all__ = ["EnergyPlanner", "limited"]
@@ -173,15 +173,17 @@ class EnergyPlanner:
 
 
 def limited(snapshot: Snapshot) -> tuple[Snapshot, list[str]]:
-    """The part of a snapshot whose nodes have known power limits, and what was left out.
+    """The part of a snapshot whose nodes have known power limits and whose readings can be
+    believed, and what was left out.
 
     A GPU that somebody pushes readings of, without saying what it is, must not stop the planning
     of all others.
     """
+    snapshot, lines = believable(snapshot)
     topology = snapshot.topology
     known = np.array([node.max_w > 0 for node in topology.nodes], dtype=bool)
     if known.all():
-        return snapshot, []
+        return snapshot, lines
     gpus = known[list(topology.node_of().values())]
     nodes = tuple(node for node, keep in zip(topology.nodes, known, strict=True) if keep)
     part = dataclasses.replace(
@@ -195,4 +197,5 @@ def limited(snapshot: Snapshot) -> tuple[Snapshot, list[str]]:
     )
     first = topology.nodes[int(np.argmin(known))].id
     count = int(np.count_nonzero(~gpus))
-    return part, [f"{count} GPUs without known power limits are left out, of '{first}' for one"]
+    line = f"{count} GPUs without known power limits are left out, of '{first}' for one"
+    return part, [*lines, line]

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qcluster.errors import InputError
 from qcluster.q_energy.trace import PowerTrace
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["as_trace"]
+
+
+def _seconds(column: pd.Series) -> NDArray[np.float64]:
+    """Unix seconds of a column of numbers or of time stamps with a zone."""
+    import pandas as pd
+
+    if not pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return np.asarray(column.to_numpy(dtype=float))
+    if column.dt.tz is None:
+        raise InputError("time stamps have no time zone; add one, such as UTC", field="ts_s")
+    start = pd.Timestamp(0, tz="UTC")
+    return np.asarray((column - start).dt.total_seconds().to_numpy(dtype=float))
 
 
 def as_trace(telemetry: Any) -> PowerTrace:
@@ -29,7 +45,7 @@ def as_trace(telemetry: Any) -> PowerTrace:
         if "gpu" in telemetry.columns:
             gpu = telemetry["gpu"].astype(str).to_numpy(dtype=str)
             names = np.char.add(np.char.add(names, "/"), gpu)
-        times = telemetry["ts_s"].to_numpy(dtype=float)
+        times = _seconds(telemetry["ts_s"])
         watts = telemetry["power_w"].to_numpy(dtype=float)
         return PowerTrace.of(names, times, watts, first_row=0)
     raise InputError(

@@ -23,7 +23,7 @@ from qcluster.q_energy.trace import PowerTrace
 from qcluster.q_energy.window import window_quantiles
 from qcluster.telemetry import Snapshot, Topology
 
-__all__ = ["Units", "sighted", "units_from_snapshot", "units_from_trace", "watched"]
+__all__ = ["Units", "believable", "sighted", "units_from_snapshot", "units_from_trace", "watched"]
 
 # Rest as a share of the lowest settable limit, at most.
 _REST_BELOW_FLOOR = 0.7
@@ -31,6 +31,8 @@ _REST_BELOW_FLOOR = 0.7
 _NODE_FLOOR = 0.4
 # Room above the demand so that a cap does not clip ordinary noise.
 _MARGIN = 1.03
+# A reading above this many times the highest limit is no GPU's draw, spikes included.
+_MOST_OF_LIMIT = 1.5
 # How far a node's window may lie from its power now; a checkpoint draws a fifth of training.
 _MOST_FACTOR = 10.0
 
@@ -103,7 +105,39 @@ def units_from_trace(trace: PowerTrace, topology: Topology | None, config: Energ
     for index, name in enumerate(gpus):
         if name in row:
             draw[index] = quantiles[row[name]]
+            _believable(name, trace.series(row[name])[1], topology.nodes[owner[index]].max_w)
     return _gpu_units(topology, owner, draw, overhead, config, list(trace.warnings))
+
+
+def _believable(gpu: str, watts: Floats, limit_w: float) -> None:
+    most = float(watts.max())
+    if limit_w > 0 and most > _MOST_OF_LIMIT * limit_w:
+        raise InputError(
+            f"{gpu} reads {most:g} W, more than {_MOST_OF_LIMIT:g} times its highest limit of "
+            f"{limit_w:g} W: wrong unit, wrong model or several GPUs in one reading",
+            field="telemetry",
+        )
+
+
+def believable(snapshot: Snapshot) -> tuple[Snapshot, list[str]]:
+    """A live snapshot without readings of more than 1.5 times a GPU's highest limit, and a line on
+    those left out: one broken sensor must not stop the planning of all others.
+    """
+    board = snapshot.gpu.get("power_w")
+    if board is None:
+        return snapshot, []
+    high = np.array([node.max_w for node in snapshot.topology.nodes])[_owners(snapshot.topology)]
+    wrong = np.isfinite(board) & (high > 0) & (board > _MOST_OF_LIMIT * high)
+    if not wrong.any():
+        return snapshot, []
+    first = int(np.argmax(wrong))
+    line = (
+        f"{int(wrong.sum())} power readings are more than {_MOST_OF_LIMIT:g} times the GPU's "
+        f"highest limit and left out, {board[first]:g} W of '{snapshot.topology.gpu_ids[first]}' "
+        "for one"
+    )
+    gpu = {**snapshot.gpu, "power_w": np.where(wrong, np.nan, board)}
+    return dataclasses.replace(snapshot, gpu=gpu), [line]
 
 
 def watched(snapshot: Snapshot, before: Demand | None) -> Demand:

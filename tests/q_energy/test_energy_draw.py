@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from test_energy_plan import planned, snapshot
 
+from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, SolverFailed
 from qcluster.q_energy import EnergyPlanner
 from qcluster.q_energy.curve_family import GRID, family, members
-from qcluster.q_energy.draw import _reserve
+from qcluster.q_energy.draw import solve_draw
 from qcluster.q_energy.identify import LIMITS, Sight, Sightings, identify, sight
+from qcluster.q_energy.units import Units
 
 TOP = np.array([300.0])
 
@@ -46,6 +46,15 @@ def watch(
         before = sight(before, now, TOP, start + k)
     assert before is not None
     return before
+
+
+def some_units(n: int) -> Units:
+    """GPUs of one node, 100 to 300 W."""
+    full = np.full(n, 300.0)
+    return Units(
+        "gpu", tuple(f"g{k}" for k in range(n)), ("n0",), np.zeros(n, np.int64),
+        np.full(n, 100.0), full, full, full, np.full(n, 40.0), np.full(n, 0.3), np.zeros(1),
+    )  # fmt: skip
 
 
 def test_curves_of_the_family_rise_and_end_at_full_speed() -> None:
@@ -100,15 +109,26 @@ def test_nothing_known_counts_as_the_whole_cap() -> None:
     np.testing.assert_allclose(np.exp(identify(blank)[0][0]), GRID)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.floats(1, 100), min_size=1, max_size=30), st.floats(1e-3, 0.2))
-def test_the_reserve_covers_its_share_of_periods(room: list[float], share: float) -> None:
-    rooms = np.array(room)
-    reserve, price = _reserve(rooms, share)
-    rng = np.random.default_rng(0)
-    jumps = rng.random((4000, len(rooms))) < share
-    assert (jumps @ rooms > reserve).mean() < 2e-3
-    assert 0 < price <= 0.25
+def test_caps_settle_with_the_reserve_that_they_need() -> None:
+    """Draw and reserve keep the budget, and room makes a cap dearer."""
+    tops = np.full(24, 300.0)
+    before = None
+    for k, share in enumerate((0.5, 0.6, 0.7)):
+        draw = np.array([np.interp(share, GRID, job(duty)[0]) for duty in np.linspace(0.5, 1, 24)])
+        rate = np.array([np.interp(share, GRID, job(duty)[1]) for duty in np.linspace(0.5, 1, 24)])
+        now = Sight(tops * draw, tops * share, (rate < 0.98).astype(float), rate)
+        before = sight(before, now, tops, float(k))
+    assert before is not None
+    units = some_units(24)
+    trial, answer, reserve = solve_draw(
+        units, before, 3600.0, shared=True, period_s=1.0, deadline=Deadline.after(5.0)
+    )
+    drawn = float(trial.of_caps(answer.value, trial.draw_w).sum())
+    assert drawn + reserve <= 3600.0 + 1e-6
+    assert drawn + reserve >= 0.97 * 3600.0
+    assert reserve > 10
+    assert trial.room_w.min() >= 0
+    assert trial.room_w[:, -1].mean() > trial.room_w[:, 12].mean()
 
 
 def test_budgeting_draw_lets_more_work_run_than_budgeting_caps() -> None:

@@ -47,6 +47,22 @@ def test_json_lines_and_mlperf_logs() -> None:
     assert trace.ts_s.tolist() == [2.0]
 
 
+def test_logs_of_nvidia_smi() -> None:
+    head = "timestamp, index, power.draw [W], utilization.gpu [%]\n"
+    trace = parse_trace(
+        head
+        + "2026/01/01 00:00:01.500, 0, 85.20 W, 3 %\n2026/01/01 00:00:01.500, 1, 90.00 W, 4 %\n",
+        node="a",
+    )
+    assert trace.ids == ("a/0", "a/1")
+    assert trace.power_w.tolist() == [85.2, 90.0]
+    assert trace.ts_s.tolist() == [1767225601.5] * 2
+    with pytest.raises(FormatError, match=r"row 2.*wants a number"):
+        parse_trace(head + "2026/01/01 00:00:01.500, 0, [N/A], 3 %\n")
+    with pytest.raises(FormatError, match=r"row 2.*YYYY/MM/DD"):
+        parse_trace(head + "yesterday, 0, 85.20 W, 3 %\n")
+
+
 def test_iso_time_stamps_need_a_zone() -> None:
     good = parse_trace("timestamp,node,power_w\n2026-01-01T00:00:01+00:00,a,5\n")
     assert good.ts_s.tolist() == [1767225601.0]

@@ -21,6 +21,7 @@ from qcluster.q_energy.capping import CapProblem, dual_bound, predicted_speed, s
 from qcluster.q_energy.curves import clock_share, speed
 from qcluster.q_energy.jobs import job_tasks, read_jobs
 from qcluster.q_energy.requests import EnergyPlanRequest
+from qcluster.q_energy.traces import as_trace
 from qcluster.q_energy.units import Units
 from qcluster.request import parse_request
 from qcluster.telemetry import Accelerator, Job, Node, Snapshot, Topology
@@ -162,6 +163,32 @@ def test_unmetered_gpus_are_assumed_at_full_demand() -> None:
 def test_bad_telemetry_is_named(telemetry: Any, topology: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         plan_energy(telemetry, topology)
+
+
+def test_a_recorded_reading_far_above_the_limit_is_refused() -> None:
+    frame = pd.DataFrame({"ts_s": [0.0, 1.0], "node": "a", "gpu": 0, "power_w": [300.0, 1500.0]})
+    with pytest.raises(InputError, match=r"a/0 reads 1500 W, more than 1.5 times.*700 W"):
+        plan_energy(frame, {"nodes": [{"id": "a", "gpus": 1, "model": "H100"}]}, budget_w=500.0)
+
+
+def test_a_live_reading_far_above_the_limit_is_left_out_and_said() -> None:
+    snap = snapshot([650, 1500, 640, 30])
+    lost = snapshot([650, np.nan, 640, 30])
+    plan, same = (planned(EnergyPlanner({"budget_w": 1300.0}), one) for one in (snap, lost))
+    np.testing.assert_allclose(plan.caps_w, same.caps_w)
+    assert any("1500 W of 'a/1'" in line for line in plan.warnings)
+    assert any("1500 W" in line for line in plan_energy(snap, budget_w=1300.0).warnings)
+
+
+def test_stamps_in_a_frame_need_a_zone() -> None:
+    nodes = {"nodes": [{"id": "a", "gpus": 1, "model": "H100"}]}
+    stamps = pd.to_datetime(["2026-01-01", "2026-01-02"])
+    frame = pd.DataFrame({"ts_s": stamps, "node": "a", "gpu": 0, "power_w": [1.0, 2.0]})
+    with pytest.raises(InputError, match="no time zone"):
+        plan_energy(frame, nodes, budget_w=500.0)
+    frame["ts_s"] = stamps.tz_localize("Europe/Berlin")
+    assert as_trace(frame).ts_s[0] == pytest.approx(1767225600.0 - 3600.0)
+    assert plan_energy(frame, nodes, budget_w=500.0).caps_w.sum() <= 500.0
 
 
 def test_jobs_are_scheduled_with_their_own_deadlines() -> None:

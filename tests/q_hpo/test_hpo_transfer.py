@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qcluster.q_hpo import Prior, Study
-from qcluster.q_hpo.gp.transfer import TaskMean, concordance, promising
+from qcluster.q_hpo.gp.transfer import TaskMean, concordance, early_model, promising
 
 SPACE = {f"x{i}": {"type": "uniform", "low": 0, "high": 1} for i in range(4)}
 
@@ -53,12 +53,12 @@ def test_an_adversarial_prior_costs_little() -> None:
     assert np.mean(misled) < np.mean(cold) + 0.02
 
 
-def test_concordance_is_the_share_of_pairs_in_order() -> None:
+def test_concordance_is_the_share_of_pairs_in_order_weighted_by_how_far_apart_they_are() -> None:
     y = np.array([1.0, 2.0, 3.0, 4.0])
     assert concordance(y, y) == 1.0
     assert concordance(-y, y) == 0.0
     assert concordance(np.ones(4), y) == 0.5
-    assert concordance(np.array([1.0, 2.0, 4.0, 3.0]), y) == pytest.approx(5 / 6)
+    assert concordance(np.array([1.0, 2.0, 4.0, 3.0]), y) == pytest.approx(9 / 10)
     assert concordance(y[:1], y[:1]) == 0.5
 
 
@@ -113,3 +113,63 @@ def test_a_warm_study_resumes_to_the_same_suggestions(tmp_path: Path) -> None:
         if i == 7:
             study.save(tmp_path / "s")
             study = Study.load(tmp_path / "s")
+
+
+def told(study: Study, n: int) -> Study:
+    for _ in range(n):
+        trial = study.ask()
+        study.tell(trial.id, bumpy(trial.config, 0.05))
+    return study
+
+
+def test_the_early_model_is_the_tasks_mean_where_nothing_was_tried() -> None:
+    """Shifted and scaled as the values say; it bends towards them where they are."""
+    view = told(Study(SPACE, seed=0, prior=prior(1.0)), 5).view()
+    tasks = TaskMean.fit(view)
+    x = view.space.features(view.points)
+    model, y, loss = early_model(tasks, x, view.values)
+    assert np.isfinite(loss)
+    assert list(np.argsort(y)) == list(np.argsort(view.values))
+    assert abs(y.mean()) < 1e-12
+    mean, sd = model.predict(x)
+    assert np.corrcoef(mean, y)[0, 1] > 0.8
+    far, far_sd = model.predict(np.array([[1.0, 1.0, 1.0, 1.0]]))
+    assert far_sd[0] > 1.5 * sd.min()
+    assert far[0] > y.min() + far_sd[0]
+    one, alone, _ = early_model(tasks, x[:1], view.values[:1])
+    assert alone.tolist() == [0.0]
+    grid = np.random.default_rng(0).random((50, 4))
+    assert np.corrcoef(one.predict(grid)[0], tasks.predict(grid))[0, 1] == pytest.approx(1.0)
+
+
+def test_a_right_task_is_more_probable_than_its_mirror_image() -> None:
+    view = told(Study(SPACE, seed=0), 12).view()
+    losses = []
+    for sign in (1.0, -1.0):
+        tasks = TaskMean.fit(Study(SPACE, seed=0, prior=prior(sign)).view())
+        losses.append(early_model(tasks, view.space.features(view.points), view.values)[2])
+    assert losses[0] < losses[1] - 2.0
+
+
+def test_a_misleading_task_is_dropped_at_the_first_point_of_the_design() -> None:
+    """From the fourth trial on a study with a flipped prior asks for what it would without."""
+    misled, cold = (
+        told(Study(SPACE, seed=2, prior=prior(-1.0, 1)), 3),
+        told(Study(SPACE, seed=2), 3),
+    )
+    for _ in range(3):
+        a, b = misled.ask(), cold.ask()
+        assert a.config == b.config
+        for study, trial in ((misled, a), (cold, b)):
+            study.tell(trial.id, bumpy(trial.config, 0.05))
+
+
+def test_warm_trials_that_run_at_once_and_those_that_fail() -> None:
+    study = Study(SPACE, seed=0, prior=prior(1.0))
+    trials = study.ask(8)
+    assert len({tuple(trial.config.values()) for trial in trials}) == 8
+    for trial in trials[:2]:
+        study.tell(trial.id, None, "failed")
+    study.tell(trials[2].id, bumpy(trials[2].config, 0.05))
+    more = study.ask(3)
+    assert len({tuple(trial.config.values()) for trial in [*trials, *more]}) == 11

@@ -27,7 +27,15 @@ from qcluster.q_hpo.gp.feasibility import Feasibility
 from qcluster.q_hpo.gp.model import Form, GaussianProcess, condition, fit, start_theta
 from qcluster.q_hpo.gp.optimize import maximize
 from qcluster.q_hpo.gp.region import trust_box
-from qcluster.q_hpo.gp.transfer import TaskMean, concordance, promising, transferred
+from qcluster.q_hpo.gp.transfer import (
+    FEWEST,
+    TaskMean,
+    Transferred,
+    concordance,
+    early_model,
+    promising,
+    transferred,
+)
 from qcluster.q_hpo.gp.warping import POWERS, warp
 from qcluster.q_hpo.strategy import Proposal, SobolStrategy, View, from_pool, unseen
 
@@ -39,6 +47,9 @@ _ALWAYS = 100
 _FRESH_START = 10
 _FEW, _ALL_EVERY = 3, 5
 _FANTASIES = 16
+# A warm start's fourth trial is one of the design's points: what the tasks find good is compared
+# with it. Up to so many trials their mean is kept with fixed hyperparameters.
+_CHECK, _EARLY = 3, 12
 
 
 @dataclass(frozen=True)
@@ -67,8 +78,12 @@ class GPStrategy:
 
     def propose(self, view: View) -> Proposal:
         ok = view.ok
+        if view.prior_tasks and view.number < _EARLY:
+            point = self._warm(view)
+            if point is not None:
+                return Proposal(point, "gp")
         if view.number < self.config.design or ok.sum() < 2 or np.ptp(view.values[ok]) == 0:
-            return Proposal(self._first(view), "gp")
+            return Proposal(self._design.propose(view).point, "gp")
         rule = None if view.prior_tasks else self._curve_rule(view)
         rule = rule or self.acquisition(view)
         best = np.argsort(view.values[ok], kind="stable")[:3]
@@ -98,40 +113,65 @@ class GPStrategy:
         chance = self._feasibility(view)
         pending = self._columns(view, view.pending)
         if view.tasks:
-            loss = best.loss + warp(view.values[view.ok], best.power)[1]
-            with_tasks = transferred(
-                self._task_mean(view), best.model.x, best.model.y, best.model.form, loss
-            )
-            if with_tasks is not None:
-                rest = believed(with_tasks.rest, pending)
-                return LogImprovement(replace(with_tasks, rest=rest), incumbent, chance)
+            found = self._with_tasks(view, best)
+            if found is not None:
+                model, incumbent = found
+                rest = believed(model.rest, pending)
+                return LogImprovement(replace(model, rest=rest), incumbent, chance)
         if self.config.batch == "fantasies" and len(pending):
             models = fantasies(best.model, pending, view.rng)
             rules = tuple(LogImprovement(one, float(one.y.min()), chance) for one in models)
             return AveragedImprovement(rules, np.full(len(rules), -math.log(len(rules))))
         return LogImprovement(believed(best.model, pending), incumbent, chance)
 
+    def _with_tasks(self, view: View, best: Fitted) -> tuple[Transferred, float] | None:
+        """The model with the tasks' mean under which the values are more probable than under
+        ``best``, and the lowest value as it sees it; None if there is none.
+        """
+        tasks, values = self._task_mean(view), view.values[view.ok]
+        _, jacobian = warp(values, best.power)
+        x, y = best.model.x, best.model.y
+        found = transferred(tasks, x, y, best.model.form, best.loss + jacobian)
+        if found is not None:
+            return found, float(y.min())
+        if not view.prior_tasks or concordance(tasks.ranked(x, values).predict(x), values) <= 0.5:
+            return None
+        early, y, loss = early_model(tasks, x, values)
+        return (early, float(y.min())) if loss < best.loss else None
+
     def _columns(self, view: View, points: F) -> F:
         """Feature vectors of ``points``, bent if this is asked for."""
         x = view.space.features(points)
         return x if self._bending is None else self._bending(x)
 
-    def _first(self, view: View) -> F:
-        """Before there is a model: Sobol points; with other tasks two of three are what those
-        find promising, as long as they rank the new values better than by chance.
+    def _warm(self, view: View) -> F | None:
+        """One of the first points after a warm start: what the tasks find promising, then the
+        largest improvement under their mean; None for a point of the design, and as soon as the
+        tasks do not rank the new values better than by chance.
         """
-        if view.tasks and view.number % 3 < 2:
-            tasks = self._task_mean(view)
-            guess = tasks.predict(view.space.features(view.points[view.ok]))
-            if view.number < 3 or concordance(guess, view.values[view.ok]) > 0.5:
-                assert self._promising is not None
-                if view.pool is None:
-                    return unseen(view, self._promising)
-                far = np.abs(view.pool[:, None] - self._promising[None]).sum(axis=2)
-                hits = [int(np.argmin(column)) for column in far.T]
-                rest = np.argsort(far.min(axis=1), kind="stable")
-                return from_pool(view, np.concatenate([hits, rest]))
-        return self._design.propose(view).point
+        if view.number == _CHECK:
+            return None
+        tasks, ok = self._task_mean(view), view.ok
+        assert self._promising is not None
+        if not ok.any():
+            return self._near(view, self._promising)
+        x, values = view.space.features(view.points[ok]), view.values[ok]
+        if len(values) >= FEWEST and concordance(tasks.ranked(x, values).predict(x), values) <= 0.5:
+            return None
+        model, y, _ = early_model(tasks, x, values)
+        rest = believed(model.rest, view.space.features(view.pending))
+        rule = LogImprovement(replace(model, rest=rest), float(y.min()), self._feasibility(view))
+        best = view.points[ok][np.argsort(values, kind="stable")[:3]]
+        return maximize(view, rule, np.vstack([best, self._promising[:3]]))
+
+    @staticmethod
+    def _near(view: View, points: F) -> F:
+        """The first of ``points`` that was not tried; of a pool the row nearest to it."""
+        if view.pool is None:
+            return unseen(view, points)
+        far = np.abs(view.pool[:, None] - points[None]).sum(axis=2)
+        hits = [int(np.argmin(column)) for column in far.T]
+        return from_pool(view, np.concatenate([hits, np.argsort(far.min(axis=1), kind="stable")]))
 
     def _task_mean(self, view: View) -> TaskMean:
         """Processes of the other tasks, kept until one of them grows (stopped trials' do)."""

@@ -3,9 +3,11 @@
 Each task gets its own process on the normal scores of its values (Salinas, Shen & Perrone, 2020):
 tasks differ in scale, and the ranks of the good ones are what is to be carried over. Their means
 are weighted by how well each ranks the values of the new task (rank-weighted ensemble: Feurer et
-al., 2018) and offered to the new task's model as one regressor. It is taken only if the new values
-are then more probable and the regressor ranks them better than by chance, so that a misleading
-task costs a few first trials and nothing later.
+al., 2018). From the second trial on their mean is the prior mean of a process whose
+hyperparameters are fixed, because a few values in a region that was found good say nothing about
+them (``early_model``). Later the mean competes, with a weight, as a regressor of the fitted
+models. It is taken only if the new values are then more probable and it ranks them better than by
+chance, so that a misleading task costs a few first trials and nothing later.
 """
 
 from __future__ import annotations
@@ -16,14 +18,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qcluster.q_hpo.gp.model import Form, GaussianProcess, fit, start_theta
+from qcluster.q_hpo.gp.model import Form, GaussianProcess, condition, fit, start_theta
+from qcluster.q_hpo.gp.warping import warp
 from qcluster.q_hpo.strategy import Task, View
 
-__all__ = ["TaskMean", "Transferred", "concordance", "promising", "transferred"]
+__all__ = ["TaskMean", "Transferred", "concordance", "early_model", "promising", "transferred"]
 
 F = NDArray[np.float64]
 _MAX_ROWS, _MAX_TASKS = 200, 8
 _PROMISING = 16
+# How far a task is taken to be from another, in normal scores: deviation of what a process can
+# follow, and of what it cannot.
+_APART, _NOISE = 0.5, 0.3
+_PLAIN = Form(ard=False)
+FEWEST = 4
+"""Values of the new task before it is asked whether other tasks rank them."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,10 @@ class TaskMean:
 
     def ranked(self, x: F, y: F) -> TaskMean:
         """Weights by how much better than chance each task ranks ``y`` (n,) at ``x`` (n, columns);
-        as they were if none does.
+        as they were if none does, or if there are fewer than four values.
         """
+        if len(y) < FEWEST:
+            return self
         gains = np.array([
             max(0.0, 2 * concordance(model.predict(x)[0], y) - 1) ** 2 for model in self.models
         ])  # fmt: skip
@@ -63,10 +74,16 @@ class TaskMean:
 
 
 def concordance(guess: F, y: F) -> float:
-    """Share of pairs that ``guess`` (n,) puts in the order of ``y`` (n,); ties count half."""
+    """Share of pairs that ``guess`` (n,) puts in the order of ``y`` (n,); ties count half.
+
+    A pair counts as much as ``guess`` sees it apart: among points that were all chosen for being
+    good the order is chance, and it must not outvote the few that were chosen otherwise.
+    """
     above = np.triu_indices(len(y), 1)
-    same = np.sign(guess[:, None] - guess)[above] * np.sign(y[:, None] - y)[above]
-    return 0.5 + 0.5 * float(same.mean()) if len(same) else 0.5
+    gap = (guess[:, None] - guess)[above]
+    total = float(np.abs(gap).sum())
+    same = gap * np.sign(y[:, None] - y)[above]
+    return 0.5 + 0.5 * float(same.sum()) / total if total > 0 else 0.5
 
 
 @dataclass(frozen=True)
@@ -91,6 +108,25 @@ class Transferred:
             self.sd * mean + self.weight * more, self.sd * sd,
             self.sd * d_mean + self.weight * slope, self.sd * d_sd,
         )  # fmt: skip
+
+
+def early_model(tasks: TaskMean, x: F, values: F) -> tuple[Transferred, F, float]:
+    """The tasks' mean plus a process of fixed hyperparameters on what is left of ``values`` (n,),
+    n >= 1, at ``x`` (n, columns); the values as it sees them, compressed by a logarithm and
+    standardised; and the negative log likelihood of ``values``.
+    """
+    tasks = tasks.ranked(x, values)
+    guess = tasks.predict(x)
+    y, jacobian = warp(values, 0.0)
+    # One unit of y is this many normal scores, if the tasks are right.
+    scores = math.sqrt(float(guess.var()) + _APART**2 + _NOISE**2)
+    d = x.shape[1]
+    theta = np.array([math.log(0.5 * math.sqrt(d)), 2 * math.log(_APART), 2 * math.log(_NOISE)])
+    rest = condition(x, scores * y - guess, theta, _PLAIN)
+    residual = rest.y - rest.mean
+    loss = 0.5 * float(residual @ rest.alpha) + float(np.log(np.diag(rest.lower)).sum())
+    loss += len(y) * (0.5 * math.log(2 * math.pi) - math.log(scores))
+    return Transferred(rest, tasks, 1 / scores, 1 / scores), y, loss - jacobian
 
 
 def transferred(tasks: TaskMean, x: F, y: F, form: Form, loss: float) -> Transferred | None:
