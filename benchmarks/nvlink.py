@@ -18,7 +18,7 @@ from nvlink_parts.colouring import bench_colouring
 from nvlink_parts.contention import bench_classifier
 from nvlink_parts.live import bench_live
 from nvlink_parts.mapping import bench_mapping
-from nvlink_parts.partition import bench_partition
+from nvlink_parts.partition import bench_partition, bench_unseen
 
 PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "gpu_choice": bench_choice,
@@ -28,6 +28,7 @@ PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "collectives": bench_collectives,
     "mapping": bench_mapping,
     "partition": bench_partition,
+    "partition_unseen": bench_unseen,
     "classifier": bench_classifier,
     "agents": bench_agents,
     "live": bench_live,

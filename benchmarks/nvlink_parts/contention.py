@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from typing import Any
 
@@ -14,6 +15,7 @@ from qcluster.q_nvlink.contention.cases import random_layout
 from qcluster.q_nvlink.contention.model import fit_contention
 
 ROWS, SPLITS = 900, 20
+SEED = int(os.environ.get("QCLUSTER_BENCH_SEED", "4000"))  # 1 is what the features were chosen on
 
 
 def accuracy(truth: Any, said: Any) -> float:
@@ -31,10 +33,10 @@ def bench_classifier(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa:
     worn = whole.degraded(factor={"gpu0->gpu1": 0.0, "gpu1->gpu0": 0.0})
     rows = []
     for name, fabric in (("DGX-1V", whole), ("DGX-1V, a pair of links dead", worn)):
-        history = simulate_history([fabric], ROWS, seed=1)
+        history = simulate_history([fabric], ROWS, seed=SEED)
         x, y = history.features, history.contended
         found: dict[str, list[float]] = {}
-        splits = StratifiedShuffleSplit(SPLITS, test_size=0.3, random_state=0)
+        splits = StratifiedShuffleSplit(SPLITS, test_size=0.3, random_state=SEED)
         for first, held in splits.split(x, y):
             part = History(x[first], y[first])
             line = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
@@ -66,7 +68,7 @@ def _suggestions(fabrics: dict[str, Fabric], count: int) -> list[dict[str, Any]]
     """Of random layouts that the shipped classifier flags: how often its suggestion is faster."""
     rows = []
     for name, fabric in fabrics.items():
-        rng, flagged, better, possible, ratios = np.random.default_rng(7), 0, 0, 0, []
+        rng, flagged, better, possible, ratios = np.random.default_rng(SEED + 7), 0, 0, 0, []
         for seed in range(20 * count):
             if flagged == count:
                 break

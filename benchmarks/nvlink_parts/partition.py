@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import subprocess
@@ -15,68 +14,12 @@ from harness import DATA, HERE, cached, table
 
 import qcluster.q_nvlink.partition
 from nvlink_parts.mapping import own_seconds, source_of
+from nvlink_parts.traffic import halo, mixed, scattered, unseen
 from qcluster.q_nvlink.partition import partition_ranks
 from qcluster.q_nvlink.partition._kernels import refine
 from qcluster.q_nvlink.partition.reference import crossing
 
 SECONDS = 1.0
-
-
-def mixed(n: int, seed: int) -> Any:
-    """Bytes of jobs with tensor, pipeline and data or expert parallel groups, ranks shuffled."""
-    rng = np.random.default_rng(seed)
-    bytes_, at = np.zeros((n, n)), 0
-
-    def ring(group: Any, volume: float) -> None:
-        if len(group) > 1:
-            bytes_[group, np.roll(group, -1)] += volume
-
-    def everyone(group: Any, volume: float) -> None:
-        bytes_[np.ix_(group, group)] += volume / len(group)
-
-    while at < n:
-        left = n - at
-        sizes = [s for s in (4, 8, 16, 24, 32, 48, 64, 96, 128) if s <= left] or [left]
-        size = int(rng.choice(sizes))
-        tensor = int(rng.choice([t for t in (1, 2, 4, 8) if size % t == 0]))
-        stages = int(rng.choice([p for p in (1, 2, 3, 4) if size // tensor % p == 0]))
-        rank = at + np.arange(size).reshape(-1, stages, tensor)
-        for replica in rank:
-            for stage in replica:
-                ring(stage, rng.uniform(5e4, 1e5))
-            for before, after in itertools.pairwise(replica):
-                bytes_[before, after] += rng.uniform(1e3, 5e3)
-        experts = rng.integers(2)
-        for p in range(stages):
-            for t in range(tensor):
-                volume = rng.uniform(5e3, 3e4)
-                (everyone if experts else ring)(rank[:, p, t], volume)
-        at += size
-    np.fill_diagonal(bytes_, 0)
-    order = rng.permutation(n)
-    return bytes_[np.ix_(order, order)]
-
-
-def scattered(n: int, seed: int, degree: int = 6) -> Any:
-    """Everyone with a few partners anywhere, volumes with a heavy tail."""
-    rng = np.random.default_rng(seed)
-    bytes_ = np.zeros((n, n))
-    for i in range(n):
-        bytes_[i, rng.choice(n, degree, replace=False)] += 100 * rng.pareto(1.5, degree)
-    np.fill_diagonal(bytes_, 0)
-    return bytes_
-
-
-def halo(n: int, seed: int) -> Any:
-    """Neighbours on a square grid, ranks shuffled: stencil codes."""
-    rng = np.random.default_rng(seed)
-    side = int(np.sqrt(n))
-    bytes_ = np.zeros((n, n))
-    at = np.arange(side * side).reshape(side, side)
-    for a, b in ((at[:, :-1], at[:, 1:]), (at[:-1], at[1:])):
-        bytes_[a.ravel(), b.ravel()] = rng.uniform(50, 100, a.size)
-    order = rng.permutation(n)
-    return bytes_[np.ix_(order, order)]
 
 
 def instances(quick: bool) -> dict[str, tuple[Any, list[int]]]:
@@ -137,12 +80,21 @@ def _outside(weight: Any, capacity: list[int], seconds: float) -> dict[str, Any]
 
 
 def bench_partition(quick: bool, fresh: bool) -> list[dict[str, Any]]:
+    return _compare(instances(quick), fresh)
+
+
+def bench_unseen(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: ARG001
+    """Other shapes of traffic and domains, from seeds that nothing was chosen on."""
+    return _compare(unseen(int(os.environ.get("QCLUSTER_BENCH_SEED", "7000"))), fresh)
+
+
+def _compare(cases: dict[str, tuple[Any, list[int]]], fresh: bool) -> list[dict[str, Any]]:
     for n in (6, 120):  # compile
         partition_ranks(np.ones((n, n)), [n // 2] * 2, deadline_s=0.05)
     source = source_of(qcluster.q_nvlink.partition)
     script = (Path(HERE) / "opponents" / "partitioners.py").read_text()
     rows = []
-    for name, (traffic, capacity) in instances(quick).items():
+    for name, (traffic, capacity) in cases.items():
         weight = traffic + traffic.T
         np.fill_diagonal(weight, 0)
         key = [np.round(weight, 6).tolist(), capacity, SECONDS]
@@ -166,7 +118,8 @@ def bench_partition(quick: bool, fresh: bool) -> list[dict[str, Any]]:
         row = {"name": name, "ours": mine, "cpu_s": spent, "bound": bound}
         row["tabu"] = cached("nvlink", ["swap-tabu", key, source], tabu, fresh=fresh)
         for other in ("metis", "kahip"):
-            row[other] = others[other]["bytes"] if others else float("nan")
+            late = others is None or others[other]["bytes"] is None
+            row[other] = float("nan") if late else others[other]["bytes"]
         best = np.nanmin([row["tabu"], row["metis"], row["kahip"]])
         row["over_best"] = mine / best if best else float(mine > 0) + 1.0
         rows.append(row)

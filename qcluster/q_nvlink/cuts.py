@@ -6,6 +6,7 @@ Capacities are integers, MB/s, so that ratios of cuts compare without rounding.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from qcluster.deadline import Deadline
 from qcluster.q_nvlink._kernels import best_cut, max_flow
 from qcluster.q_nvlink.symmetry import orbits
 
-__all__ = ["ENUMERATED", "UNIT", "cut_ratio", "integer", "least_cut", "port_bound"]
+__all__ = ["ENUMERATED", "UNIT", "ceilings", "cut_ratio", "integer", "least_cut", "port_bound"]
 
 ENUMERATED = 12
 """GPUs up to which cuts are enumerated rather than found by flow."""
@@ -138,3 +139,18 @@ def port_bound(
     nodes = [*free, *switches]
     inflow = np.sort(cap[np.ix_(nodes, list(free))].sum(axis=0))[::-1]
     return float(inflow[k - 1]) * (k / (k - 1) if k > 1 else 1.0) / UNIT
+
+
+def ceilings(
+    cap: NDArray[np.int64], switches: list[int], sets: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """What enters a set's worst GPU, times k / (k - 1): no bandwidth is above it."""
+    k = sets.shape[1]
+    ports = cap[switches].sum(axis=0)[sets]
+    some = np.zeros(len(cap), dtype=np.bool_)
+    some[sets] = True
+    direct: Any = 0
+    if cap[np.ix_(some, some)].any():  # GPUs joined directly
+        direct = np.array([cap[np.ix_(row, row)].sum(axis=0) for row in sets])
+    inflow: NDArray[np.float64] = (ports + direct).min(axis=1) * (k / (k - 1))
+    return inflow

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, SolverFailed
 from qcluster.fallback import Candidate
+from qcluster.q_nvlink.ports import settle_ports
 from qcluster.q_nvlink.problem import Placement, PlacementProblem
+from qcluster.q_nvlink.racks import pack_jobs
 from qcluster.q_nvlink.select import choose_gpus
 
 __all__ = ["improve_ranks", "run_best_subsets", "run_first_fit", "verify_placement"]
@@ -45,11 +47,17 @@ def run_best_subsets(
     """
     sticky = problem.limit is not None
     starts = [] if incumbent is None else [incumbent.value]
+    packed = pack_jobs(problem, deadline.share(0.3), keep=sticky)
+    if packed is not None:
+        starts.append(packed)
     choose = partial(_best_subset, deadline=deadline.share(0.5))
     starts.append(_fill(problem, choose, keep=sticky))
     if not sticky and problem.reference:
         starts.append(_fill(problem, choose, keep=True))
     best = min((_candidate(problem, start) for start in starts), key=lambda c: c.objective)
+    settled = settle_ports(problem, best.value)
+    if settled != best.value:
+        best = min(best, _candidate(problem, settled), key=lambda c: c.objective)
     return improve_ranks(problem, best, deadline, seed)
 
 

@@ -23,10 +23,18 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, InputError
 from qcluster.q_nvlink._kernels import rank_sets
-from qcluster.q_nvlink.cuts import ENUMERATED, UNIT, cut_ratio, integer, least_cut, port_bound
+from qcluster.q_nvlink.cuts import (
+    ENUMERATED,
+    UNIT,
+    ceilings,
+    cut_ratio,
+    integer,
+    least_cut,
+    port_bound,
+)
 from qcluster.q_nvlink.fabric import Fabric, NodeId
 from qcluster.q_nvlink.islands import Islands
-from qcluster.q_nvlink.subsets import count_sets, list_sets
+from qcluster.q_nvlink.subsets import count_sets, leftovers, list_sets
 from qcluster.q_nvlink.symmetry import twins
 from qcluster.record import Record
 
@@ -35,6 +43,7 @@ __all__ = ["Selection", "choose_gpus", "cut_bandwidth", "effective_bandwidth", "
 _MOST_SETS = 20_000  # sets that are tried one by one; beyond, local search with a bound
 _LARGE = 64  # GPUs beyond which a bandwidth is not computed any more when time is up
 _MOST_FLOWS = 64  # of these, whose cuts take a flow each
+_MOST_SORTED = 2_000  # sets that are ordered by what they leave before their cuts are known
 _MOST_VALUES = 100_000  # sets remembered a fabric
 _WORK = 4_000_000  # cuts enumerated between two looks at the clock
 
@@ -272,21 +281,23 @@ def _values(
     if k == 1:
         return np.zeros(len(sets)), None
     useful = np.array([w for w in problem.switches if cap[w].any()], dtype=np.int64)
-    ceiling = _ceilings(cap, problem.switches, sets)
-    order = np.argsort(-ceiling, kind="stable")
-    value, best, chunk = np.full(len(sets), -1.0), 0.0, 1
+    ceiling = ceilings(cap, problem.switches, sets)
+    value, best = np.full(len(sets), -1.0), 0.0
     enumerable = k <= ENUMERATED and not cap[np.ix_(useful, useful)].any()
-    if enumerable:
-        chunk = max(1, _WORK // (2**k * k * k))
-    for begin in range(0, len(sets), chunk):
-        part = order[begin : begin + chunk]
+    chunk = max(1, _WORK // (2**k * k * k)) if enumerable else 1
+    if sorts := len(sets) <= _MOST_SORTED:  # the first to attain its ceiling is the one to take
+        lost, whole = leftovers(problem.cap, problem.free, problem.hosts, sets)
+        order = np.lexsort((-whole, lost, -ceiling))
+    else:
+        order = np.argsort(-ceiling, kind="stable")
+    for begin in (0, *range(1, len(sets), chunk)):
+        part = order[begin : begin + chunk if begin else 1]
         if ceiling[part[0]] < best * (1 - 1e-12):
             break
         if begin and deadline.expired:
             return value, float(max(best, ceiling[part[0]])) / UNIT
         if enumerable:
-            found = rank_sets(problem.fast, cap, useful, sets, part, ceiling, best)
-            value[part] = found[part]
+            value[part] = rank_sets(problem.fast, cap, useful, sets, part, ceiling, best)[part]
         else:
             chosen = sets[part[0]].tolist()
             fast = cap is problem.fast
@@ -294,18 +305,9 @@ def _values(
                 cut_ratio(cap, chosen, problem.switches)[0] if fast else _value(problem, chosen)[0]
             )
         best = max(best, value[part].max())
+        if sorts and best >= ceiling[part[0]] * (1 - 1e-12):
+            break
     return value, None
-
-
-def _ceilings(
-    cap: NDArray[np.int64], switches: list[int], sets: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """What enters a set's worst GPU, times k / (k - 1): no bandwidth is above it."""
-    k = sets.shape[1]
-    ports = cap[switches].sum(axis=0)[sets]
-    direct = np.array([cap[np.ix_(row, row)].sum(axis=0) for row in sets])
-    inflow: NDArray[np.float64] = (ports + direct).min(axis=1) * (k / (k - 1))
-    return inflow
 
 
 def _residual(problem: _Problem, chosen: list[int]) -> tuple[float, float]:

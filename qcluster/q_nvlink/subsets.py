@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qcluster.q_nvlink.islands import pack
 
-__all__ = ["count_sets", "list_sets"]
+__all__ = ["count_sets", "leftovers", "list_sets"]
 
 
 def count_sets(sizes: Sequence[int], k: int) -> int:
@@ -33,3 +36,23 @@ def list_sets(classes: list[list[int]], k: int, hosts: list[str]) -> Iterator[li
         head = pack(classes[0], take, hosts)
         for tail in list_sets(classes[1:], k - take, hosts):
             yield head + tail
+
+
+def leftovers(
+    cap: NDArray[np.int64], free: Sequence[int], hosts: Sequence[str], sets: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What each set (sets, k) out of the GPUs ``free`` leaves, both (sets,).
+
+    The capacity between GPUs that is lost with it, and the squares of free GPUs a host, summed.
+    """
+    ends, open_now = np.zeros(len(cap), dtype=np.int64), np.asarray(free)
+    between = cap[np.ix_(open_now, open_now)]
+    ends[open_now] = between.sum(axis=0) + between.sum(axis=1)
+    lost = ends[sets].sum(axis=1)
+    if ends.any():  # what runs among the chosen was counted twice
+        lost -= np.array([cap[np.ix_(row, row)].sum() for row in sets])
+    number = {host: i for i, host in enumerate(sorted({hosts[u] for u in free}))}
+    host = np.array([number.get(name, 0) for name in hosts])
+    left = np.tile(np.bincount(host[open_now], minlength=len(number)), (len(sets), 1))
+    np.subtract.at(left, (np.arange(len(sets))[:, None], host[sets]), 1)
+    return lost, (left**2).sum(axis=1)

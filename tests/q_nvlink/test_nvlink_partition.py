@@ -16,6 +16,7 @@ from qcluster.q_nvlink import Partition, partition_ranks
 from qcluster.q_nvlink.partition import reference
 from qcluster.q_nvlink.partition._kernels import cluster, contract, refine
 from qcluster.q_nvlink.partition.bounds import least_crossing
+from qcluster.q_nvlink.partition.cycle import Draws
 from qcluster.q_nvlink.partition.outside import list_outside
 from qcluster.q_nvlink.partition.starts import list_starts, repaired
 
@@ -175,11 +176,33 @@ def test_refining_clusters_respects_their_sizes(n):
 def test_starts_and_repair_keep_capacities():
     rng = np.random.default_rng(0)
     weight, room = weights(30, 3), np.array([12, 3, 9, 6, 0, 4])
-    for start in list_starts(weight, room, 6, rng):
+    for start in list_starts(weight, room, 6, Draws(rng)):
         assert (np.bincount(start, minlength=6) <= room).all()
         assert start.min() >= 0
     fixed = repaired(weight, np.zeros(30, dtype=np.int64), room)
     assert (np.bincount(fixed, minlength=6) <= room).all()
+
+
+def test_halves_find_the_long_boundaries_of_a_grid():
+    side = 16
+    at = np.arange(side * side).reshape(side, side)
+    grid = np.zeros((side * side,) * 2)
+    for a, b in ((at[:, :-1], at[:, 1:]), (at[:-1], at[1:])):
+        grid[a.ravel(), b.ravel()] = 1.0
+    order = np.random.default_rng(3).permutation(side * side)
+    room = np.full(8, 32)
+    starts = list(list_starts(grid + grid.T, room, 3, Draws(np.random.default_rng(0))))
+    packed, halved, grown = (reference.crossing(grid + grid.T, part) for part in starts)
+    assert halved < min(packed, grown)
+    found = partition_ranks(grid[np.ix_(order, order)], room, deadline_s=0.8)
+    assert found.objective <= 80  # 4 x 8 blocks, 16 lines of 16 in all less the outer ones
+
+
+@pytest.mark.parametrize("room", [[5], [3, 0, 4], [1, 1, 1, 1, 1, 1]])
+def test_starts_within_odd_capacities(room):
+    n = sum(room)
+    for start in list_starts(weights(n, 3), np.array(room), 3, Draws(np.random.default_rng(1))):
+        assert (np.bincount(start, minlength=len(room)) <= room).all()
 
 
 def test_the_bound_sees_what_no_domain_can_hold():

@@ -15,7 +15,8 @@ from nvlink_cases import dgx1_data, star_data
 
 from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, InputError, NotReady, SolverFailed
-from qcluster.planner import run_planner
+from qcluster.packed import unpack
+from qcluster.planner import run_planner, take_in
 from qcluster.q_nvlink import NVLinkConfig, NVLinkPlan, NVLinkPlanner, parse_node_link, plan_fabric
 from qcluster.q_nvlink.problem import PlacementProblem, admit
 from qcluster.telemetry import Job, Link, Node, Snapshot, Topology
@@ -364,9 +365,14 @@ def test_a_rack_of_72_is_replanned_as_it_is():
 
 def test_runs_through_the_worker_entry_point():
     paths = {"nvlink": "qcluster.q_nvlink:NVLinkPlanner"}
-    plan = run_planner(paths, "nvlink", {}, snapshot(), {}, 2.0)
-    again = run_planner(paths, "nvlink", {}, snapshot(), {"nvlink": plan}, 2.0)
+    packed = run_planner(paths, "nvlink", {}, snapshot(), {}, 2.0, 60.0)
+    plan = unpack(packed.body)
+    take_in(paths, {"nvlink": packed.body})
+    newest = {"nvlink": plan["plan_id"]}
+    again = unpack(run_planner(paths, "nvlink", {}, snapshot(), newest, 2.0, 60.0).body)
     assert again["planner"] == "nvlink"
+    assert again["plan_id"] != plan["plan_id"]
+    assert again["assignment"] == plan["assignment"]
 
 
 def test_star_helper_is_a_star():

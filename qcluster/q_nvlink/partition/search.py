@@ -22,8 +22,8 @@ from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, InputError, SolverFailed
 from qcluster.fallback import Candidate, CircuitBreaker, Stage, certified
 from qcluster.plan import SolverRef
-from qcluster.q_nvlink.partition._kernels import cluster, contract, refine
 from qcluster.q_nvlink.partition.bounds import least_crossing
+from qcluster.q_nvlink.partition.cycle import Draws, improved
 from qcluster.q_nvlink.partition.outside import list_outside
 from qcluster.q_nvlink.partition.reference import crossing
 from qcluster.q_nvlink.partition.starts import list_starts
@@ -33,7 +33,6 @@ __all__ = ["Partition", "partition_ranks"]
 
 _BREAKER = CircuitBreaker()
 _POOL = 8  # partitions kept
-_COARSEST = 3  # clusters a domain at which merging stops
 _DROUGHT = 40  # children without a better best before half the population is renewed
 
 Matrix = NDArray[np.float64]
@@ -209,7 +208,7 @@ class _Search:
         self.problem, self.deadline, self.rng = problem, deadline, rng
         self.members: list[tuple[float, Labels]] = []
         self.best, self.least, self.drought = np.empty(0, dtype=np.int64), math.inf, 0
-        self._state = np.array([rng.integers(1, 2**62)], dtype=np.uint64)
+        self._draws = Draws(rng, deadline)
         self._target = problem.bound * (1 + 1e-9)
 
     @property
@@ -219,11 +218,11 @@ class _Search:
 
     def starts(self) -> Iterator[Labels]:
         """Feasible partitions to begin with, as many as the population holds."""
-        return list_starts(self.problem.weight, self.problem.capacity, _POOL, self.rng)
+        return list_starts(self.problem.weight, self.problem.capacity, _POOL, self._draws)
 
     def add(self, part: Labels, other: Labels | None = None) -> None:
         """Improve a partition, merging across boundaries neither of it nor of ``other``."""
-        found = self._cycle(part, other)
+        found = improved(self.problem.weight, self.problem.capacity, part, self._draws, other)
         value = crossing(self.problem.weight, found)
         if value < self.least * (1 - 1e-12):
             self.best, self.least, self.drought = found, value, 0
@@ -263,32 +262,3 @@ class _Search:
         here = np.flatnonzero(np.isin(part, some))
         mixed = here[self.rng.random(len(here)) < self.rng.uniform(0.1, 1.0)]
         part[mixed] = part[self.rng.permutation(mixed)]
-
-    def _cycle(self, part: Labels, other: Labels | None) -> Labels:
-        weight, capacity = self.problem.weight, self.problem.capacity
-        size = np.ones(len(weight), dtype=np.int64)
-        part = part.copy()
-        same = part if other is None else part * (len(capacity) + 1) + other
-        levels: list[tuple[Matrix, Labels, Labels]] = []
-        most = max(1, int(capacity.max()) // 2)
-        while len(size) > _COARSEST * len(capacity):
-            order = self.rng.permutation(len(size))
-            label, count = cluster(weight, size, same, order, most)
-            if count > 0.95 * len(size):
-                break
-            levels.append((weight, size, label))
-            weight = contract(weight, label, count)
-            size = np.bincount(label, weights=size, minlength=count).astype(np.int64)
-            first = np.zeros(count, dtype=np.int64)
-            first[label] = np.arange(len(label))
-            part, same = part[first], same[first]
-        self._refine(weight, size, part)
-        for finer, count_of, label in reversed(levels):
-            part = part[label]
-            if not self.deadline.expired:
-                self._refine(finer, count_of, part)
-        return part
-
-    def _refine(self, weight: Matrix, size: Labels, part: Labels) -> None:
-        patience = 30 + len(size) // 4
-        refine(weight, size, part, self.problem.capacity, patience, self._state)

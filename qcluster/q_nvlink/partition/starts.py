@@ -1,4 +1,4 @@
-"""Feasible partitions to begin with: domains grown around seeds, and clusters packed."""
+"""Feasible partitions to begin with: domains grown, clusters packed, ranks halved."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.q_nvlink.partition._kernels import cluster, contract
+from qcluster.q_nvlink.partition.cycle import Draws, improved
+from qcluster.q_nvlink.partition.reference import crossing
 
 __all__ = ["list_starts", "repaired"]
 
@@ -15,12 +17,42 @@ Matrix = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
-def list_starts(
-    weight: Matrix, capacity: Labels, count: int, rng: np.random.Generator
-) -> Iterator[Labels]:
-    """``count`` partitions of n ranks, grown and packed by turns; random ones are worse."""
+def list_starts(weight: Matrix, capacity: Labels, count: int, draws: Draws) -> Iterator[Labels]:
+    """``count`` partitions of n ranks: packed, halved and grown by turns; random ones are worse."""
     for turn in range(count):
-        yield _packed(weight, capacity, rng) if turn % 2 == 0 else _grown(weight, capacity, rng)
+        if turn % 3 == 1:
+            yield _halved(weight, capacity, draws)
+        else:
+            make = _packed if turn % 3 == 0 else _grown
+            yield make(weight, capacity, draws.rng)
+
+
+def _halved(weight: Matrix, capacity: Labels, draws: Draws) -> Labels:
+    """Ranks in two, each half in two again, until a part is one domain (Simon and Teng, 1997).
+
+    Where a few long boundaries decide, as on grids, halves find them and domains one by one do not.
+    """
+    part = np.empty(len(weight), dtype=np.int64)
+    left = [(np.arange(len(weight)), draws.rng.permutation(len(capacity)))]
+    while left:
+        ranks, domains = left.pop()
+        if len(domains) == 1 or not len(ranks):
+            part[ranks] = domains[0]
+            continue
+        middle = len(domains) // 2
+        room = np.array([capacity[d].sum() for d in (domains[:middle], domains[middle:])])
+        if draws.deadline.expired:
+            second = np.arange(len(ranks)) >= room[0]
+        else:
+            second = _bisected(weight[np.ix_(ranks, ranks)], room, draws)
+        left += [(ranks[~second], domains[:middle]), (ranks[second], domains[middle:])]
+    return part
+
+
+def _bisected(weight: Matrix, room: Labels, draws: Draws) -> NDArray[np.bool_]:
+    """The better of two improved halves, (n,) who is in the second."""
+    tries = [improved(weight, room, _grown(weight, room, draws.rng), draws) for _ in range(2)]
+    return min(tries, key=lambda part: crossing(weight, part)) == 1
 
 
 def _grown(weight: Matrix, capacity: Labels, rng: np.random.Generator) -> Labels:
