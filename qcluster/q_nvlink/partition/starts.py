@@ -52,7 +52,8 @@ def _halved(weight: Matrix, capacity: Labels, draws: Draws) -> Labels:
 def _bisected(weight: Matrix, room: Labels, draws: Draws) -> NDArray[np.bool_]:
     """The better of two improved halves, (n,) who is in the second."""
     tries = [improved(weight, room, _grown(weight, room, draws.rng), draws) for _ in range(2)]
-    return min(tries, key=lambda part: crossing(weight, part)) == 1
+    second: NDArray[np.bool_] = min(tries, key=lambda part: crossing(weight, part)) == 1
+    return second
 
 
 def _grown(weight: Matrix, capacity: Labels, rng: np.random.Generator) -> Labels:
