@@ -28,6 +28,8 @@ SETTINGS: Mapping[str, str] = {
     # A dead HTTP proxy is replaced in about 5 s instead of 31 s.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
+    # The picture of a rack comes with the answer; above 100 kB it would be fetched afterwards.
+    "RAY_max_direct_call_object_size": "1000000",
     # Nothing is reported to anybody outside the cluster.
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray hides devices from workers without GPUs of their own by default; planners need none.

@@ -24,6 +24,7 @@ PARTS = {
     "lossless": exact.lossless,
     "delta": exact.delta,
     "speed": speed.speed,
+    "lossless_speed": speed.lossless_speed,
     "certainty": certainty.certainty,
     "vqc": lossy.vqc,
     "hostile": hostile.hostile,

@@ -7,8 +7,9 @@ from a generator, because the table holds final values only:
     error(t) = final + (0.9 - final) (t^-a - 27^-a) / (1 - 27^-a) / 2,
     a = 1 + log10(rate / 1e-3) / 4 in [0.4, 1.6], plus noise of 2 % of the gap to the final value
 
-so that small learning rates are slow, and curves cross. The scheduler is asynchronous successive
-halving of one worker with Ray's rule: at each rung a trial outside the best third stops.
+so that small learning rates are slow, and curves cross. Full trials are compared with successive
+halving of one worker by two rules: Ray's, where at each rung a trial outside the best third stops
+for good, and ``Promotions``, where every trial pauses and the best third goes on.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from hpo_parts import regret
 from hpo_parts.opponents import Opponents
 from hpo_parts.tables import DATA, hpobench_table
 
-from qcluster.q_hpo import Study
+from qcluster.q_hpo import Promotions, Study
 
 KEEP = 3
 FULL_TRIALS = 40
+FLOOR = 1e-3
 Curve = Callable[[dict[str, Any], int], float]
+Outcome = dict[str, tuple[float, int]]
+"""Error above the best and epochs, by rule."""
 
 
 def generated(name: str, seed: int) -> tuple[list[dict[str, Any]], dict[str, Any], Curve, float]:
@@ -95,75 +99,100 @@ def search(
     return (float(best.value or 0.0) if best else float("inf")), spent
 
 
+def promoted(
+    space: dict[str, Any], rows: list[dict[str, Any]], curve: Curve, rungs: list[int],
+    *, budget: int, seed: int,
+) -> tuple[float, int]:  # fmt: skip
+    """The same with promotions."""
+    study = Study(space, seed=seed, pool=rows, max_step=rungs[-1])
+    halving = Promotions(study, rungs, keep=KEEP, budget=budget)
+    while (run := halving.next()) is not None:
+        halving.tell(run, curve(run.config, run.stop))
+    best = study.best
+    return (float(best.value or 0.0) if best else float("inf")), halving.spent
+
+
 def fidelity_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, Any]:
     """Regret of full trials, and of halving with a fifth of their epochs."""
     names = ("credit_g",) if quick else ("credit_g", "segment", "car")
-    pairs: dict[str, list[tuple[float, float, float]]] = {}
+    found: dict[str, list[Outcome]] = {}
     for name in names:
-        for seed in range(2 if quick else 4):
-            pairs.setdefault(f"generated, {name}", []).append(_generated_pair(name, seed, fresh))
+        for seed in range(2 if quick else 6):
+            found.setdefault(f"generated, {name}", []).append(_generated(name, seed, fresh))
     for dataset in _datasets()[: 3 if quick else None]:
-        found = _measured_pair(dataset, fresh)
-        if found is not None:
-            pairs.setdefault("measured, LCDB", []).append(found)
+        one = _measured(dataset, fresh)
+        if one is not None:
+            found.setdefault("measured, LCDB", []).append(one)
     rows, result = [], {}
-    for name, values in pairs.items():
-        full, stopped, share = np.array(values).T
-        floor = 1e-3
-        line = {
-            "tasks": len(values), "full": float(full.mean()), "halving": float(stopped.mean()),
-            "epochs": float(share.mean()),
-            **regret.compare(np.maximum(stopped, floor).tolist(), np.maximum(full, floor).tolist()),
-        }  # fmt: skip
+    found["generated, all"] = [one for name in names for one in found[f"generated, {name}"]]
+    for name, outcomes in found.items():
+        values = {rule: np.array([one[rule] for one in outcomes]) for rule in outcomes[0]}
+        floored = {rule: np.maximum(v[:, 0], FLOOR).tolist() for rule, v in values.items()}
+        line: dict[str, Any] = {"tasks": len(outcomes)}
+        for rule in ("full", "stopping", "promotions"):
+            share = values[rule][:, 1] / values["full"][:, 1]
+            line[rule] = {
+                "error": regret.geometric(floored[rule]), "epochs": float(share.mean())
+            }  # fmt: skip
+            if rule != "full":
+                line[rule] |= regret.compare(floored[rule], floored["full"])
         result[name] = line
-        rows.append([name, line["tasks"], line["full"], line["halving"], line["epochs"],
-                     line["ratio"], line["wins"], line["losses"]])  # fmt: skip
+        rows.append([name, line["tasks"], line["full"]["error"], *(
+            line[rule][what] for rule in ("stopping", "promotions")
+            for what in ("error", "epochs", "ratio", "wins", "losses")
+        )])  # fmt: skip
+    columns = ["error", "epochs", "ratio", "wins", "losses"]
     harness.table(
-        "Early stopping: error above the best, full trials and halving (share of epochs)",
-        ["curves", "tasks", "full", "halving", "epochs", "ratio", "wins", "losses"], rows,
+        "Early stopping: error above the best (geometric mean, at least .001) of full trials, of "
+        "Ray's rule and of promotions",
+        ["curves", "tasks", "full", *columns, *columns], rows,
     )  # fmt: skip
     return result
 
 
-def _generated_pair(name: str, seed: int, fresh: bool) -> tuple[float, float, float]:
-    def compute() -> list[float]:
+def _generated(name: str, seed: int, fresh: bool) -> Outcome:
+    def compute() -> Outcome:
         rows, space, curve, best = generated(name, seed)
-        full, cost = search(
-            space, rows, curve, [1, 3, 9, 27], budget=27 * FULL_TRIALS, seed=seed, halving=False
-        )
-        stopped, less = search(
-            space, rows, curve, [1, 3, 9, 27], budget=27 * FULL_TRIALS // 5 - 27, seed=seed,
-            halving=True,
-        )  # fmt: skip
-        return [full - best, stopped - best, less / cost]
+        return _compared(space, rows, curve, [1, 3, 9, 27], 27 * FULL_TRIALS, seed, best)
 
-    key = ["fidelity", regret.ours_version(), name, seed]
-    a, b, c = harness.cached("hpo", key, compute, fresh=fresh)
-    return a, b, c
+    return _kept(compute, [name, seed], fresh)
 
 
-def _measured_pair(dataset: int, fresh: bool) -> tuple[float, float, float] | None:
+def _measured(dataset: int, fresh: bool) -> Outcome | None:
     task = measured(dataset)
     if task is None:
         return None
     rows, sizes, curve, best = task
     space = {"learner": {"type": "choice", "values": [row["learner"] for row in rows]}}
-    trials = 2 * len(rows) // 3
+    last = sizes[-1]
+    rungs = [s for k, s in enumerate(reversed(sizes)) if k % 4 == 0 and s * 100 >= last][::-1]
+    budget = 2 * len(rows) // 3 * last
+    return _kept(
+        lambda: _compared(space, rows, curve, rungs, budget, dataset, best),
+        ["lcdb", dataset], fresh,
+    )  # fmt: skip
 
-    def compute() -> list[float]:
-        last = sizes[-1]
-        rungs = [s for k, s in enumerate(reversed(sizes)) if k % 4 == 0 and s * 100 >= last][::-1]
-        full, cost = search(
-            space, rows, curve, [last], budget=trials * last, seed=dataset, halving=False
-        )
-        stopped, less = search(
-            space, rows, curve, rungs, budget=trials * last // 5 - last, seed=dataset, halving=True
-        )
-        return [full - best, stopped - best, less / cost]
 
-    key = ["fidelity", regret.ours_version(), "lcdb", dataset]
-    a, b, c = harness.cached("hpo", key, compute, fresh=fresh)
-    return a, b, c
+def _compared(
+    space: dict[str, Any], rows: list[dict[str, Any]], curve: Curve, rungs: list[int],
+    budget: int, seed: int, best: float,
+) -> Outcome:  # fmt: skip
+    """Error above the best and epochs: of full trials, and of both rules with a fifth of them."""
+    last = rungs[-1]
+    found = {
+        "full": search(space, rows, curve, [last], budget=budget, seed=seed, halving=False),
+        "stopping": search(
+            space, rows, curve, rungs, budget=budget // 5 - last, seed=seed, halving=True
+        ),
+        "promotions": promoted(space, rows, curve, rungs, budget=budget // 5, seed=seed),
+    }
+    return {rule: (value - best, spent) for rule, (value, spent) in found.items()}
+
+
+def _kept(compute: Callable[[], Outcome], task: list[Any], fresh: bool) -> Outcome:
+    key = ["fidelity", "with promotions", regret.ours_version(), *task]
+    found: Outcome = harness.cached("hpo", key, compute, fresh=fresh)
+    return found
 
 
 def _datasets() -> list[int]:

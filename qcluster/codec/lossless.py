@@ -68,15 +68,15 @@ def encode_lossless(bits: Bits, dtype: DType, columns: int, *, effort: str = "de
 
 def _encode_plane(bits: Bits, dtype: DType, columns: int, effort: str) -> bytes:
     """A chunk of floating-point words, its signs apart where that is shorter."""
-    place = dtype.mantissa + dtype.exponent
-    magnitude = bits & bits.dtype.type((1 << place) - 1)
-    signs = None
     if effort != "fast":
+        place = dtype.mantissa + dtype.exponent
+        magnitude = bits & bits.dtype.type((1 << place) - 1)
         below = (bits >> place).astype(np.uint8)
         signs = write_signs(below, magnitude >> dtype.mantissa, columns, zeros=True)
-    if signs is None:
-        return b"".join([bytes([PLANE]), _encode_floats(bits, dtype, columns, effort)])
-    return b"".join([bytes([SIGNED]), signs, _encode_floats(magnitude, dtype, columns, effort)])
+        if signs is not None:
+            plane = _encode_floats(magnitude, dtype, columns, effort)
+            return b"".join([bytes([SIGNED]), signs, plane])
+    return b"".join([bytes([PLANE]), _encode_floats(bits, dtype, columns, effort)])
 
 
 def _repeats(bits: Bits, columns: int, effort: str) -> bool:

@@ -205,5 +205,6 @@ def _rate(blocks: F64, noise: float) -> float:
     """Bits an element by reverse water-filling on rows' and columns' variances."""
     power = np.square(blocks)
     whole = float(power.mean()) or 1e-300
-    both = power.mean(axis=1, keepdims=True) * power.mean(axis=0, keepdims=True) / whole
+    # Divided first, as the product of two powers may overflow.
+    both = power.mean(axis=1, keepdims=True) / whole * power.mean(axis=0, keepdims=True)
     return float(np.maximum(0.5 * np.log2(np.maximum(both / noise, 1.0)), 0).mean())

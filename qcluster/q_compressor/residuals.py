@@ -32,7 +32,7 @@ Bits = NDArray[Any]
 COARSE = (1.0, 4.0)
 COARSE_LOSSLESS = (0.02, 0.1)
 LEAST = 64
-SMALLEST = 1e-140
+SMALLEST = 1e-100
 
 
 def _asked(config: CompressorConfig, dtype: DType, elements: int) -> bool:

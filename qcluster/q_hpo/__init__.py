@@ -12,6 +12,7 @@ from qcluster.q_hpo.optuna_export import export_optuna
 from qcluster.q_hpo.optuna_import import import_optuna
 from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.prior_files import load_prior
+from qcluster.q_hpo.promotion import Promotions
 from qcluster.q_hpo.recommend import recommend
 from qcluster.q_hpo.space import Space
 from qcluster.q_hpo.study import Study
@@ -28,6 +29,7 @@ __all__ = [
     "HybridSearch",
     "MLflowLog",
     "Prior",
+    "Promotions",
     "Space",
     "Study",
     "Trial",

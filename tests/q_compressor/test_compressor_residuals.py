@@ -146,3 +146,12 @@ def test_scales_whose_squares_leave_double_precision_have_none(scale: float) -> 
         blob = compress(x, config=DCT, **how)
         assert "residual" not in chain(blob)
         assert np.abs(decompress(blob, max_output_bytes=LIMIT) / 4 - x / 4).max() <= 0.01 * scale
+
+
+@pytest.mark.parametrize("mode", ["rel_l2", "point_rel"])
+def test_powers_whose_product_overflows_are_compared(mode: str) -> None:
+    x = np.zeros((6, 16))
+    x[0, 0] = 3.6e77
+    y = decompress(compress(x, mode=mode, value=0.2, config=DCT), max_output_bytes=LIMIT)
+    assert abs(y[0, 0] / x[0, 0] - 1) <= 0.2
+    assert (y[1:] == 0).all() or mode == "rel_l2"
