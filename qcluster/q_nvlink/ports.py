@@ -62,7 +62,7 @@ class _Seats:
         ports = self._ports[self.gpu]
         over = np.divide(self._need, ports, out=np.zeros_like(ports), where=ports > 0).max(axis=1)
         ranks = np.flatnonzero((over > 1) & np.isin(self.gpu, self._open))
-        return ranks[np.argsort(-over[ranks], kind="stable")]
+        return ranks[np.argsort(-over[ranks], kind="stable")].astype(np.int64)
 
     def move(self, rank: int) -> bool:
         """Find the rank a wide enough GPU; False when there is none within the budget."""
@@ -97,7 +97,8 @@ class _Seats:
 
     def placement(self) -> Placement:
         """By job, in order of ranks."""
-        found, at = {}, 0
+        found: Placement = {}
+        at = 0
         for job, size in self._sizes.items():
             found[job] = self.gpu[at : at + size].tolist()
             at += size
