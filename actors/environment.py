@@ -30,6 +30,9 @@ SETTINGS: Mapping[str, str] = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
     # The picture of a rack comes with the answer; above 100 kB it would be fetched afterwards.
     "RAY_max_direct_call_object_size": "1000000",
+    # Workers step back behind Ray's own daemons, and planners whose plan is not the one carried out
+    # behind the one whose is: from 15, where Ray starts workers, there is no room for that.
+    "RAY_worker_niceness": "5",
     # Nothing is reported to anybody outside the cluster.
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray hides devices from workers without GPUs of their own by default; planners need none.
