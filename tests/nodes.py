@@ -29,8 +29,9 @@ class Nodes:
 
         from actors.cluster import HUB, STORE, connect, start_cluster
 
+        self._path_before = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = os.pathsep.join(
-            [str(DRIVER), str(ROOT), os.environ.get("PYTHONPATH", "")]
+            [str(DRIVER), str(ROOT), self._path_before or ""]
         )
         self._directory = directory
         self._cluster = Cluster(initialize_head=True, head_node_args=self._node("0"))
@@ -54,9 +55,15 @@ class Nodes:
 
         from actors.cluster import stop_cluster
 
-        stop_cluster()
-        ray.shutdown()
-        self._cluster.shutdown()
+        try:
+            stop_cluster()
+            ray.shutdown()
+            self._cluster.shutdown()
+        finally:
+            # Else the driver's double is what every later child process imports.
+            os.environ.pop("PYTHONPATH")
+            if self._path_before is not None:
+                os.environ["PYTHONPATH"] = self._path_before
 
     def _node(self, name: str) -> dict[str, Any]:
         path = self._directory / f"gpus-{name}.json"
