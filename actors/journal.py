@@ -109,7 +109,7 @@ class Journal:
         return str(row[0])
 
     def get(self, plan_id: str) -> dict[str, Any]:
-        """The plan with this id. Raises NotFound."""
+        """The plan with this id. Raises NotFound, FormatError for one whose bytes are damaged."""
         return unpack(self.packed(plan_id))
 
     def packed(self, plan_id: str) -> bytes:

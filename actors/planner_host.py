@@ -246,14 +246,17 @@ class PlannerHost:
 
     def _hand_in(self) -> None:
         """Give the worker those of the newest plans that it has not been given yet."""
-        had = {} if self._held[0] != self._process.pid else self._held[1]
+        # Another thread may put a process for a new configuration in its place.
+        process = self._process
+        pid = process.pid
+        had = {} if self._held[0] != pid else self._held[1]
         fresh = {name: body for name, (own, body) in self._known.items() if had.get(name) != own}
         if fresh:
             paths = {self.name: self.path, **self.peers}
             limit = Deadline.after(self._deadline_s + SLACK_S)
-            self._process.call("qcluster.planner:take_in", paths, fresh, deadline=limit)
+            process.call("qcluster.planner:take_in", paths, fresh, deadline=limit)
         ids = {name: plan_id for name, (plan_id, _) in self._known.items()}
-        self._held = (self._process.pid, ids)
+        self._held = (pid, ids)
 
     def _deliver(self) -> None:
         """Hand over what is in the outbox, oldest first; what fails stays in it."""

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from qcluster.errors import FormatError
+
 __all__ = ["PackedPlan", "unpack"]
 
 _SUMMARY = (
@@ -41,6 +43,9 @@ class PackedPlan:
 
 
 def unpack(body: bytes) -> dict[str, Any]:
-    """The plan in a body, as JSON types."""
-    plan: dict[str, Any] = json.loads(zlib.decompress(body))
+    """The plan in a body, as JSON types. Raises FormatError for a damaged one."""
+    try:
+        plan: dict[str, Any] = json.loads(zlib.decompress(body))
+    except (zlib.error, ValueError) as error:
+        raise FormatError(f"a stored plan cannot be read: {error}") from None
     return plan

@@ -91,7 +91,7 @@ def take_in(paths: Mapping[str, str], bodies: Mapping[str, bytes]) -> None:
     bodies: the newest plan of each planner, packed (see ``qcluster.packed``).
     """
     for name, body in bodies.items():
-        # A plan written by an earlier version may not be readable any more; then plan without it.
+        # One that is damaged or of an earlier version may not be readable; then plan without it.
         with contextlib.suppress(InputError):
             _decoded(paths[name], unpack(body))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qcluster.errors import InputError
-from qcluster.q_nvlink.fabric import Fabric, NodeId
+from qcluster.q_nvlink.fabric import Fabric, FabricNode, NodeId
 from qcluster.q_nvlink.islands import even_split, fewest_groups
 from qcluster.record import Record
 
@@ -63,6 +63,11 @@ class GangPlan(Record):
     whole_racks: list[str] = field(default_factory=list)
 
 
+def host_of(node: FabricNode) -> str:
+    """A GPU's host: as said, else what is before the slash of its id, else this machine."""
+    return node.host or str(node.id).rpartition("/")[0] or "localhost"
+
+
 def list_racks(fabric: Fabric, *, busy: Iterable[NodeId] = ()) -> dict[str, dict[str, int]]:
     """Free GPUs by NVLink domain and host of a fabric; hosts without a domain are one each.
 
@@ -74,7 +79,7 @@ def list_racks(fabric: Fabric, *, busy: Iterable[NodeId] = ()) -> dict[str, dict
     racks: dict[str, dict[str, int]] = {}
     for node in fabric.nodes:
         if node.kind == "gpu":
-            host = node.host or str(node.id).rpartition("/")[0] or "localhost"
+            host = host_of(node)
             hosts = racks.setdefault(node.domain or host, {})
             hosts[host] = hosts.get(host, 0) + (node.id not in taken)
     return racks

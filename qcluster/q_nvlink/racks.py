@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from qcluster.deadline import Deadline
-from qcluster.q_nvlink.gangs import Gang, list_racks
+from qcluster.q_nvlink.gangs import Gang, host_of, list_racks
 from qcluster.q_nvlink.packing import pack_gangs
 from qcluster.q_nvlink.problem import Placement, PlacementProblem
 
@@ -39,8 +39,7 @@ def pack_jobs(
     for u in fabric.gpu_index.tolist():
         node = fabric.nodes[u]
         if node.id not in busy:
-            host = node.host or str(node.id).rpartition("/")[0] or "localhost"
-            free.setdefault(host, []).append(u)
+            free.setdefault(host_of(node), []).append(u)
     for job, hosts in packed.nodes.items():
         # Ranks of one host follow each other, as in every launcher.
         placed[job] = [free[host].pop(0) for host in Counter(hosts).elements()]

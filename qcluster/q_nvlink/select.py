@@ -285,11 +285,10 @@ def _values(
     value, best = np.full(len(sets), -1.0), 0.0
     enumerable = k <= ENUMERATED and not cap[np.ix_(useful, useful)].any()
     chunk = max(1, _WORK // (2**k * k * k)) if enumerable else 1
+    order = np.argsort(-ceiling, kind="stable")
     if sorts := len(sets) <= _MOST_SORTED:  # the first to attain its ceiling is the one to take
         lost, whole = leftovers(problem.cap, problem.free, problem.hosts, sets)
         order = np.lexsort((-whole, lost, -ceiling))
-    else:
-        order = np.argsort(-ceiling, kind="stable")
     for begin in (0, *range(1, len(sets), chunk)):
         part = order[begin : begin + chunk if begin else 1]
         if ceiling[part[0]] < best * (1 - 1e-12):

@@ -229,6 +229,7 @@ def test_the_worker_plans_without_what_it_cannot_read_or_was_not_given():
     others = {name: plan.to_dict() for name, plan in peers(SHOWN).items()}
     broken = {**others, "nvlink": {"plan_id": "x", "planner": "nvlink"}}
     assert worked({}, broken)["nvlink"]["plan_id"] != "x"
+    take_in(PATHS, {"nvlink": b"damaged"})
     made = worked({}, {}, {"energy": {"plan_id": "never given"}})
     assert "energy" in made["made_here"]
 
