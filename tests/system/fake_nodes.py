@@ -23,7 +23,7 @@ from ray.cluster_utils import Cluster
 from actors.hand_over import Replicas, hand_over
 
 STORE = {"object_store_memory": 80_000_000}
-PER_NODE, NODES = 4, 6
+PER_NODE, NODES, BUSY = 4, 6, 4
 
 
 def gpus(*nodes: int) -> list[str]:
@@ -33,7 +33,7 @@ def gpus(*nodes: int) -> list[str]:
 def joint(plan_id: str) -> dict[str, Any]:
     """Three nodes of a domain, a job over two domains, one node idle; domains of three nodes."""
     jobs = {"inside": gpus(0, 1), "across": [*gpus(2)[:2], *gpus(3)[:2]]}
-    nodes = [{"id": f"n{i}", "active": i < 4} for i in range(NODES)]
+    nodes = [{"id": f"n{i}", "active": i < BUSY} for i in range(NODES)]
     return {
         "planner": "joint",
         "nvlink": {"planner": "nvlink", "plan_id": plan_id, "assignment": jobs},
@@ -63,7 +63,10 @@ def group_nodes(names: dict[str, str]) -> dict[str, list[str]]:
     }
 
 
-@serve.deployment(name="Model", num_replicas=1, ray_actor_options={"num_cpus": 0})
+# Only the jobs' nodes have "room": a replica on one that the plan gives up would keep it busy.
+@serve.deployment(
+    name="Model", num_replicas=1, ray_actor_options={"num_cpus": 0, "resources": {"room": 1}}
+)
 class Model:
     def __call__(self) -> str:
         return "here"
@@ -127,7 +130,8 @@ def main() -> None:
     try:
         for i in range(NODES):
             labels = {"ray.io/gpu-domain": f"d{i // 3}", "qcluster.io/node": f"n{i}"}
-            cluster.add_node(num_cpus=1, num_gpus=PER_NODE, labels=labels, **STORE)
+            room = {"room": 1} if i < BUSY else {}
+            cluster.add_node(num_cpus=1, num_gpus=PER_NODE, labels=labels, resources=room, **STORE)
         cluster.wait_for_nodes()
         ray.init(address=cluster.address, log_to_driver=False, namespace="exports")
         sys.stdout.write(json.dumps(measure(cluster)))
