@@ -159,10 +159,12 @@ class DecodeCache:
         tail_k, tail_v = (
             x[:, :, self._clustered : self._n].flatten(0, 1) for x in (self._k, self._v)
         )
-        out, read = decode_heads(
-            q.detach().reshape(batch * heads, d), size, MARGIN * self.tolerance, self._on_device,
-            tail_k, tail_v,
-        )  # fmt: skip
+        # Triton launches on the current device, which need not be the tensors' own.
+        with torch.cuda.device(self._k.device):
+            out, read = decode_heads(
+                q.detach().reshape(batch * heads, d), size, MARGIN * self.tolerance,
+                self._on_device, tail_k, tail_v,
+            )  # fmt: skip
         self._read = read.mean() / max(1, self._clustered)
         return out.reshape(batch, heads, 1, -1).to(self._v.dtype)
 
