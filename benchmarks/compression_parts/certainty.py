@@ -3,8 +3,8 @@
 Arrays of 1 to 64 elements (one in 500 is long enough for tables) of every floating-point type, out
 of a generator that mixes ordinary values, all bit patterns, subnormals, infinities, payloads of
 NaN, constants and values at the edges of cells. The check is by subtraction in double precision
-where that decides, and by fractions where it does not. It resumes where it stopped, and counts apart what
-was checked on the code as it is: a digest of the codec's statements, comments left out.
+where that decides, and by fractions where it does not. It resumes where it stopped, and counts
+apart what was checked on the code as it is: by a digest of the codec's statements without comments.
 """
 
 from __future__ import annotations
