@@ -90,7 +90,9 @@ def ddp(quick: bool) -> Any:
     more_lower = ours["loss"] / plain["loss"] - 1
     lower = {"rate": LOWER_RATE, "seed": LOWER_SEED, "plain": plain["loss"], "coded": ours["loss"],
              "more": more_lower, "ratio": ours["plain"] / ours["sent"]}  # fmt: skip
-    table(f"the same at a learning rate of {LOWER_RATE:g} instead of {RECIPE['learning_rate']:g}",
-          ("seed", "plain", "coded", "more, %", "ratio"),
-          [(LOWER_SEED, plain["loss"], ours["loss"], 100 * more_lower, lower["ratio"])])  # fmt: skip
+    table(
+        f"the same at a learning rate of {LOWER_RATE:g} instead of {RECIPE['learning_rate']:g}",
+        ("seed", "plain", "coded", "more, %", "ratio"),
+        [(LOWER_SEED, plain["loss"], ours["loss"], 100 * more_lower, lower["ratio"])],
+    )
     return {"rows": rows, "means": means, "more": more, "steps": steps, "lower": lower}
