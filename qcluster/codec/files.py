@@ -156,7 +156,7 @@ def _read_torch(path: Path) -> Iterator[tuple[str, Any]]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         # torch writes parts of it in bold.
-        first = re.sub("\x1b[[][0-9;]*m", "", first)
+        first = re.sub(r"\x1b\[[0-9;]*m", "", first)
         raise FormatError(f"is refused by torch's weights-only load: {first}", file=path) from None
     if isinstance(loaded, torch.Tensor):
         loaded = {"": loaded}
