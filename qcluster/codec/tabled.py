@@ -59,7 +59,7 @@ Words = NDArray[Any]
 
 # Weights of the neighbours, of eight, that are tried, and elements that they are tried on.
 MIXES = (0, 3, 6)
-SAMPLE = 1 << 14
+SAMPLE = 1 << 15
 # Levels of independent values spread by 6.4 steps; the gain of a scale in bits, by its variance.
 SPREAD = 41.0
 GAIN = 0.0433
@@ -258,7 +258,8 @@ def _has_second(layout: Layout) -> bool:
 def _mix(words: Words, layout: Layout, scales: _Scales) -> int:
     """The neighbours' weight that is shortest on a run of rows in the middle."""
     columns = layout.columns
-    rows = min(words.size // columns, max(1, SAMPLE // columns))
+    sample = SAMPLE // 2 if layout.kind == FLOAT else SAMPLE
+    rows = min(words.size // columns, max(1, sample // columns))
     first = (words.size // columns - rows) // 2
     some = words[first * columns : (first + rows) * columns]
     part = replace(scales, row=scales.row[first : first + rows])
