@@ -9,19 +9,16 @@ apart what was checked on the code as it is: by a digest of the codec's statemen
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 import time
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+from compression_parts.stamp import code_stamp
 from harness import HERE, table
 
-import qcluster
 from qcluster.q_compressor import compress
 from qcluster.q_decompressor import decompress
 
@@ -34,22 +31,6 @@ TYPES = [np.dtype(t) for t in (
     ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2, ml_dtypes.float8_e4m3fnuz,
     ml_dtypes.float8_e5m2fnuz)]  # fmt: skip
 LIMIT = 1 << 24
-
-
-def code_stamp() -> str:
-    """A digest of what the codec's modules do: changed comments and descriptions leave it alone."""
-    hasher = hashlib.sha256()
-    root = Path(qcluster.__file__).parent
-    for room in ("codec", "q_compressor", "q_decompressor"):
-        for path in sorted((root / room).glob("*.py")):
-            tree = ast.parse(path.read_text())
-            for node in ast.walk(tree):
-                if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and (
-                    ast.get_docstring(node, clean=False) is not None
-                ):
-                    node.body = node.body[1:]
-            hasher.update(f"{room}/{path.name}\n{ast.dump(tree)}".encode())
-    return hasher.hexdigest()[:16]
 
 
 def batch(rng: np.random.Generator, dtype: np.dtype, size: int) -> tuple[np.ndarray, float]:
