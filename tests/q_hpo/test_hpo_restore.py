@@ -173,7 +173,7 @@ def test_what_cannot_be_settled_is_said(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="search_gen_state"):
         settle(tmp_path)
     (tmp_path / "search_gen_state-now.json").write_bytes(b"")
-    with pytest.raises(FormatError, match="search_gen_state.*cannot be read"):
+    with pytest.raises(FormatError, match=r"search_gen_state.*cannot be read"):
         settle(tmp_path)
     (tmp_path / "search_gen_state-now.json").write_bytes(pickle.dumps({"counter": 4}))
     (tmp_path / "searcher-state-now.pkl").write_text("{ cut")
