@@ -274,6 +274,7 @@ class StudySearch(Searcher):
         waits for ever. Without a readable state the trials are those of Ray's table.
         """
         trials = ray_trials(Path(checkpoint_dir))
+        self._samples = None  # A restored Tuner names another number than that of its sweep.
         try:
             super().restore_from_dir(checkpoint_dir)
         except FormatError as error:
@@ -357,6 +358,7 @@ class StudySearch(Searcher):
             "mode": self._mode,
             "ended": sorted(self._ended),
             "names": dict(self._names),
+            "samples": self._samples,
             "study": lines,
         }
         return {"plain": state, "saved": saved}
@@ -370,7 +372,7 @@ class StudySearch(Searcher):
         self._metric, self._mode = saved["metric"], saved["mode"]
         self._ended = set(saved["ended"])
         self._names = dict(saved["names"])
-        self.study = None
+        self._samples, self.study = saved.get("samples"), None
         if saved["study"] is not None:
             self.study = Study.from_records(saved["study"], space=self._space, file=path)
 

@@ -121,10 +121,12 @@ def test_a_listed_point_that_ray_began_already_is_not_tried_twice(tmp_path: Path
 
 def test_the_searcher_ends_the_sweep_if_rays_count_is_behind(tmp_path: Path) -> None:
     """The count was copied before trial c was made: Ray would run a trial too many."""
-    _, at = saved(tmp_path, "ab", "a")
+    first, at = saved(tmp_path, "ab", "a")
+    first.set_search_properties(None, None, {}, num_samples=4)
+    first.save_to_dir(str(tmp_path), "now")
     snapshot(tmp_path, [(name, "RUNNING", at.get(name, 3.0)) for name in "abc"])
     search = GPSearch(SPACE, "loss", "min", seed=2)
-    search.set_search_properties(None, None, {}, num_samples=4)
+    search.set_search_properties(None, None, {}, num_samples=1)  # as a restored Tuner says
     search.restore_from_dir(str(tmp_path))
     assert isinstance(search.suggest("d"), dict)
     assert search.suggest("e") == GPSearch.FINISHED
