@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 from tune_driver import draw, loss
-from tune_lab import ROOT, Ray, killed, options, undisturbed
+from tune_lab import PATIENCE, ROOT, Ray, killed, options, undisturbed
 
 from qcluster.q_hpo import Study, load_prior
 from qcluster.q_hpo.ray_results import ray_trials
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(580)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(2 * PATIENCE)]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_the_verb_as_a_sweep(cluster: Ray, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "qcluster", "hpo", "space.yaml", "--objective",
                "hpo_tune_objective:loss", "-n", "6", "--workers", "2", "--json"]  # fmt: skip
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
         env={**cluster.environment, "RAY_ADDRESS": cluster.address},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -148,7 +148,7 @@ def test_examples_run(
     (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / name), *arguments],
-        cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
         env={**cluster.environment, "RAY_ADDRESS": cluster.address},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
