@@ -104,11 +104,13 @@ class Islands:
 class Exits:
     """How GPUs leave their islands.
 
+    ``island`` (nodes,): of GPUs and the switches that NVLink joins them to, -1 for other nodes.
     ``largest``: GPUs of the largest island. ``out_gb_s``, ``in_gb_s`` (gpus,): effective bandwidth
     of each GPU's links out of and into its island. ``own``: every GPU reaches every other one over
     such links and switches outside the islands, and islands have no other way out.
     """
 
+    island: NDArray[np.int64]
     largest: int
     out_gb_s: NDArray[np.float64]
     in_gb_s: NDArray[np.float64]
@@ -145,7 +147,8 @@ def _exits(fabric: Fabric) -> Exits:
     else:
         own = False
     largest = int(np.bincount(label[gpus]).max())
-    return Exits(largest, slow[gpus].sum(axis=1), slow[:, gpus].sum(axis=0), own)
+    island = np.where(inside, label, -1).astype(np.int64)
+    return Exits(island, largest, slow[gpus].sum(axis=1), slow[:, gpus].sum(axis=0), own)
 
 
 def fewest_groups(sizes: Sequence[int], k: int) -> int:
