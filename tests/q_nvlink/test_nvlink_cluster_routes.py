@@ -98,7 +98,7 @@ def test_a_pair_that_only_a_third_island_joins_still_has_paths():
 
 
 def test_no_more_paths_than_asked_for_and_none_crowded_out():
-    # Ten ways of two hops share the narrow link 0 -> 1; one way has three hops and links of its own.
+    # Ten ways of two hops share the narrow link 0 -> 1; one of three hops has its own.
     n = 15
     cap = np.zeros((n, n))
     cap[0, 1] = 1.0

@@ -192,7 +192,7 @@ def _way(
     a: int,
     b: int,
 ) -> _Way:
-    """From the island of a to b over these two islands, or over all where those do not join them."""
+    """From the island of a to b over these two; over all where these do not join them."""
     if island is not None:
         near = passing & np.isin(island, (-1, island[a], island[b]))
         left = hops_to(*back, near, b)
