@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from qcluster.errors import Infeasible, InputError
 from qcluster.q_nvlink._kernels import neighbours, route_loads
 from qcluster.q_nvlink.fabric import Fabric, NodeId
-from qcluster.q_nvlink.islands import exits
+from qcluster.q_nvlink.islands import exits, fewest_groups
 from qcluster.telemetry import Job
 
 __all__ = ["Admission", "Placement", "PlacementProblem", "admit"]
@@ -152,18 +152,27 @@ class PlacementProblem:
 
         With M GPUs in the largest island, a rank has at most M - 1 mates there, so at least what
         it sends to the others it sends least to leaves the island, over the links out of the job's
-        own GPUs. Holds where every GPU has a way out of its own, so that nobody relays for it.
+        own GPUs. And where it takes m islands, the one with fewest of its k ranks has c <= k / m
+        and c links out, over which its ranks send to the k - c others. Holds where every GPU has a
+        way out of its own, so that nobody relays for it.
         """
         demand, ways = self.demand[job], exits(self.fabric)
         ranks = len(demand)
         if ranks <= ways.largest or not ways.own:
             return 0.0
+        part = ranks // fewest_groups(ways.sizes, ranks)
         bound = 0.0
         for volumes, ports in ((demand, ways.out_gb_s), (demand.T, ways.in_gb_s)):
-            # Without itself, which sorts first as nobody sends to themselves.
-            far = np.sort(volumes, axis=1)[:, : ranks - ways.largest + 1].sum()
-            most = float(np.sort(ports)[::-1][:ranks].sum())
-            bound = max(bound, float(far) / (most * 1e9))
+            # Each rank's least entries, added up; itself sorts first, as nobody sends to themselves.
+            least = np.cumsum(np.sort(volumes, axis=1), axis=1)
+            widths = np.cumsum(np.sort(ports)[::-1]) * 1e9
+            bound = max(bound, float(least[:, ranks - ways.largest].sum() / widths[ranks - 1]))
+            between = _between_any_parts(volumes)
+            smallest = min(
+                max(float(np.sort(least[:, ranks - c])[:c].sum()), between) / widths[c - 1]
+                for c in range(1, part + 1)
+            )
+            bound = max(bound, float(smallest))
         return bound
 
     def moved(self, placement: Placement) -> int:
@@ -173,6 +182,27 @@ class PlacementProblem:
             for job, gpus in self.reference.items()
             for a, b in zip(gpus, placement[job], strict=True)
         )
+
+
+def _between_any_parts(volumes: NDArray[np.float64]) -> float:
+    """Bytes that at least go from any part of the ranks to the others; volumes (ranks, ranks).
+
+    The largest volume such that the pairs with at least as much lead from every rank to every
+    other: out of every part goes one of them.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    steps = np.unique(volumes[volumes > 0])
+    low, high = -1, len(steps) - 1  # of the steps that lead everywhere the last one
+    while low < high:
+        middle = (low + high + 1) // 2
+        joined = csr_matrix(volumes >= steps[middle])
+        if connected_components(joined, connection="strong", return_labels=False) == 1:
+            low = middle
+        else:
+            high = middle - 1
+    return float(steps[low]) if low >= 0 else 0.0
 
 
 @dataclass(frozen=True)
