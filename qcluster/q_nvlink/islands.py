@@ -105,9 +105,10 @@ class Exits:
     """How GPUs leave their islands.
 
     ``island`` (nodes,): of GPUs and the switches that NVLink joins them to, -1 for other nodes.
-    ``sizes``: GPUs of every island, ``largest`` of the largest. ``out_gb_s``, ``in_gb_s`` (gpus,): effective bandwidth
-    of each GPU's links out of and into its island. ``own``: every GPU reaches every other one over
-    such links and switches outside the islands, and islands have no other way out.
+    ``sizes``: GPUs of every island, ``largest`` of the largest. ``out_gb_s``, ``in_gb_s`` (gpus,):
+    effective bandwidth of each GPU's links out of and into its island. ``own``: every GPU reaches
+    every other one over such links and switches outside the islands, and islands have no other way
+    out.
     """
 
     island: NDArray[np.int64]

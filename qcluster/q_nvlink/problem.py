@@ -26,6 +26,7 @@ __all__ = ["Admission", "Placement", "PlacementProblem", "admit"]
 Placement = dict[str, list[int]]
 """Job id to the positions (in ``fabric.nodes``) of its ranks' GPUs, in order of ranks."""
 
+_PAIRS_A_RANK = 8  # that a bound looks at
 _DEFAULT_BYTES = 1e9  # of a job whose traffic is unknown: only proportions matter then
 
 
@@ -136,6 +137,10 @@ class PlacementProblem:
         share nothing cost nothing. A job that no NVLink island holds must leave it, see
         ``_spread_bound``.
         """
+        return self._least_seconds
+
+    @functools.cached_property
+    def _least_seconds(self) -> float:
         gpus = self.fabric.gpu_index
         bound = max((self._spread_bound(job.id) for job in self.jobs), default=0.0)
         for axis in (1, 0):
@@ -163,7 +168,7 @@ class PlacementProblem:
         part = ranks // fewest_groups(ways.sizes, ranks)
         bound = 0.0
         for volumes, ports in ((demand, ways.out_gb_s), (demand.T, ways.in_gb_s)):
-            # Each rank's least entries, added up; itself sorts first, as nobody sends to themselves.
+            # Each rank's least entries, added up; itself is first, as nobody sends to themselves.
             least = np.cumsum(np.sort(volumes, axis=1), axis=1)
             widths = np.cumsum(np.sort(ports)[::-1]) * 1e9
             bound = max(bound, float(least[:, ranks - ways.largest].sum() / widths[ranks - 1]))
@@ -188,12 +193,16 @@ def _between_any_parts(volumes: NDArray[np.float64]) -> float:
     """Bytes that at least go from any part of the ranks to the others; volumes (ranks, ranks).
 
     The largest volume such that the pairs with at least as much lead from every rank to every
-    other: out of every part goes one of them.
+    other: out of every part goes one of them. Only the largest few of each rank are looked at.
     """
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components
 
-    steps = np.unique(volumes[volumes > 0])
+    every = volumes[volumes > 0]
+    most = _PAIRS_A_RANK * len(volumes)
+    if len(every) > most:
+        every = np.partition(every, len(every) - most)[-most:]
+    steps = np.unique(every)
     low, high = -1, len(steps) - 1  # of the steps that lead everywhere the last one
     while low < high:
         middle = (low + high + 1) // 2
