@@ -162,9 +162,6 @@ def find_paths(
         for path in _unlike(capacity, found, most):
             rows.append([number[u, v] for u, v in pairwise(path)])
             owner.append(p)
-    table = np.full((len(rows), max(map(len, rows), default=1)), len(links), dtype=np.int64)
-    for i, row in enumerate(rows):
-        table[i, : len(row)] = row
     at = (links[:, 0], links[:, 1])
     return Paths(
         pairs=pairs,
@@ -172,9 +169,16 @@ def find_paths(
         links=links,
         capacity=capacity[at].astype(np.float64),
         latency=np.ones(len(links)) if latency is None else latency[at].astype(np.float64),
-        steps=table,
+        steps=_padded(rows, len(links)),
         owner=np.array(owner, dtype=np.int64),
     )
+
+
+def _padded(rows: list[list[int]], pad: int) -> NDArray[np.int64]:
+    table = np.full((len(rows), max(map(len, rows), default=1)), pad, dtype=np.int64)
+    for i, row in enumerate(rows):
+        table[i, : len(row)] = row
+    return table
 
 
 @dataclass(frozen=True)
