@@ -37,15 +37,19 @@ def _largest(volumes: Sequence[NDArray[np.float64]], most: int) -> list[NDArray[
     """Of each matrix the positions (flat) of the pairs that agents route, ``most`` in all.
 
     The largest of all jobs. Where the last of them tie with some that find no room, as in an
-    exchange of everyone with everyone, none of those that tie is taken: shortest paths spread them
-    evenly, a part of them would not be. If all tie the first are taken.
+    exchange of everyone with everyone, those that tie are taken only if most of them find room:
+    shortest paths spread them evenly, and a part of them would not be. If all tie, the first are.
     """
     every = np.concatenate([v.ravel() for v in volumes] or [np.empty(0)])
-    order = np.argsort(-every, kind="stable")[: int((every > 0).sum())]
+    order = np.flatnonzero(every > 0)
     if len(order) > most:
-        # Equal up to rounding.
-        larger = order[every[order] > every[order[most]] * (1 + 1e-9)]
-        order = larger if len(larger) else order[:most]
+        first_out = len(every) - most - 1
+        value = np.partition(every, first_out)[first_out]
+        tied = (every >= value * (1 - 1e-9)) & (every <= value * (1 + 1e-9))
+        order, ties = np.flatnonzero((every > value) & ~tied), np.flatnonzero(tied)
+        room = most - len(order)
+        if not len(order) or 4 * room >= 3 * len(ties):
+            order = np.concatenate([order, ties[:room]])
     ends = np.cumsum([0] + [v.size for v in volumes])
     order = np.sort(order)
     cuts = np.searchsorted(order, ends)
