@@ -238,6 +238,7 @@ def _walks(
     steps: int,
 ) -> Iterator[list[int]]:
     """Simple paths from a to b of at most ``longest`` hops, shortest first, not all of many."""
+    onward: dict[int, list[int]] = {}
     for length in range(left[a], longest + 1):
         count, looked, stack = 0, 0, [[a]]
         # The shortest level is always walked through: it has no dead ends.
@@ -250,11 +251,10 @@ def _walks(
                     count += 1
                     yield path
                 continue
-            if here != a and not passing[here]:
-                continue
-            for there in near[here]:
-                far = left[there]
-                if far >= 0 and hops + 1 + far <= length and there not in path:
+            if here not in onward:
+                onward[here] = [v for v in near[here] if left[v] >= 0 and (passing[v] or v == b)]
+            for there in onward[here]:
+                if hops + 1 + left[there] <= length and there not in path:
                     stack.append([*path, there])
         if length == left[a] and count >= _ENOUGH:
             return
