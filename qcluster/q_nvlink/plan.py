@@ -310,7 +310,7 @@ def _layout(
     features = layout_features(problem, placement)
     return {
         "features": dict(zip(FEATURES, features.tolist(), strict=True)),
-        "contended": bool(certificate.objective > THRESHOLD * problem.lower_bound()),
+        "contended": bool(certificate.objective > THRESHOLD * problem.ideal_seconds),
     }
 
 

@@ -129,20 +129,36 @@ class PlacementProblem:
         return float(self.seconds(self.loads(placement)[0]).max(initial=0.0))
 
     def lower_bound(self) -> float:
-        """Seconds that no placement beats.
+        """Seconds that no placement beats: ``ideal_seconds``, or what jobs need out of a part.
 
-        Every rank sits on a GPU of its own and must send and receive through that GPU's ports.
-        The best that can be hoped for matches the largest volume with the largest port, the second
-        with the second, and so on: an exchange argument for bottleneck assignment. Ranks that
-        share nothing cost nothing. A job that no NVLink island holds must leave it, see
-        ``_spread_bound``.
+        A job that takes m islands has at most k / m of its k ranks in one of them, see
+        ``_part_bound``.
         """
         return self._least_seconds
 
     @functools.cached_property
     def _least_seconds(self) -> float:
-        gpus = self.fabric.gpu_index
-        bound = max((self._spread_bound(job.id) for job in self.jobs), default=0.0)
+        parts = (self._part_bound(job.id) for job in self.jobs)
+        return max(self.ideal_seconds, *parts, 0.0)
+
+    @functools.cached_property
+    def ideal_seconds(self) -> float:
+        """Seconds with which every layout's are compared, a bound as well.
+
+        Every rank sits on a GPU of its own and must send and receive through that GPU's ports.
+        The best that can be hoped for matches the largest volume with the largest port, the second
+        with the second, and so on: an exchange argument for bottleneck assignment. Ranks that
+        share nothing cost nothing. A job that no NVLink island holds must leave it: with M GPUs in
+        the largest island a rank has at most M - 1 mates there, so at least what it sends to the
+        others it sends least to goes over the links out of the job's own GPUs.
+        """
+        gpus, ways = self.fabric.gpu_index, exits(self.fabric)
+        bound = 0.0
+        for job in self.jobs:
+            for least, widths in self._leaving[job.id]:
+                ranks = len(least)
+                far = float(least[:, ranks - ways.largest].sum())
+                bound = max(bound, far / float(widths[ranks - 1]))
         for axis in (1, 0):
             volumes = [self.demand[job.id].sum(axis=axis) for job in self.jobs]
             volume = np.sort(np.concatenate(volumes))[::-1] if volumes else np.empty(0)
@@ -152,33 +168,41 @@ class PlacementProblem:
                     bound = max(bound, float(need / (port * 1e9)))
         return bound
 
-    def _spread_bound(self, job: str) -> float:
-        """Seconds that a job needs on its own links out of its islands, 0 when one holds it.
+    def _part_bound(self, job: str) -> float:
+        """Seconds that a job needs on the links out of its smallest part, 0 when one island does.
 
-        With M GPUs in the largest island, a rank has at most M - 1 mates there, so at least what
-        it sends to the others it sends least to leaves the island, over the links out of the job's
-        own GPUs. And where it takes m islands, the one with fewest of its k ranks has c <= k / m
-        and c links out, over which its ranks send to the k - c others. Holds where every GPU has a
-        way out of its own, so that nobody relays for it.
+        Where it takes m islands, the one with fewest of its k ranks has c <= k / m of them and c
+        GPUs' links out, over which its ranks send to the k - c others.
         """
-        demand, ways = self.demand[job], exits(self.fabric)
-        ranks = len(demand)
-        if ranks <= ways.largest or not ways.own:
-            return 0.0
-        part = ranks // fewest_groups(ways.sizes, ranks)
         bound = 0.0
-        for volumes, ports in ((demand, ways.out_gb_s), (demand.T, ways.in_gb_s)):
-            # Each rank's least entries, added up; itself is first, as nobody sends to themselves.
-            least = np.cumsum(np.sort(volumes, axis=1), axis=1)
-            widths = np.cumsum(np.sort(ports)[::-1]) * 1e9
-            bound = max(bound, float(least[:, ranks - ways.largest].sum() / widths[ranks - 1]))
-            between = _between_any_parts(volumes)
+        demand = self.demand[job]
+        for (least, widths), volumes in zip(self._leaving[job], (demand, demand.T), strict=False):
+            ranks, between = len(least), _between_any_parts(volumes)
+            part = ranks // fewest_groups(exits(self.fabric).sizes, ranks)
             smallest = min(
-                max(float(np.sort(least[:, ranks - c])[:c].sum()), between) / widths[c - 1]
+                max(float(np.sort(least[:, ranks - c])[:c].sum()), between) / float(widths[c - 1])
                 for c in range(1, part + 1)
             )
-            bound = max(bound, float(smallest))
+            bound = max(bound, smallest)
         return bound
+
+    @functools.cached_property
+    def _leaving(self) -> dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]]:
+        """Out and in, of each job that no island holds: bytes to other islands, and ways there.
+
+        Of every rank the sums of its least volumes, (ranks, ranks), itself first, as nobody sends
+        to themselves; and bytes a second over the widest ways out, (gpus,) by how many. Empty
+        unless every GPU has a way out of its own, so that nobody relays for it.
+        """
+        ways = exits(self.fabric)
+        return {
+            job: [
+                (np.cumsum(np.sort(volumes, axis=1), axis=1), np.cumsum(np.sort(ports)[::-1]) * 1e9)
+                for volumes, ports in ((demand, ways.out_gb_s), (demand.T, ways.in_gb_s))
+                if len(demand) > ways.largest and ways.own
+            ]
+            for job, demand in self.demand.items()
+        }
 
     def moved(self, placement: Placement) -> int:
         """How many ranks sit elsewhere than in ``reference``."""

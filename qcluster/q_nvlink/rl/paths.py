@@ -253,8 +253,10 @@ def _walks(
                 continue
             if here not in onward:
                 onward[here] = [v for v in near[here] if left[v] >= 0 and (passing[v] or v == b)]
-            for there in onward[here]:
-                if hops + 1 + left[there] <= length and there not in path:
-                    stack.append([*path, there])
+            stack += [
+                [*path, there]
+                for there in onward[here]
+                if hops + 1 + left[there] <= length and there not in path
+            ]
         if length == left[a] and count >= _ENOUGH:
             return
