@@ -10,6 +10,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+from compression_parts.stamp import code_stamp
 from harness import HERE, table
 from ml_dtypes import bfloat16
 
@@ -25,7 +26,7 @@ BATCH = 5_000
 
 
 def samples() -> list[bytes]:
-    """A blob of every kind, of some hundred bytes each."""
+    """A blob of every kind, most of some hundred bytes."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(12, 32)).astype(np.float32)
     smooth = np.cumsum(x, axis=1)
@@ -68,8 +69,15 @@ def by_tables(rng: np.random.Generator) -> list[bytes]:
         compress((x.view(np.uint32) >> 16).astype(np.uint16).view(bfloat16), config=fast),
         compress(x, config=fast), compress(np.abs(x).astype(np.float16), config=fast),
         compress(x, mode="rel_l2", value=0.1, config=fast),
-        compress(np.abs(x), mode="max_abs", value=0.1, config=fast),
+        compress(np.abs(x), mode="max_abs", value=0.1, config=fast), _wandering(rng),
     ]  # fmt: skip
+
+
+def _wandering(rng: np.random.Generator) -> bytes:
+    """A blob whose contexts are neighbours: scales that neither row nor column promises."""
+    steps = rng.normal(0, 0.15, (256, 256))
+    scale = np.exp2(3 * np.sin(np.cumsum(steps, axis=1)))
+    return compress((scale * rng.normal(size=scale.shape)).astype(bfloat16))
 
 
 def mutate(blob: bytes, others: list[bytes], rng: np.random.Generator) -> tuple[str, bytes]:
@@ -133,8 +141,10 @@ def _resealed(blob: bytes, rng: np.random.Generator) -> bytes:
 
 
 def hostile(*, quick: bool) -> list[dict[str, Any]]:
-    """Every mutation is refused, or decodes to exactly what was written; resumes where it was."""
-    store = HERE / ".cache" / "compression_hostile_3.json"
+    """Every mutation is refused, or decodes to exactly what was written; resumes where it was on
+    this code.
+    """
+    store = HERE / ".cache" / f"compression_hostile_{code_stamp()}.json"
     state: dict[str, Any] = {"done": 0, "refused": {}, "unchanged": {}, "silent": 0, "slowest_s": 0}
     if store.exists():
         state = json.loads(store.read_text())
