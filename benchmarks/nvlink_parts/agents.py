@@ -104,8 +104,8 @@ def bench_agents(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: ARG
             }
         )
     table(
-        "Busiest link over the optimum, as planned and after 50 ticks; ticks to be within 5 % of the "
-        "new optimum after losing the busiest spare link",
+        "Busiest link over the optimum, as planned and after 50 ticks; ticks to be within 5 % of "
+        "the new optimum after losing the busiest spare link",
         [
             "case",
             "agents",
