@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcluster.codec import _joint_kernels, joint, tables, workspace
+from qcluster.codec import (
+    _joint_kernels,
+    _table_decoder,
+    _table_kernels,
+    joint,
+    tables,
+    workspace,
+)
 from qcluster.codec.errors import QctCorruptError, QctFormatError
 from qcluster.codec.plane import DENSE, FLOAT, JOINT, UNSIGNED, Layout, decode_plane
 from qcluster.codec.tabled import encode_tabled
@@ -173,6 +180,17 @@ def test_planes_of_earlier_versions_decode(text: str) -> None:
     low = (i * 2_654_435_761 % 65_536) & 0x80FF
     bits = (low | (0x3E00 + (i * i % 5) * 128)).astype(np.uint16)
     assert np.array_equal(back(base64.b64decode(text), bits), bits)
+
+
+@pytest.mark.parametrize("sign", [15, 63])
+def test_bytes_beside_the_classes_of_earlier_planes_are_joined(sign: int) -> None:
+    bits = white(500) if sign == 15 else white(500) & 0x7FFF
+    low = np.empty(bits.size, np.uint8)
+    _table_kernels.pack_bytes(bits, 7, sign, low)
+    found = np.empty_like(bits)
+    symbol = ((bits >> 7) & 255).astype(np.uint8) - np.uint8(70)
+    _table_decoder.join_bytes(symbol, low, 7, sign, 70, 8, found)
+    assert np.array_equal(found, bits)
 
 
 def test_rooms_are_used_again_and_large_ones_are_not_kept() -> None:
