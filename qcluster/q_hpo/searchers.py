@@ -16,7 +16,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from ray.tune.search import Searcher
 
@@ -171,7 +171,7 @@ class StudySearch(Searcher):
             return None
         if self._room is not None and not asked:
             if self._room == 0:
-                return Searcher.FINISHED
+                return cast("dict[str, Any]", Searcher.FINISHED)  # Ray's word in place of one
             self._room -= 1
         if self._orphans and trial_id not in self._names:
             self._names[trial_id] = self._orphans.pop(0)
