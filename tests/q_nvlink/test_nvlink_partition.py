@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, InputError
 from qcluster.q_nvlink import Partition, partition_ranks
 from qcluster.q_nvlink.partition import reference
@@ -19,7 +18,6 @@ from qcluster.q_nvlink.partition._kernels import cluster, contract, refine
 from qcluster.q_nvlink.partition.bounds import least_crossing
 from qcluster.q_nvlink.partition.cycle import Draws
 from qcluster.q_nvlink.partition.outside import list_outside
-from qcluster.q_nvlink.partition.search import _Problem, _Search
 from qcluster.q_nvlink.partition.starts import list_starts, repaired
 
 
@@ -237,17 +235,3 @@ def test_installed_partitioners_are_asked_and_repaired(monkeypatch):
         assert (np.bincount(part, minlength=3) <= 4).all()
     assert not list(list_outside(weights(12, 0), np.array([4, 4, 5])))
     assert not list(list_outside(np.zeros((12, 12)), np.array([4, 4, 4])))
-
-
-@pytest.mark.parametrize("room", [[3, 0, 5, 2], [10], [4, 4, 4], [9, 1, 1]])
-def test_a_crowd_that_is_divided_anew_keeps_its_places(room):
-    traffic, rng = weights(10, 3), np.random.default_rng(0)
-    problem = _Problem(traffic, np.array(room))
-    search = _Search(problem, Deadline.never(), rng)
-    slots = np.repeat(np.arange(len(room)), room)[:10]
-    for _ in range(20):
-        part = rng.permutation(slots)
-        before = np.bincount(part, minlength=len(room))
-        search._divide_anew(part)
-        assert (np.bincount(part, minlength=len(room)) == before).all()
-    assert set(search._crowd(slots, 9).tolist()) == set(range(len(room)))

@@ -13,7 +13,6 @@ from qcluster.q_nvlink.partition._kernels import cluster, contract, refine
 __all__ = ["Draws", "improved"]
 
 _COARSEST = 3  # clusters a domain at which merging stops
-_PATIENT, _BRISK = (30, 4), (15, 16)  # steps without a better best: so many, and a node in so many
 
 Matrix = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -41,8 +40,6 @@ def improved(
     """
     size = np.ones(len(weight), dtype=np.int64)
     part = part.copy()
-    # Either is the better on some traffic: more steps a cycle, or more cycles.
-    patience = _PATIENT if draws.rng.random() < 0.5 else _BRISK
     same = part if other is None else part * (len(capacity) + 1) + other
     levels: list[tuple[Matrix, Labels, Labels]] = []
     most = max(1, int(capacity.max()) // 2)
@@ -57,21 +54,13 @@ def improved(
         first = np.zeros(count, dtype=np.int64)
         first[label] = np.arange(len(label))
         part, same = part[first], same[first]
-    _refined(weight, size, part, capacity, patience, draws)
+    _refined(weight, size, part, capacity, draws)
     for finer, count_of, label in reversed(levels):
         part = part[label]
         if not draws.deadline.expired:
-            _refined(finer, count_of, part, capacity, patience, draws)
+            _refined(finer, count_of, part, capacity, draws)
     return part
 
 
-def _refined(
-    weight: Matrix,
-    size: Labels,
-    part: Labels,
-    capacity: Labels,
-    patience: tuple[int, int],
-    draws: Draws,
-) -> None:
-    least, one_in = patience
-    refine(weight, size, part, capacity, least + len(size) // one_in, draws.state)
+def _refined(weight: Matrix, size: Labels, part: Labels, capacity: Labels, draws: Draws) -> None:
+    refine(weight, size, part, capacity, 30 + len(size) // 4, draws.state)

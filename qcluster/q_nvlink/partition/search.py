@@ -26,7 +26,7 @@ from qcluster.q_nvlink.partition.bounds import least_crossing
 from qcluster.q_nvlink.partition.cycle import Draws, improved
 from qcluster.q_nvlink.partition.outside import list_outside
 from qcluster.q_nvlink.partition.reference import crossing
-from qcluster.q_nvlink.partition.starts import grown, list_starts
+from qcluster.q_nvlink.partition.starts import list_starts
 from qcluster.record import Record
 
 __all__ = ["Partition", "partition_ranks"]
@@ -248,28 +248,17 @@ class _Search:
             self.add(self.members[a][1], self.members[b][1])
             return
         part = self.members[int(self.rng.integers(len(self.members)))][1].copy()
-        if self.rng.random() < 0.5:
-            here = np.flatnonzero(np.isin(part, self._crowd(part, int(self.rng.integers(2, 6)))))
-            mixed = here[self.rng.random(len(here)) < self.rng.uniform(0.1, 1.0)]
-            part[mixed] = part[self.rng.permutation(mixed)]
-        else:
-            self._divide_anew(part)
+        self._shake(part)
         self.add(part)
 
-    def _divide_anew(self, part: Labels) -> None:
-        """Give the ranks of two or three domains that talk most to these domains once more."""
-        some = self._crowd(part, int(self.rng.integers(2, 4)))
-        here = np.flatnonzero(np.isin(part, some))
-        room = np.bincount(part[here], minlength=len(self.problem.capacity))[some].astype(np.int64)
-        if len(here):
-            weight = self.problem.weight[np.ix_(here, here)]
-            part[here] = some[improved(weight, room, grown(weight, room, self.rng), self._draws)]
-
-    def _crowd(self, part: Labels, count: int) -> Labels:
-        """A domain and those that it exchanges most with, ``count`` together if there are."""
+    def _shake(self, part: Labels) -> None:
+        """Mix some ranks of a domain and of those that it exchanges most with."""
         k = len(self.problem.capacity)
         first = int(self.rng.integers(k))
         ties = self.problem.weight[part == first].sum(axis=0)
         between = np.bincount(part, weights=ties, minlength=k)
         between[first] = np.inf
-        return np.argsort(-between - 1e-9 * self.rng.random(k))[:count]
+        some = np.argsort(-between - 1e-9 * self.rng.random(k))[: int(self.rng.integers(2, 6))]
+        here = np.flatnonzero(np.isin(part, some))
+        mixed = here[self.rng.random(len(here)) < self.rng.uniform(0.1, 1.0)]
+        part[mixed] = part[self.rng.permutation(mixed)]

@@ -11,7 +11,7 @@ from qcluster.q_nvlink.partition._kernels import cluster, contract
 from qcluster.q_nvlink.partition.cycle import Draws, improved
 from qcluster.q_nvlink.partition.reference import crossing
 
-__all__ = ["grown", "list_starts", "repaired"]
+__all__ = ["list_starts", "repaired"]
 
 Matrix = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -23,7 +23,7 @@ def list_starts(weight: Matrix, capacity: Labels, count: int, draws: Draws) -> I
         if turn % 3 == 1:
             yield _halved(weight, capacity, draws)
         else:
-            make = _packed if turn % 3 == 0 else grown
+            make = _packed if turn % 3 == 0 else _grown
             yield make(weight, capacity, draws.rng)
 
 
@@ -51,12 +51,12 @@ def _halved(weight: Matrix, capacity: Labels, draws: Draws) -> Labels:
 
 def _bisected(weight: Matrix, room: Labels, draws: Draws) -> NDArray[np.bool_]:
     """The better of two improved halves, (n,) who is in the second."""
-    tries = [improved(weight, room, grown(weight, room, draws.rng), draws) for _ in range(2)]
+    tries = [improved(weight, room, _grown(weight, room, draws.rng), draws) for _ in range(2)]
     second: NDArray[np.bool_] = min(tries, key=lambda part: crossing(weight, part)) == 1
     return second
 
 
-def grown(weight: Matrix, capacity: Labels, rng: np.random.Generator) -> Labels:
+def _grown(weight: Matrix, capacity: Labels, rng: np.random.Generator) -> Labels:
     """Domain after domain: a free rank, then again and again who talks to the domain most."""
     n = len(weight)
     part = np.full(n, -1, dtype=np.int64)
