@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import harness
 
 PARTS = (
-    "certificate", "frontier", "variance", "decode", "generate", "torch_cases", "toggles", "pruner",
+    "certificate", "frontier", "variance", "decode", "decode_cuda", "generate", "torch_cases",
+    "toggles", "pruner",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""One rank of the training in ddp.py: RANK MEETING WAY SEED STEPS; prints one JSON line."""
+"""One rank of the training in ddp.py: RANK MEETING WAY SEED STEPS RATE; prints one JSON line."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class PowerSGD:
         model.register_comm_hook(self.state, hook)
 
 
-def main(rank: int, meeting: str, way: str, seed: int, steps: int) -> None:
+def main(rank: int, meeting: str, way: str, seed: int, steps: int, rate: float) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=RANKS)
     text, held_out = (tensor(part) for part in texts())
     config = {k: v for k, v in RECIPE.items() if k != "length"}
-    config |= {"seed": seed, "log_every": 50, "max_steps": steps}
+    config |= {"seed": seed, "log_every": 50, "max_steps": steps, "learning_rate": rate}
     power = PowerSGD(int(way.split("-")[1])) if way.startswith("powersgd") else None
     if way == "coded":
         config["compression"] = {}
@@ -83,4 +83,4 @@ def main(rank: int, meeting: str, way: str, seed: int, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], *map(int, sys.argv[4:6]), float(sys.argv[6]))

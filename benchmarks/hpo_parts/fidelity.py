@@ -1,8 +1,8 @@
 """Early stopping: how many epochs successive halving needs for what full trials find.
 
-Two sources of curves. LCDB's measured ones: a task is a data set, a configuration one of its
-learners, an epoch's place is taken by training on more rows. And networks of HPOBench with epochs
-from a generator, because the table holds final values only:
+Three sources of curves. Networks trained here (``epochs.py``). LCDB's: a task is a data set, a
+configuration one of its learners, an epoch's place is taken by training on more rows. And networks
+of HPOBench with epochs from a generator, because the table holds final values only:
 
     error(t) = final + (0.9 - final) (t^-a - 27^-a) / (1 - 27^-a) / 2,
     a = 1 + log10(rate / 1e-3) / 4 in [0.4, 1.6], plus noise of 2 % of the gap to the final value
@@ -17,11 +17,12 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import harness
 import numpy as np
-from hpo_parts import regret
+from hpo_parts import epochs, regret
 from hpo_parts.opponents import Opponents
 from hpo_parts.tables import DATA, hpobench_table
 
@@ -29,10 +30,10 @@ from qcluster.q_hpo import Promotions, Study
 
 KEEP = 3
 FULL_TRIALS = 40
-FLOOR = 1e-3
+RUNGS = [1, 3, 9, 27]
 Curve = Callable[[dict[str, Any], int], float]
-Outcome = dict[str, tuple[float, int]]
-"""Error above the best and epochs, by rule."""
+Outcome = dict[str, Any]
+"""Normalised regret and epochs, by rule; None where random search has no regret."""
 
 
 def generated(name: str, seed: int) -> tuple[list[dict[str, Any]], dict[str, Any], Curve, float]:
@@ -78,14 +79,14 @@ def measured(dataset: int) -> tuple[list[dict[str, Any]], list[int], Curve, floa
 
 
 def search(
-    space: dict[str, Any], rows: list[dict[str, Any]], curve: Curve, rungs: list[int],
+    space: dict[str, Any], rows: list[dict[str, Any]] | None, curve: Curve, rungs: list[int],
     *, budget: int, seed: int, halving: bool,
 ) -> tuple[float, int]:  # fmt: skip
     """The best final value within ``budget`` epochs, and the epochs spent."""
     study = Study(space, seed=seed, pool=rows, max_step=rungs[-1])
     seen: dict[int, list[float]] = {rung: [] for rung in rungs}
     spent = 0
-    while spent < budget and len(study.history) < len(rows):
+    while spent < budget and (rows is None or len(study.history) < len(rows)):
         trial, before = study.ask(), 0
         for rung in rungs if halving else rungs[-1:]:
             spent += rung - before
@@ -100,7 +101,7 @@ def search(
 
 
 def promoted(
-    space: dict[str, Any], rows: list[dict[str, Any]], curve: Curve, rungs: list[int],
+    space: dict[str, Any], rows: list[dict[str, Any]] | None, curve: Curve, rungs: list[int],
     *, budget: int, seed: int,
 ) -> tuple[float, int]:  # fmt: skip
     """The same with promotions."""
@@ -114,37 +115,38 @@ def promoted(
 
 def fidelity_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, Any]:
     """Regret of full trials, and of halving with a fifth of their epochs."""
-    names = ("credit_g",) if quick else ("credit_g", "segment", "car")
     found: dict[str, list[Outcome]] = {}
-    for name in names:
-        for seed in range(2 if quick else 6):
-            found.setdefault(f"generated, {name}", []).append(_generated(name, seed, fresh))
+    for name in epochs.NAMES[: 1 if quick else None]:
+        found[f"real, {name}"] = _real(name, 2 if quick else 10, fresh)
     for dataset in _datasets()[: 3 if quick else None]:
         one = _measured(dataset, fresh)
         if one is not None:
-            found.setdefault("measured, LCDB", []).append(one)
+            found.setdefault("real, LCDB", []).append(one)
+    for name in ("credit_g",) if quick else ("credit_g", "segment", "car"):
+        for seed in range(2 if quick else 6):
+            found.setdefault(f"generated, {name}", []).append(_generated(name, seed, fresh))
+    for kind in ("real", "generated"):
+        found[f"{kind}, all"] = [one for name in list(found) if name.startswith(kind)
+                                 for one in found[name]]  # fmt: skip
     rows, result = [], {}
-    found["generated, all"] = [one for name in names for one in found[f"generated, {name}"]]
     for name, outcomes in found.items():
-        values = {rule: np.array([one[rule] for one in outcomes]) for rule in outcomes[0]}
-        floored = {rule: np.maximum(v[:, 0], FLOOR).tolist() for rule, v in values.items()}
         line: dict[str, Any] = {"tasks": len(outcomes)}
+        full = [one["full"][0] for one in outcomes]
         for rule in ("full", "stopping", "promotions"):
-            share = values[rule][:, 1] / values["full"][:, 1]
-            line[rule] = {
-                "error": regret.geometric(floored[rule]), "epochs": float(share.mean())
-            }  # fmt: skip
+            regrets = [one[rule][0] for one in outcomes]
+            share = [one[rule][1] / one["full"][1] for one in outcomes]
+            line[rule] = {"regret": regret.geometric(regrets), "epochs": float(np.mean(share))}
             if rule != "full":
-                line[rule] |= regret.compare(floored[rule], floored["full"])
+                line[rule] |= regret.compare(regrets, full)
         result[name] = line
-        rows.append([name, line["tasks"], line["full"]["error"], *(
+        rows.append([name, line["tasks"], line["full"]["regret"], *(
             line[rule][what] for rule in ("stopping", "promotions")
-            for what in ("error", "epochs", "ratio", "wins", "losses")
+            for what in ("regret", "epochs", "ratio", "wins", "losses", "p")
         )])  # fmt: skip
-    columns = ["error", "epochs", "ratio", "wins", "losses"]
+    columns = ["regret", "epochs", "ratio", "wins", "losses", "p"]
     harness.table(
-        "Early stopping: error above the best (geometric mean, at least .001) of full trials, of "
-        "Ray's rule and of promotions",
+        "Few epochs: regret over that of random full trials, as many as 'full' has; of full "
+        "trials, of Ray's rule and of promotions",
         ["curves", "tasks", "full", *columns, *columns], rows,
     )  # fmt: skip
     return result
@@ -152,45 +154,80 @@ def fidelity_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, An
 
 def _generated(name: str, seed: int, fresh: bool) -> Outcome:
     def compute() -> Outcome:
-        rows, space, curve, best = generated(name, seed)
-        return _compared(space, rows, curve, [1, 3, 9, 27], 27 * FULL_TRIALS, seed, best)
+        rows, space, curve, _ = generated(name, seed)
+        return _compared(space, rows, curve, RUNGS, FULL_TRIALS, seed)
 
-    return _kept(compute, [name, seed], fresh)
+    return _kept(compute, ["generated", name, seed], fresh)
+
+
+def _real(name: str, seeds: int, fresh: bool) -> list[Outcome]:
+    """Networks trained while they are searched; the best known is that of all runs, and of 400
+    random networks.
+    """
+    ends = epochs.curves(name)[:, -1]
+    runs = [
+        _kept(lambda seed=seed: _found(epochs.SPACE, None, epochs.live(name), RUNGS,
+                                       FULL_TRIALS * RUNGS[-1], seed), ["real", name, seed], fresh)
+        for seed in range(seeds)
+    ]  # fmt: skip
+    best = min([float(ends.min()), *(run[rule][0] for run in runs for rule in run)])
+    return [_normalised(run, ends, FULL_TRIALS, best) for run in runs]
 
 
 def _measured(dataset: int, fresh: bool) -> Outcome | None:
+    """Half of the learners in full; None where the median of random search has no regret."""
     task = measured(dataset)
     if task is None:
         return None
-    rows, sizes, curve, best = task
+    rows, sizes, curve, _ = task
     space = {"learner": {"type": "choice", "values": [row["learner"] for row in rows]}}
-    last = sizes[-1]
-    rungs = [s for k, s in enumerate(reversed(sizes)) if k % 4 == 0 and s * 100 >= last][::-1]
-    budget = 2 * len(rows) // 3 * last
-    return _kept(
-        lambda: _compared(space, rows, curve, rungs, budget, dataset, best),
+    rungs = [s for k, s in enumerate(reversed(sizes)) if k % 4 == 0 and s * 100 >= sizes[-1]][::-1]
+    found = _kept(
+        lambda: _compared(space, rows, curve, rungs, len(rows) // 2, dataset),
         ["lcdb", dataset], fresh,
     )  # fmt: skip
+    return found if found["full"] is not None else None
 
 
 def _compared(
     space: dict[str, Any], rows: list[dict[str, Any]], curve: Curve, rungs: list[int],
-    budget: int, seed: int, best: float,
+    trials: int, seed: int,
 ) -> Outcome:  # fmt: skip
-    """Error above the best and epochs: of full trials, and of both rules with a fifth of them."""
+    ends = np.array([curve(row, rungs[-1]) for row in rows])
+    found = _found(space, rows, curve, rungs, trials * rungs[-1], seed)
+    return _normalised(found, ends, trials, float(ends.min()))
+
+
+def _found(
+    space: dict[str, Any], rows: list[dict[str, Any]] | None, curve: Curve, rungs: list[int],
+    budget: int, seed: int,
+) -> Outcome:  # fmt: skip
+    """The best final value and epochs: of full trials, and of both rules with a fifth of them."""
     last = rungs[-1]
-    found = {
+    return {
         "full": search(space, rows, curve, [last], budget=budget, seed=seed, halving=False),
         "stopping": search(
             space, rows, curve, rungs, budget=budget // 5 - last, seed=seed, halving=True
         ),
         "promotions": promoted(space, rows, curve, rungs, budget=budget // 5, seed=seed),
     }
-    return {rule: (value - best, spent) for rule, (value, spent) in found.items()}
+
+
+def _normalised(found: Outcome, ends: np.ndarray, trials: int, best: float) -> Outcome:
+    """Regrets over the median of ``trials`` random ones of the final values ``ends``."""
+    rng = np.random.default_rng(0)
+    draws = [ends[rng.permutation(len(ends))[:trials]].min() for _ in range(201)]
+    chance = float(np.median(draws)) - best
+    return {
+        rule: (regret.normalised([value], best, chance), spent) if chance > 0 else None
+        for rule, (value, spent) in found.items()
+    }
 
 
 def _kept(compute: Callable[[], Outcome], task: list[Any], fresh: bool) -> Outcome:
-    key = ["fidelity", "with promotions", regret.ours_version(), *task]
+    source = Path(harness.HERE).parent / "qcluster" / "q_hpo"
+    more = [zlib.crc32((source / f"{name}.py").read_bytes()) for name in ("promotion", "fidelity")]
+    key = ["fidelity", "live", regret.ours_version(), more, *task]
     found: Outcome = harness.cached("hpo", key, compute, fresh=fresh)
     return found
 

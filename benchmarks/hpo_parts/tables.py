@@ -1,4 +1,5 @@
-"""Listed tables: serving sweeps (many crash) and HPOBench; our searcher is given the rows.
+"""Listed tables: sweeps of serving and retrieval (many crash), grids of networks; our searcher is
+given the rows.
 
 A number column becomes an interval of the listed values (logarithmic from a ratio of 20 up), a
 text or true/false column a choice; constant columns are dropped. Random search draws rows without
@@ -50,12 +51,17 @@ def sweep_table(file: str, objective: str, *, maximise: bool) -> Table:
 
 def hpobench_table(name: str) -> Table:
     """Validation error of a grid of networks, mean of five seeds."""
+    return _grid(f"hpobench_{name}", "val_acc_s", (-1.0, 1.0))
+
+
+def _grid(name: str, column: str, turn: tuple[float, float]) -> Table:
+    """A full grid: mean of the columns that begin with ``column`` times turn[0] plus turn[1]."""
     import pandas as pd
 
-    frame = pd.read_csv(DATA / f"hpobench_{name}.csv.gz")
-    accuracy = frame[[n for n in frame if n.startswith("val_acc_s")]].mean(axis=1)
-    names = ["alpha", "batch_size", "depth", "learning_rate_init", "width"]
-    return _table(f"hpobench_{name}", frame[names], [1.0 - float(a) for a in accuracy])
+    frame = pd.read_csv(DATA / f"{name}.csv.gz")
+    measured = frame[[n for n in frame if n.startswith(column)]].mean(axis=1)
+    names = [n for n in frame if not n.startswith("val_") and not n.endswith("_mean")]
+    return _table(name, frame[names], [turn[1] + turn[0] * float(v) for v in measured])
 
 
 def _table(name: str, frame: Any, values: list[float | None]) -> Table:
@@ -157,13 +163,18 @@ def opponents_task(table: Table, seed: int, budget: int) -> dict[str, Any]:
 def table_row(
     world: Opponents, *, quick: bool, fresh: bool, seeds: int = 20, budget: int = 30
 ) -> dict[str, Any]:
-    """Serving sweeps and HPOBench against random search of the same rows and Optuna's samplers."""
+    """All tables against random search of the same rows and Optuna's samplers."""
     tables = [
         sweep_table("llmsys_vllm_5.0-0.5-4-50-r1.csv", "obj-output_throughput+", maximise=True),
         sweep_table("llmsys_sglang_odd.csv", "obj-output_throughput+", maximise=True),
     ]
     if not quick:
         tables += [sampled(hpobench_table(name)) for name in ("credit_g", "segment", "car")]
+        tables += [
+            sampled(_grid("hpolib_protein_structure", "val_loss_s", (1.0, 0.0))),
+            sampled(_grid("nasbench201_cifar10", "val_acc_s", (-1.0, 100.0))),
+            sweep_table("llmsys_html_rag_1-01-05.csv", "obj-Answer_F1+", maximise=True),
+        ]
     runs = range(4 if quick else seeds)
     found: dict[str, dict[str, list[float]]] = {}
     for seed in runs:

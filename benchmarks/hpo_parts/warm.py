@@ -1,9 +1,9 @@
-"""Warm starts between the three data sets of HPOBench, in all directions.
+"""Warm starts between the three data sets of HPOBench, and between the three of ``epochs.py``.
 
 The prior is 200 random rows of another table, as a random search would leave them, 200 rows of each
 of the two others, or those of one with all signs flipped. The study searches 3,000 random rows of
-its own table, the same for all kinds of start. Regrets are over the median of random search at 30
-trials.
+its own table (of ``epochs.py`` all 400), the same for all kinds of start. Regrets are over the
+median of random search at 30 trials.
 """
 
 from __future__ import annotations
@@ -13,25 +13,37 @@ from typing import Any
 
 import harness
 import numpy as np
-from hpo_parts import regret
+from hpo_parts import epochs, regret
 from hpo_parts.opponents import Opponents
 from hpo_parts.tables import Table, hpobench_table
 
 from qcluster.q_hpo import Prior, Study
 
-NAMES = ("car", "credit_g", "segment")
+FAMILIES = {"HPOBench": ("car", "credit_g", "segment"), "perceptrons": epochs.NAMES}
 PRIOR_ROWS, POOL_ROWS, TRIALS = 200, 3000, 40
 MARKS = (5, 10, 15, 20, 30, 40)
-_table = cache(hpobench_table)
+
+
+@cache
+def _table(name: str) -> Table:
+    """The table of a data set; of ``epochs.py`` the errors after the last epoch."""
+    if name in FAMILIES["HPOBench"]:
+        return hpobench_table(name)
+    last = epochs.curves(name)[:, -1].tolist()
+    return Table(name, epochs.SPACE, epochs.configurations(name), last)
 
 
 def warm_row(_world: Opponents, *, quick: bool, fresh: bool, seeds: int = 20) -> dict[str, Any]:
     """Cold, warm and misled starts on every table."""
     runs = range(1 if quick else min(seeds, 10))
+    return {family: _family(family, names, runs, fresh=fresh) for family, names in FAMILIES.items()}
+
+
+def _family(family: str, names: tuple[str, ...], runs: range, *, fresh: bool) -> dict[str, Any]:
     curves: dict[str, dict[int, list[float]]] = {}
     rows = []
-    for target in NAMES:
-        others = [name for name in NAMES if name != target]
+    for target in names:
+        others = [name for name in names if name != target]
         starts = [("cold", ()), ("both", tuple(others))]
         starts += [(kind, (other,)) for kind in ("warm", "flipped") for other in others]
         for kind, sources in starts:
@@ -43,7 +55,7 @@ def warm_row(_world: Opponents, *, quick: bool, fresh: bool, seeds: int = 20) ->
     means = {kind: {at: regret.geometric(v) for at, v in line.items()}
              for kind, line in curves.items()}  # fmt: skip
     rows += [["all", kind, "", *line.values()] for kind, line in means.items()]
-    harness.table("Warm start on HPOBench: regret over random's at 30 trials",
+    harness.table(f"Warm start on {family}: regret over random's at 30 trials",
                   ["table", "start", "prior", *(f"at {at}" for at in MARKS)], rows)  # fmt: skip
     cold = means["cold"]
     return {
@@ -63,7 +75,7 @@ def _regrets(
     pick = np.random.default_rng([seed, 4]).permutation(len(table.rows))[:POOL_ROWS]
     values = np.array([float(table.values[i] or 0.0) for i in pick])
     rng = np.random.default_rng(0)
-    ends = [values[rng.permutation(POOL_ROWS)[:30]].min() for _ in range(201)]
+    ends = [values[rng.permutation(len(values))[:30]].min() for _ in range(201)]
     chance = float(np.median(ends) - values.min())
     key = ["warm", regret.ours_version(), target, kind, sources, seed]
     run = harness.cached(

@@ -44,6 +44,21 @@ def bench_collectives(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa
     fabrics["dgx1_v100, one pair of links dead"] = whole.degraded(
         factor={"gpu0->gpu1": 0.0, "gpu1->gpu0": 0.0}
     )
+    fabrics["dgx1_v100, one link halved"] = whole.degraded(factor={"gpu0->gpu1": 0.5})
+    for name in ("rccl-topo_4p3l", "rccl-topo_8p6l", "rccl-topo_8p_90a"):
+        fabrics[f"xGMI {name}"] = load_fabric(DATA / "nvlink" / "topo_xml" / f"{name}.xml")
+    fabrics["xGMI mesh of 8 (MI300X)"] = parse_node_link(
+        {
+            "nodes": [{"id": f"g{i}", "kind": "gpu"} for i in range(8)],
+            "edges": [
+                {"source": f"g{i}", "target": f"g{j}", "bandwidth": 64.0, "type": "xgmi"}
+                for i in range(8)
+                for j in range(i)
+            ],
+        }
+    )
+    host = fabrics["hgx_h100"]
+    fabrics["hgx_h100, one link halved one way"] = host.degraded(factor={host.links[0].id: 0.5})
     fabrics["hgx_h100_x4"] = load_fabric(folder / "hgx_h100_x4.json")
     fabrics["four NVL72"] = four_racks()
     rows = []

@@ -15,7 +15,7 @@ from harness import DATA, HERE, cached, table
 import qcluster.q_nvlink.partition
 from nvlink_parts.mapping import own_seconds, source_of
 from nvlink_parts.traffic import halo, mixed, scattered, unseen
-from qcluster.q_nvlink.partition import partition_ranks
+from qcluster.q_nvlink.partition import _kernels, partition_ranks
 from qcluster.q_nvlink.partition._kernels import refine
 from qcluster.q_nvlink.partition.reference import crossing
 
@@ -92,6 +92,7 @@ def _compare(cases: dict[str, tuple[Any, list[int]]], fresh: bool) -> list[dict[
     for n in (6, 120):  # compile
         partition_ranks(np.ones((n, n)), [n // 2] * 2, deadline_s=0.05)
     source = source_of(qcluster.q_nvlink.partition)
+    kernels = Path(_kernels.__file__).read_text()
     script = (Path(HERE) / "opponents" / "partitioners.py").read_text()
     rows = []
     for name, (traffic, capacity) in cases.items():
@@ -116,7 +117,7 @@ def _compare(cases: dict[str, tuple[Any, list[int]]], fresh: bool) -> list[dict[
         if os.environ.get("QCLUSTER_OPPONENTS_NVLINK"):
             others = cached("nvlink", ["outside", key, script], theirs, fresh=fresh)
         row = {"name": name, "ours": mine, "cpu_s": spent, "bound": bound}
-        row["tabu"] = cached("nvlink", ["swap-tabu", key, source], tabu, fresh=fresh)
+        row["tabu"] = cached("nvlink", ["swap-tabu", key, kernels], tabu, fresh=fresh)
         for other in ("metis", "kahip"):
             late = others is None or others[other]["bytes"] is None
             row[other] = float("nan") if late else others[other]["bytes"]

@@ -135,6 +135,8 @@ def _torch_bits(tensor: Any) -> tuple[DType, tuple[int, ...], Bits, str]:
     dtype = _BY_TORCH.get(str(tensor.dtype))
     if dtype is None:
         raise InputError(f"holds {tensor.dtype}, which is not handled", field="tensor")
+    if tensor.is_nested:
+        raise InputError("is nested; compress its parts by name", field="tensor")
     if tensor.layout != torch.strided:
         raise InputError(f"is {tensor.layout}; compress its indices and values, or to_dense()",
                          field="tensor")  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -154,6 +155,8 @@ def _read_torch(path: Path) -> Iterator[tuple[str, Any]]:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        # torch writes parts of it in bold.
+        first = re.sub(r"\x1b\[[0-9;]*m", "", first)
         raise FormatError(f"is refused by torch's weights-only load: {first}", file=path) from None
     if isinstance(loaded, torch.Tensor):
         loaded = {"": loaded}

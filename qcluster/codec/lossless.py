@@ -29,7 +29,7 @@ from qcluster.codec.plane import (
     encode_plane,
     octaves,
 )
-from qcluster.codec.signs import read_signs, split_signs, write_signs
+from qcluster.codec.signs import WORTH, WORTH_DENSE, read_signs, split_signs, write_signs
 from qcluster.codec.tabled import encode_tabled
 
 __all__ = ["best_plane", "decode_lossless", "encode_lossless", "unzstd"]
@@ -72,31 +72,34 @@ def _encode_plane(bits: Bits, dtype: DType, columns: int, effort: str) -> bytes:
         place = dtype.mantissa + dtype.exponent
         magnitude = bits & bits.dtype.type((1 << place) - 1)
         below = (bits >> place).astype(np.uint8)
-        signs = write_signs(below, magnitude >> dtype.mantissa, columns, zeros=True)
+        worth = WORTH_DENSE if effort == "dense" else WORTH
+        signs = write_signs(below, magnitude >> dtype.mantissa, columns, zeros=True, worth=worth)
         if signs is not None:
-            plane = _encode_floats(magnitude, dtype, columns, effort)
-            return b"".join([bytes([SIGNED]), signs, plane])
-    return b"".join([bytes([PLANE]), _encode_floats(bits, dtype, columns, effort)])
+            return _encode_floats(magnitude, dtype, columns, effort, bytes([SIGNED]) + signs)
+    return _encode_floats(bits, dtype, columns, effort, bytes([PLANE]))
 
 
 def _repeats(bits: Bits, columns: int, effort: str) -> bool:
     """Whether values, or rows but for signs, come back so often that zstd may find more than
     contexts do.
     """
-    some = bits[:4096]
-    if effort == "fast":
-        some = some[:512]
-    if np.unique(some).size < 0.25 * some.size:
+    if _kinds(bits[: 512 if effort == "fast" else 4096]) < 0.25:
         return True
-    if effort == "fast" or columns < 16 or bits.size < 8 * columns:
+    if columns < 16 or bits.size < 8 * columns:
         return False
-    start = columns // 2 - 8
-    rows = bits.reshape(-1, columns)[:, start : start + 16].astype(np.uint8)[:4096]
-    whole = np.ascontiguousarray(rows).view("V16").reshape(-1)
-    return len(set(whole.tolist())) < 0.95 * whole.size
+    start = columns // 2 - 4
+    rows = bits.reshape(-1, columns)[:4096, start : start + 8].astype(np.uint8)
+    return _kinds(rows.view(np.uint64).reshape(-1)) < 0.95
 
 
-def _encode_floats(bits: Bits, dtype: DType, columns: int, effort: str) -> bytes:
+def _kinds(words: NDArray[Any]) -> float:
+    """How many of the words differ, as a share of them."""
+    ordered = np.sort(words)
+    return float(1 + np.count_nonzero(ordered[1:] != ordered[:-1])) / words.size
+
+
+def _encode_floats(bits: Bits, dtype: DType, columns: int, effort: str, before: bytes) -> bytes:
+    """The plane of floating-point words, and what is put ``before`` it."""
     top, together = scan_floats(bits, dtype.mantissa, dtype.exponent)
     signed = together >> (dtype.mantissa + dtype.exponent) & 1
     together &= (1 << dtype.mantissa) - 1
@@ -107,7 +110,7 @@ def _encode_floats(bits: Bits, dtype: DType, columns: int, effort: str) -> bytes
     narrow = bits.dtype.itemsize <= 4
     by_table = replace(layout, flags=0 if signed else UNSIGNED)
     if narrow and effort != "max" and bits.size >= TABLED_FROM[effort]:
-        return encode_tabled(bits, by_table, dense=effort == "dense")
+        return encode_tabled(bits, by_table, dense=effort == "dense", before=before)
     words = bits.astype(np.int64)
     exponents = (words >> dtype.mantissa) & ((1 << dtype.exponent) - 1)
     above = np.minimum(exponents.astype(np.float64) - top, 0)
@@ -115,8 +118,8 @@ def _encode_floats(bits: Bits, dtype: DType, columns: int, effort: str) -> bytes
     magnitude *= 1 + (words & ((1 << dtype.mantissa) - 1)) / (1 << dtype.mantissa)
     found = learned_plane(words >> shift, by_table, magnitude, 60.0, effort)
     if narrow and bits.size >= TABLED_FROM["fast"]:
-        return min(found, encode_tabled(bits, by_table, dense=True), key=len)
-    return found
+        found = min(found, encode_tabled(bits, by_table, dense=True), key=len)
+    return before + found
 
 
 def best_plane(words: NDArray[np.int64], layout: Layout, effort: str) -> bytes:

@@ -20,9 +20,9 @@ from qcluster.codec._plane_kernels import PLANE_CONTEXTS, SCALES, WEIGHT_SETS, c
 from qcluster.codec.errors import QctFormatError
 from qcluster.codec.signs import read_signs, split_signs
 
-__all__ = ["COLUMNS", "DENSE", "FLOAT", "INTEGER", "NO_TRELLIS", "ROWS", "SCALES", "SIGNS",
-           "TRELLIS", "UNSIGNED", "Layout", "decode_plane", "encode_plane", "fit_scales", "octaves",
-           "pack_head", "pack_scales", "trellis"]  # fmt: skip
+__all__ = ["COLUMNS", "DENSE", "FLOAT", "INTEGER", "JOINT", "NO_TRELLIS", "ROWS", "SCALES", "SIGNS",
+           "TRELLIS", "UNSIGNED", "Layout", "decode_plane", "encode_plane", "encode_steps",
+           "fit_scales", "octaves", "pack_head", "pack_scales", "trellis"]  # fmt: skip
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -33,6 +33,8 @@ TABLED = 3
 # In place of a kind: signs, and then a plane of absolute values.
 SIGNS = 6
 DENSE, ROWS, COLUMNS, UNSIGNED = 1, 2, 4, 8
+# Of a plane by tables: symbols hold leading mantissa bits, and the head's last byte says which.
+JOINT = 16
 # Bits seen after which a context adapts no slower.
 LIMITS = {0: 1023, DENSE: 1023}
 _HEAD = struct.Struct("<8BiI")
@@ -109,10 +111,20 @@ def encode_plane(words: I64, layout: Layout, magnitude: F64, offset: float) -> b
     columns = layout.columns
     rows = words.size // columns
     base, row, column = fit_scales(magnitude.reshape(rows, columns), offset, layout.flags)
-    layout = replace(layout, base=base)
+    return _encode(words, replace(layout, base=base), row, column)
+
+
+def encode_steps(words: I64, columns: int) -> bytes:
+    """The bytes of small integers (elements,): a plane of one scale, that of 2."""
+    layout = Layout(base=20, columns=columns)
+    none = np.zeros(max(columns, words.size // columns), dtype=np.int64)
+    return _encode(words, layout, none[: words.size // columns], none[:columns])
+
+
+def _encode(words: I64, layout: Layout, row: I64, column: I64) -> bytes:
     parts = [pack_head(layout), *pack_scales(layout.flags, row, column)]
     room = np.zeros(4 * words.size + 64, dtype=np.uint16)
-    while (used := _walk(1, words.copy(), layout, room, row + base, column)) > room.size:
+    while (used := _walk(1, words.copy(), layout, room, row + layout.base, column)) > room.size:
         room = np.zeros(4 * room.size, dtype=np.uint16)
     parts.append(room[:used].astype("<u2", copy=False).tobytes())
     return b"".join(parts)
@@ -138,8 +150,7 @@ def pack_scales(flags: int, row: I64, column: I64) -> list[bytes]:
 
 
 def _scale_bytes(scales: I64) -> bytes:
-    steps = np.diff(scales, prepend=0)
-    return encode_plane(steps, Layout(columns=steps.size), np.full(steps.size, 2.0), 16)
+    return encode_steps(np.diff(scales, prepend=0), scales.size)
 
 
 def decode_plane(
@@ -199,6 +210,16 @@ def _decode_signed(data: memoryview, count: int) -> tuple[I64, Layout]:
     return np.where(below, -size, size), layout
 
 
+def _flags_fit(kind: int, flags: int, mix: int, tabled: bool) -> bool:
+    if flags & JOINT:
+        from qcluster.codec.joint import read_split
+
+        return tabled and kind == FLOAT and flags < 32 and not flags & DENSE and (
+            read_split(mix) is not None
+        )  # fmt: skip
+    return flags < (16 if tabled or kind == FLOAT else 8) and mix <= (8 if tabled else 0)
+
+
 def _read_head(data: memoryview, count: int) -> tuple[Layout, int | None, int]:
     """The layout, the neighbours' weight of a plane by tables, and where the scales start."""
     if len(data) < _HEAD.size:
@@ -210,8 +231,7 @@ def _read_head(data: memoryview, count: int) -> tuple[Layout, int | None, int]:
     kind -= TABLED if tabled else 0
     fits = (
         kind <= FLOAT
-        and flags < (16 if tabled or kind == FLOAT else 8)
-        and mix <= (8 if tabled else 0)
+        and _flags_fit(kind, flags, mix, tabled)
         and mantissa <= (23 if tabled else 52)
         and exponent <= (8 if tabled else 11)
         and mantissa + exponent + shift < (32 if tabled else 64)

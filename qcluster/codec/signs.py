@@ -16,7 +16,7 @@ from qcluster.codec._coder_kernels import RATES, logistic, new_contexts, new_wei
 from qcluster.codec._sign_kernels import SIGN_SETS, code_signs, count_signs, sign_contexts
 from qcluster.codec.errors import QctFormatError
 
-__all__ = ["read_signs", "split_signs", "write_signs"]
+__all__ = ["WORTH", "WORTH_DENSE", "read_signs", "split_signs", "write_signs"]
 
 Levels = NDArray[Any]
 U8 = NDArray[np.uint8]
@@ -25,26 +25,30 @@ I64 = NDArray[np.int64]
 _HEAD = struct.Struct("<iII")
 # Fewer rows or columns say nothing of each other.
 LEAST = 8
-# Bits an element from which signs are coded by context: it takes as long as all the rest.
+# Bits an element from which signs are coded by context, which takes longer than all the rest: of
+# quantised values, and of floating-point words with the effort "dense".
 WORTH = 0.006
+WORTH_DENSE = 0.03
 
 
-def write_signs(signs: U8, levels: Levels, columns: int, *, zeros: bool) -> bytes | None:
+def write_signs(
+    signs: U8, levels: Levels, columns: int, *, zeros: bool, worth: float = WORTH
+) -> bytes | None:
     """The signs (n,), 1 for below zero, or None where they had better stay where they are.
 
     ``levels`` (n,) are the elements' octaves, which the reader has; without ``zeros`` an element
-    of level 0 has no sign.
+    of level 0 has no sign. ``worth`` is how many bits an element they must save.
     """
     rows = signs.size // columns
     if rows < LEAST or columns < LEAST or not signs.any():
         return None
-    if _promised(signs, rows, columns) < WORTH * signs.size:
+    if _promised(signs, rows, columns) < worth * signs.size:
         return None
     middle = int(np.median(levels[:: max(1, signs.size // 4096)]))
     room = np.zeros(signs.size // 16 + 256, dtype=np.uint16)
     used = _walk(1, signs, levels, rows, columns, zeros, middle, room)
     there = signs.size if zeros else int(np.count_nonzero(levels))
-    if used > room.size or 16 * used > there - WORTH * signs.size:
+    if used > room.size or 16 * used > there - worth * signs.size:
         return None
     head = _HEAD.pack(middle, columns, used)
     return head + room[:used].astype("<u2", copy=False).tobytes()

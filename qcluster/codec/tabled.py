@@ -26,7 +26,6 @@ from qcluster.codec._table_kernels import (
     encode_symbols,
     float_contexts,
     integer_contexts,
-    pack_bytes,
     pack_floats,
     pack_integers,
     sum_levels,
@@ -34,10 +33,12 @@ from qcluster.codec._table_kernels import (
     survey,
 )
 from qcluster.codec.errors import QctCorruptError, QctFormatError
+from qcluster.codec.joint import decode_joint, encode_joint, read_split
 from qcluster.codec.plane import (
     COLUMNS,
     DENSE,
     FLOAT,
+    JOINT,
     NO_TRELLIS,
     ROWS,
     SCALES,
@@ -114,16 +115,31 @@ def _shape(layout: Layout, mix: int) -> I64:
                      signs], dtype=np.int64)  # fmt: skip
 
 
-def encode_tabled(words: Words, layout: Layout, *, dense: bool) -> bytes:
+def encode_tabled(words: Words, layout: Layout, *, dense: bool, before: bytes = b"") -> bytes:
     """The bytes of words (n,): integers, or floating-point bits of at most 32 bits as they are.
 
-    ``dense`` looks at neighbours and leading mantissa bits where that is shorter.
+    ``dense`` looks at neighbours, and tries more; what is ``before`` the plane is put there.
     """
-    if _pairs(words, layout, dense):
-        layout = replace(layout, flags=layout.flags | DENSE)
     scales = _fit_scales(words, layout)
-    layout = replace(layout, flags=layout.flags | scales.flags, base=scales.base)
-    mix = _mix(words, layout, scales) if dense else 0
+    joint = JOINT if layout.kind == FLOAT else 0
+    layout = replace(layout, flags=layout.flags | scales.flags | joint, base=scales.base)
+    sent = pack_scales(scales.flags, scales.row, scales.column)
+    if layout.kind == FLOAT:
+        mix = _mix(words, layout, scales) if dense else 0
+        if mix == 0:
+            split, parts = encode_joint(words, layout, scales.row + scales.base, scales.column,
+                                        dense=dense)  # fmt: skip
+            return b"".join([before, pack_head(layout, split), *sent, *parts])
+        layout = replace(layout, flags=layout.flags ^ (DENSE | JOINT))
+    else:
+        if _leaning(words):
+            layout = replace(layout, flags=layout.flags | DENSE)
+        mix = _mix(words, layout, scales) if dense else 0
+    return b"".join([before, pack_head(layout, mix), *sent, *_encode(words, layout, scales, mix)])
+
+
+def _encode(words: Words, layout: Layout, scales: _Scales, mix: int) -> list[Any]:
+    """What follows the scales."""
     found = _symbols(words, layout, scales, mix)
     sets = 2 if layout.kind == TRELLIS else 1
     fine = words.size >= 1 << 18
@@ -131,27 +147,13 @@ def encode_tabled(words: Words, layout: Layout, *, dense: bool) -> bytes:
     tables = [first]
     if found.second.size:
         tables.append(fit_tables(found.second_counts(), 1, fine=fine))
-    parts = [pack_head(layout, mix), *pack_scales(layout.flags, scales.row, scales.column)]
-    parts += [t.pack() for t in tables]
-    coded = _coded(found, tables)
-    raw = _left(words, layout, found, tables, mix)
-    parts += [
-        struct.pack("<I", coded.size),
-        coded.astype("<u2", copy=False).tobytes(),
-        raw.tobytes(),
-    ]
-    return b"".join(parts)
+    coded = _coded(found, tables).astype("<u2", copy=False)
+    raw = _left(words, layout, found, mix)
+    return [*(t.pack() for t in tables), struct.pack("<I", coded.size), coded, raw]
 
 
-def _left(
-    words: Words, layout: Layout, found: _Symbols, tables: Sequence[Tables], mix: int
-) -> NDArray[Any]:
+def _left(words: Words, layout: Layout, found: _Symbols, mix: int) -> NDArray[Any]:
     """The bits that the symbols leave."""
-    if layout.kind == FLOAT and _is_bytes(layout, mix, tables[0]):
-        left = np.empty(-(-words.size // 4) * 4, dtype=np.uint8)
-        left[words.size :] = 0
-        pack_bytes(words, layout.mantissa, _sign(layout), left[: words.size])
-        return left
     room = np.empty(2 * words.size + 4, dtype=np.uint32)
     if layout.kind == FLOAT:
         used = pack_floats(words, found.symbol, _shape(layout, mix), room)
@@ -171,10 +173,8 @@ def _sign(layout: Layout) -> int:
     return 63 if layout.flags & UNSIGNED else layout.mantissa + layout.exponent
 
 
-def _pairs(words: Words, layout: Layout, dense: bool) -> bool:
-    """Whether elements have second symbols: leading mantissa bits, or signs that lean one way."""
-    if layout.kind == FLOAT:
-        return dense or layout.mantissa < 4
+def _leaning(words: Words) -> bool:
+    """Whether integers have their signs as second symbols, because they lean one way."""
     below, above, _ = survey(words)
     return abs(below - above) > LEANING * (below + above)
 
@@ -219,10 +219,14 @@ def _fit_scales(words: Words, layout: Layout) -> _Scales:
         column = 2 * np.log2(across / rows / whole)
     flags = 0
     for flag, found, other in ((ROWS, row, columns), (COLUMNS, column, rows)):
-        gain = GAIN * (float(np.var(found)) - SPREAD / other)
+        gain = GAIN * (_variance(found) - SPREAD / other)
         flags |= flag if other > 1 and gain > SCALE_BITS / other + 0.001 else 0
     base = int(np.clip(np.rint(middle), 0, SCALES - 1))
     return _Scales(base, _whole(row, flags & ROWS), _whole(column, flags & COLUMNS), flags)
+
+
+def _variance(values: NDArray[np.float64]) -> float:
+    return float(values @ values / values.size - (values.sum() / values.size) ** 2)
 
 
 def _whole(scales: NDArray[np.float64], wanted: int) -> I64:
@@ -254,7 +258,8 @@ def _has_second(layout: Layout) -> bool:
 def _mix(words: Words, layout: Layout, scales: _Scales) -> int:
     """The neighbours' weight that is shortest on a run of rows in the middle."""
     columns = layout.columns
-    rows = min(words.size // columns, max(1, SAMPLE // columns))
+    sample = SAMPLE // 2 if layout.kind == FLOAT else SAMPLE
+    rows = min(words.size // columns, max(1, sample // columns))
     first = (words.size // columns - rows) // 2
     some = words[first * columns : (first + rows) * columns]
     part = replace(scales, row=scales.row[first : first + rows])
@@ -274,6 +279,11 @@ def decode_tabled(
 
     ``at`` is where the tables start. Raises QctFormatError, QctCorruptError.
     """
+    if layout.flags & JOINT:
+        split = read_split(mix)
+        assert split is not None
+        decode_joint(data, at, layout, split, row + layout.base, column, out)
+        return
     sets = 2 if layout.kind == TRELLIS else 1
     tables, used = read_tables(data[at:], 64, sets, _width(layout))
     at += used

@@ -35,11 +35,11 @@ _HEAD = struct.Struct("<BBBB")
 
 @lru_cache(maxsize=4)
 def _powers(steps: int) -> I64:
-    """256 * 2^(i / steps) for i from 0 to twelve octaves, rounded down."""
+    """0, then 256 * 2^(i / steps) for i from 0 to twelve octaves, rounded down."""
     with localcontext() as context:
         context.prec = 30
-        return np.array([int(256 * Decimal(2) ** (Decimal(i) / steps))
-                         for i in range(12 * steps + 1)], dtype=np.int64)  # fmt: skip
+        return np.array([0] + [int(256 * Decimal(2) ** (Decimal(i) / steps))
+                               for i in range(12 * steps + 1)], dtype=np.int64)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ class Tables:
     @property
     def frequencies(self) -> I64:
         """(groups * sets, width) of sum 4096 each."""
-        weights = np.where(self.logs > 0, _powers(self.steps)[np.maximum(self.logs - 1, 0)], 0)
-        return _normalised(weights)
+        weights = _powers(self.steps)[self.logs]
+        normalise(weights)
+        return weights
 
     def group(self, contexts: int) -> I64:
         """(contexts * sets,) the row of ``frequencies`` of each context."""
@@ -79,25 +80,20 @@ class Tables:
     def decoder(self, contexts: int) -> tuple[I64, U32]:
         """The first slot of each context (contexts * sets,), and the slots."""
         frequencies = self.frequencies
-        width = frequencies.shape[1]
-        flat = frequencies.reshape(-1)
-        start = (np.cumsum(frequencies, axis=1) - frequencies).reshape(-1)
-        symbol = np.tile(np.arange(width), len(frequencies))
-        entry = symbol | (np.maximum(flat - 1, 0) << 8) | (-start << 20)
-        slots = np.repeat(entry, flat) + (np.tile(np.arange(SLOTS), len(frequencies)) << 20)
-        return self.group(contexts) * SLOTS, slots.astype(np.uint32)
+        slots = np.empty(len(frequencies) * SLOTS, dtype=np.uint32)
+        fill_slots(frequencies, slots)
+        return self.group(contexts) * SLOTS, slots
 
     def pack(self) -> bytes:
         """As the plane has them: steps, sets, groups, width, bounds, then a plane of the logs."""
-        from qcluster.codec.plane import Layout, encode_plane
+        from qcluster.codec.plane import encode_steps
 
         groups, width = self.bounds.size, self.logs.shape[1]
         before = np.zeros_like(self.logs)
         before[self.sets :] = self.logs[: -self.sets]
         if self.sets == 2:
             before[1] = self.logs[0]
-        steps = (self.logs - before).reshape(-1)
-        body = encode_plane(steps, Layout(columns=width), np.full(steps.size, 2.0), 16)
+        body = encode_steps((self.logs - before).reshape(-1), width)
         head = _HEAD.pack(self.steps, self.sets, groups, width)
         return head + self.bounds.astype(np.uint8).tobytes() + struct.pack("<I", len(body)) + body
 
@@ -136,16 +132,42 @@ def read_tables(data: memoryview, contexts: int, sets: int, width: int) -> tuple
     return Tables(bounds, logs, steps, sets), at
 
 
-def _normalised(weights: I64) -> I64:
-    """Rows (n, width) of sum 4096, none that was positive zero; by integers alone."""
-    total = np.maximum(weights.sum(axis=1, keepdims=True), 1)
-    out = np.where(weights > 0, np.maximum(weights * SLOTS // total, 1), 0)
-    for row in out:
-        row[np.argmax(row)] += max(SLOTS - int(row.sum()), 0)
-        while (over := int(row.sum()) - SLOTS) > 0:
-            top = int(np.argmax(row))
-            row[top] -= max(min(over, int(row[top]) // 2), 1)
-    return np.asarray(out)
+@njit
+def normalise(weights: I64) -> None:
+    """Bring rows (n, width) to the sum 4096, none that was positive to zero; by integers alone."""
+    for r in range(weights.shape[0]):
+        total, top = 0, 0
+        for s in range(weights.shape[1]):
+            total += weights[r, s]
+        left = SLOTS
+        for s in range(weights.shape[1]):
+            if weights[r, s] > 0:
+                weights[r, s] = max(weights[r, s] * SLOTS // max(total, 1), 1)
+            left -= weights[r, s]
+            if weights[r, s] > weights[r, top]:
+                top = s
+        weights[r, top] += max(left, 0)
+        while left < 0:
+            for s in range(weights.shape[1]):
+                if weights[r, s] > weights[r, top] or (
+                    weights[r, s] == weights[r, top] and s < top
+                ):
+                    top = s
+            less = max(min(-left, weights[r, top] // 2), 1)
+            weights[r, top] -= less
+            left += less
+
+
+@njit
+def fill_slots(frequencies: I64, slots: U32) -> None:
+    """Slots (rows * 4096,) of the decoders: symbol, (frequency - 1) << 8, (slot - start) << 20."""
+    at = 0
+    for r in range(frequencies.shape[0]):
+        for s in range(frequencies.shape[1]):
+            f = frequencies[r, s]
+            for i in range(f):
+                slots[at + i] = s | ((f - 1) << 8) | (i << 20)
+            at += f
 
 
 def fit_tables(counts: I64, sets: int, *, fine: bool) -> Tables:

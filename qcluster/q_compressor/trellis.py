@@ -138,6 +138,8 @@ def _within_bits(
     transform: Transform | Denoiser | None, basis: F64 | None,
 ) -> Coded | None:  # fmt: skip
     best: Coded | None = None
+    if 8 * target.overhead >= target.value * source.bits.size:
+        return best
     low, high, reached = 0.0, np.inf, 0.0
     for _ in range(TRIES):
         if not np.isfinite(step) or step < 1e-290:
@@ -206,7 +208,7 @@ def _next(step: float, ratio: float, low: float, high: float, target: Target) ->
         wanted = step * 0.9988 / max(ratio, 1 / 16)
     else:
         # A bit less an element for double the step.
-        wanted = step * 2.0 ** ((ratio - 0.9998) * target.value)
+        wanted = step * 2.0 ** min((ratio - 0.9998) * target.value, 60.0)
     if not low < wanted < high:
         wanted = (low + high) / 2 if np.isfinite(high) else 1.5 * max(low, step)
     return float(wanted)

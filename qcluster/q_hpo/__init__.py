@@ -13,6 +13,7 @@ from qcluster.q_hpo.optuna_import import import_optuna
 from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.prior_files import load_prior
 from qcluster.q_hpo.promotion import Promotions
+from qcluster.q_hpo.ray_restore import settle
 from qcluster.q_hpo.recommend import recommend
 from qcluster.q_hpo.space import Space
 from qcluster.q_hpo.study import Study
@@ -40,6 +41,7 @@ __all__ = [
     "load_space",
     "parse_space",
     "recommend",
+    "settle",
     "tune",
 ]
 

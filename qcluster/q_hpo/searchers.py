@@ -16,7 +16,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from ray.tune.search import Searcher
 
@@ -60,6 +60,8 @@ class StudySearch(Searcher):
     """
 
     strategy: ClassVar[str] = "gp"
+    _samples: int | None = None
+    _room: int | None = None
 
     def __init__(
         self,
@@ -132,9 +134,12 @@ class StudySearch(Searcher):
         metric: str | None,
         mode: str | None,
         config: dict[str, Any],
-        **spec: Any,  # noqa: ARG002
+        **spec: Any,
     ) -> bool:
         """Metric, mode and space of the Tuner. False if the space is already there."""
+        samples = spec.get("num_samples")
+        self._samples = samples if isinstance(samples, int) and samples > 0 else None
+        self._room = None
         if metric:
             self._metric = metric
         if mode:
@@ -155,12 +160,19 @@ class StudySearch(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The configuration of a trial; the same one if asked again. None: not before one ends."""
+        """The configuration of a trial; the same one if asked again. None: not before one ends.
+
+        ``FINISHED`` after a restore, if Ray counts fewer trials than there were.
+        """
         study = self._made()
         live = [trial.id for trial in study.running if trial.id not in self._orphans]
         asked = self._names.get(trial_id, trial_id) in live
         if self._limit is not None and len(live) >= self._limit and not asked:
             return None
+        if self._room is not None and not asked:
+            if self._room == 0:
+                return cast("dict[str, Any]", Searcher.FINISHED)  # Ray's word in place of one
+            self._room -= 1
         if self._orphans and trial_id not in self._names:
             self._names[trial_id] = self._orphans.pop(0)
         name = self._names.get(trial_id, trial_id)
@@ -257,23 +269,44 @@ class StudySearch(Searcher):
     def restore_from_dir(self, checkpoint_dir: str) -> None:
         """Take up the state that Ray saved with an experiment.
 
-        Ray writes its trials and the searcher one after the other; what a crash between the two
-        left apart is brought together: nothing is lost, and nothing waits for ever.
+        Ray copies its trials, its count of them and the searcher's state there one after the
+        other; what a crash in between left apart is brought together: nothing is lost, and nothing
+        waits for ever. Without a readable state the trials are those of Ray's table.
         """
-        super().restore_from_dir(checkpoint_dir)
-        self._agree(ray_trials(Path(checkpoint_dir)))
+        trials = ray_trials(Path(checkpoint_dir))
+        self._samples = None  # A restored Tuner names another number than that of its sweep.
+        try:
+            super().restore_from_dir(checkpoint_dir)
+        except FormatError as error:
+            if not trials:
+                raise
+            log.warning("%s; the trials are taken from Ray's own table", error)
+        self._agree(trials)
 
     # Inside
 
     def _agree(self, trials: Sequence[RayTrial]) -> None:
-        if self.study is None or not trials:
+        if not trials or (self.study is None and not self._space):
             return
+        study = self._made()
         for trial in trials:
-            if trial.ended and trial.id not in self._ended:
+            name = self._names.get(trial.id, trial.id)
+            if trial.id in self._ended:
+                continue
+            if not any(one.id == name for one in study.running):
+                # Asked for after the searcher was written; if it fails Ray brings no configuration.
+                try:
+                    study.adopt(only_known(trial.config, study.space), name)
+                except InputError as error:
+                    log.warning("trial %s is skipped: %s", name, error)
+            if trial.ended:
                 self.on_trial_complete(trial.id, {**trial.result, "config": trial.config},
                                        error=trial.error)  # fmt: skip
         known = {self._names.get(trial.id, trial.id) for trial in trials}
-        self._orphans = [t.id for t in self.study.running if t.id not in known]
+        self._orphans = [t.id for t in study.running if t.id not in known]
+        if self._samples is not None:
+            live = len(study.running) - len(self._orphans)
+            self._room = max(self._samples - len(self._ended) - live, 0)
 
     def _made(self) -> Study:
         if self.study is not None:
@@ -325,6 +358,7 @@ class StudySearch(Searcher):
             "mode": self._mode,
             "ended": sorted(self._ended),
             "names": dict(self._names),
+            "samples": self._samples,
             "study": lines,
         }
         return {"plain": state, "saved": saved}
@@ -338,7 +372,7 @@ class StudySearch(Searcher):
         self._metric, self._mode = saved["metric"], saved["mode"]
         self._ended = set(saved["ended"])
         self._names = dict(saved["names"])
-        self.study = None
+        self._samples, self.study = saved.get("samples"), None
         if saved["study"] is not None:
             self.study = Study.from_records(saved["study"], space=self._space, file=path)
 

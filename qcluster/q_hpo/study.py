@@ -77,7 +77,7 @@ class Study:
         self._settings = settings_of(strategy)
         self._strategy = make_strategy(self._settings)
         self._queue = listed_configs(points or (), "points")
-        self._pool = self._read_pool(pool)
+        self._pool = pool if pool is None else pool_points(self.space, listed_configs(pool, "pool"))
         for i, point in enumerate(self._queue, 1):
             self._checked_point(point, i)
         self._tasks = () if prior is None else prior.tasks(self.space, mode)
@@ -109,11 +109,7 @@ class Study:
         return [self._ask_one(None) for _ in range(n)]
 
     def _ask_one(self, name: str | None) -> Trial:
-        number = len(self._trials)
-        name = f"t{number:04d}" if name is None else str(name)
-        if name in self._trials:
-            raise InputError("is already the name of a trial", field=f"id '{name}'")
-        given = sum(t.arm == "given" for t in self._trials.values())
+        name, given = self._free_name(name), self._given
         if given < len(self._queue):
             config = self._queue[given]
             proposal = Proposal(self._checked_point(config, given + 1), "given")
@@ -121,10 +117,7 @@ class Study:
             with one_thread():
                 proposal = self._strategy.propose(self.view())
             config = self.space.config(proposal.point)
-        trial = Trial(id=name, config=config, number=number, arm=proposal.arm)
-        self._write(ask_line(trial, proposal.point, self._strategy.state()))
-        self._trials[name], self._points[name] = trial, proposal.point
-        return trial
+        return self._enter(name, config, proposal)
 
     def tell(self, id: str, value: Any, status: str = "ok", step: int | None = None) -> Trial:
         """What trial ``id`` gave. A value that is not finite counts as status ``nan``.
@@ -164,13 +157,16 @@ class Study:
         self, config: Mapping[str, Any], value: Any, status: str = "ok", step: int | None = None
     ) -> Trial:
         """A trial that was run elsewhere: asked and told at once."""
-        point = self._checked_point(config, None)
+        proposal = Proposal(self._checked_point(config, None), "added")
         checked_outcome(value, status, step, "value")
-        number = len(self._trials)
-        trial = Trial(id=f"t{number:04d}", config=dict(config), number=number, arm="added")
-        self._write(ask_line(trial, point, self._strategy.state()))
-        self._trials[trial.id], self._points[trial.id] = trial, point
+        trial = self._enter(self._free_name(None), dict(config), proposal)
         return self.tell(trial.id, value, status, step)
+
+    def adopt(self, config: Mapping[str, Any], id: str) -> Trial:
+        """A trial that runs already: pending until told. Raises InputError."""
+        point, name = self._checked_point(config, None), self._free_name(id)
+        queued = any(same_config(config, p) for p in self._queue[self._given :][:1])
+        return self._enter(name, dict(config), Proposal(point, "given" if queued else "added"))
 
     def enqueue(self, points: Iterable[Mapping[str, Any]]) -> None:
         """More configurations to try before anything is proposed. Raises InputError."""
@@ -209,9 +205,7 @@ class Study:
         done.sort(key=lambda t: (self._sign * (t.value or 0.0), t.number))
         best: list[Trial] = []
         for trial in done:
-            if len(best) == k:
-                break
-            if not any(same_config(trial.config, other.config) for other in best):
+            if len(best) < k and not any(same_config(trial.config, other.config) for other in best):
                 best.append(trial)
         return best
 
@@ -287,7 +281,7 @@ class Study:
         """Close the journal, if there is one."""
         if self._journal is not None:
             self._journal.close()
-            self._journal = None
+        self._journal = None
 
     # Inside
 
@@ -327,6 +321,22 @@ class Study:
             curves=None if joint is None else (self._rows(joint[0]), *joint[1:]),
         )
 
+    @property
+    def _given(self) -> int:
+        return sum(trial.arm == "given" for trial in self._trials.values())
+
+    def _free_name(self, name: str | None) -> str:
+        name = f"t{len(self._trials):04d}" if name is None else str(name)
+        if name in self._trials:
+            raise InputError("is already the name of a trial", field=f"id '{name}'")
+        return name
+
+    def _enter(self, name: str, config: dict[str, Any], proposal: Proposal) -> Trial:
+        trial = Trial(id=name, config=config, number=len(self._trials), arm=proposal.arm)
+        self._write(ask_line(trial, proposal.point, self._strategy.state()))
+        self._trials[name], self._points[name] = trial, proposal.point
+        return trial
+
     def _rows(self, names: list[str]) -> F:
         rows = [self._points[name] for name in names]
         return np.array(rows, float).reshape(len(rows), self.space.d)
@@ -336,11 +346,6 @@ class Study:
             return self.space.point(config)
         except InputError as error:
             raise error.at(row=row) from None
-
-    def _read_pool(self, pool: Iterable[Mapping[str, Any]] | None) -> F | None:
-        if pool is None:
-            return None
-        return pool_points(self.space, listed_configs(pool, "pool"))
 
     def _write(self, record: Mapping[str, Any]) -> None:
         if self._journal is not None:
@@ -371,8 +376,7 @@ class Study:
             max_step=row["max_step"],
             points=[known.config(np.array(p, float)) for p in row["points"]],
         )
-        if row["pool"] is not None:
-            study._pool = np.array(row["pool"], float)
+        study._pool = None if row["pool"] is None else np.array(row["pool"], float)
         return study
 
     def _replay(self, row: Mapping[str, Any]) -> None:
@@ -388,11 +392,7 @@ class Study:
         point = np.array(row["point"], float)
         if point.shape != (self.space.d,):
             raise ValueError(f"a point has {point.size} numbers, wants {self.space.d}")
-        number = len(self._trials)
-        name = str(row["ask"])
-        self._trials[name] = Trial(
-            id=name, config=self.space.config(point), number=number, arm=str(row["arm"])
-        )
-        self._points[name] = point
+        proposal = Proposal(point, str(row["arm"]))
+        self._enter(str(row["ask"]), self.space.config(point), proposal)
         if "state" in row:
             self._strategy.restore(row["state"])

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["best_cut", "max_flow", "neighbours", "rank_sets", "route_loads"]
+__all__ = ["best_cut", "hops_to", "max_flow", "neighbours", "rank_sets", "route_loads"]
 
 
 @njit(cache=True)
@@ -102,6 +102,33 @@ def neighbours(joined: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np
                 near[place] = v
                 place += 1
     return first, near
+
+
+@njit(cache=True)
+def hops_to(
+    first: NDArray[np.int64], back: NDArray[np.int64], passing: NDArray[np.bool_], target: int
+) -> NDArray[np.int64]:
+    """(n,) hops from every node to ``target`` over nodes that pass traffic on; -1: none lead.
+
+    first, back: the ``neighbours`` that links come from; passing (n,).
+    """
+    n = len(passing)
+    level = np.full(n, -1, dtype=np.int64)
+    queue = np.empty(n, dtype=np.int64)
+    level[target], queue[0] = 0, target
+    head, tail = 0, 1
+    while head < tail:
+        here = queue[head]
+        head += 1
+        if here != target and not passing[here]:
+            continue
+        for place in range(first[here], first[here + 1]):
+            there = back[place]
+            if level[there] < 0:
+                level[there] = level[here] + 1
+                queue[tail] = there
+                tail += 1
+    return level
 
 
 @njit(cache=True)

@@ -104,11 +104,15 @@ class Islands:
 class Exits:
     """How GPUs leave their islands.
 
-    ``largest``: GPUs of the largest island. ``out_gb_s``, ``in_gb_s`` (gpus,): effective bandwidth
-    of each GPU's links out of and into its island. ``own``: every GPU reaches every other one over
-    such links and switches outside the islands, and islands have no other way out.
+    ``island`` (nodes,): of GPUs and the switches that NVLink joins them to, -1 for other nodes.
+    ``sizes``: GPUs of every island, ``largest`` of the largest. ``out_gb_s``, ``in_gb_s`` (gpus,):
+    effective bandwidth of each GPU's links out of and into its island. ``own``: every GPU reaches
+    every other one over such links and switches outside the islands, and islands have no other way
+    out.
     """
 
+    island: NDArray[np.int64]
+    sizes: tuple[int, ...]
     largest: int
     out_gb_s: NDArray[np.float64]
     in_gb_s: NDArray[np.float64]
@@ -144,8 +148,9 @@ def _exits(fabric: Fabric) -> Exits:
         own = bool(set.intersection(*shared))
     else:
         own = False
-    largest = int(np.bincount(label[gpus]).max())
-    return Exits(largest, slow[gpus].sum(axis=1), slow[:, gpus].sum(axis=0), own)
+    sizes = tuple(np.unique(label[gpus], return_counts=True)[1].tolist())
+    island = np.where(inside, label, -1).astype(np.int64)
+    return Exits(island, sizes, max(sizes), slow[gpus].sum(axis=1), slow[:, gpus].sum(axis=0), own)
 
 
 def fewest_groups(sizes: Sequence[int], k: int) -> int:

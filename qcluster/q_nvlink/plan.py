@@ -135,7 +135,8 @@ def plan_fabric(
     while True:
         problem = _problem(fabric, admission, previous, settings)
         try:
-            answer = _solve(problem, settings, models, deadline.share(0.6), seed)
+            share = 0.4 if settings.rl else 0.6  # agents mend what shortest paths crowd
+            answer = _solve(problem, settings, models, deadline.share(share), seed)
             break
         except Infeasible as error:
             # One job that cannot run must not keep the others from running.
@@ -309,7 +310,7 @@ def _layout(
     features = layout_features(problem, placement)
     return {
         "features": dict(zip(FEATURES, features.tolist(), strict=True)),
-        "contended": bool(certificate.objective > THRESHOLD * problem.lower_bound()),
+        "contended": bool(certificate.objective > THRESHOLD * problem.ideal_seconds),
     }
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from qcluster.errors import Infeasible, InputError
 from qcluster.q_nvlink._kernels import neighbours, route_loads
 from qcluster.q_nvlink.fabric import Fabric, NodeId
-from qcluster.q_nvlink.islands import exits
+from qcluster.q_nvlink.islands import exits, fewest_groups
 from qcluster.telemetry import Job
 
 __all__ = ["Admission", "Placement", "PlacementProblem", "admit"]
@@ -26,6 +26,7 @@ __all__ = ["Admission", "Placement", "PlacementProblem", "admit"]
 Placement = dict[str, list[int]]
 """Job id to the positions (in ``fabric.nodes``) of its ranks' GPUs, in order of ranks."""
 
+_PAIRS_A_RANK = 8  # that a bound looks at
 _DEFAULT_BYTES = 1e9  # of a job whose traffic is unknown: only proportions matter then
 
 
@@ -128,16 +129,36 @@ class PlacementProblem:
         return float(self.seconds(self.loads(placement)[0]).max(initial=0.0))
 
     def lower_bound(self) -> float:
-        """Seconds that no placement beats.
+        """Seconds that no placement beats: ``ideal_seconds``, or what jobs need out of a part.
+
+        A job that takes m islands has at most k / m of its k ranks in one of them, see
+        ``_part_bound``.
+        """
+        return self._least_seconds
+
+    @functools.cached_property
+    def _least_seconds(self) -> float:
+        parts = (self._part_bound(job.id) for job in self.jobs)
+        return max(self.ideal_seconds, *parts, 0.0)
+
+    @functools.cached_property
+    def ideal_seconds(self) -> float:
+        """Seconds with which every layout's are compared, a bound as well.
 
         Every rank sits on a GPU of its own and must send and receive through that GPU's ports.
         The best that can be hoped for matches the largest volume with the largest port, the second
         with the second, and so on: an exchange argument for bottleneck assignment. Ranks that
-        share nothing cost nothing. A job that no NVLink island holds must leave it, see
-        ``_spread_bound``.
+        share nothing cost nothing. A job that no NVLink island holds must leave it: with M GPUs in
+        the largest island a rank has at most M - 1 mates there, so at least what it sends to the
+        others it sends least to goes over the links out of the job's own GPUs.
         """
-        gpus = self.fabric.gpu_index
-        bound = max((self._spread_bound(job.id) for job in self.jobs), default=0.0)
+        gpus, ways = self.fabric.gpu_index, exits(self.fabric)
+        bound = 0.0
+        for job in self.jobs:
+            for least, widths in self._leaving[job.id]:
+                ranks = len(least)
+                far = float(least[:, ranks - ways.largest].sum())
+                bound = max(bound, far / float(widths[ranks - 1]))
         for axis in (1, 0):
             volumes = [self.demand[job.id].sum(axis=axis) for job in self.jobs]
             volume = np.sort(np.concatenate(volumes))[::-1] if volumes else np.empty(0)
@@ -147,24 +168,41 @@ class PlacementProblem:
                     bound = max(bound, float(need / (port * 1e9)))
         return bound
 
-    def _spread_bound(self, job: str) -> float:
-        """Seconds that a job needs on its own links out of its islands, 0 when one holds it.
+    def _part_bound(self, job: str) -> float:
+        """Seconds that a job needs on the links out of its smallest part, 0 when one island does.
 
-        With M GPUs in the largest island, a rank has at most M - 1 mates there, so at least what
-        it sends to the others it sends least to leaves the island, over the links out of the job's
-        own GPUs. Holds where every GPU has a way out of its own, so that nobody relays for it.
+        Where it takes m islands, the one with fewest of its k ranks has c <= k / m of them and c
+        GPUs' links out, over which its ranks send to the k - c others.
         """
-        demand, ways = self.demand[job], exits(self.fabric)
-        ranks = len(demand)
-        if ranks <= ways.largest or not ways.own:
-            return 0.0
         bound = 0.0
-        for volumes, ports in ((demand, ways.out_gb_s), (demand.T, ways.in_gb_s)):
-            # Without itself, which sorts first as nobody sends to themselves.
-            far = np.sort(volumes, axis=1)[:, : ranks - ways.largest + 1].sum()
-            most = float(np.sort(ports)[::-1][:ranks].sum())
-            bound = max(bound, float(far) / (most * 1e9))
+        demand = self.demand[job]
+        for (least, widths), volumes in zip(self._leaving[job], (demand, demand.T), strict=False):
+            ranks, between = len(least), _between_any_parts(volumes)
+            part = ranks // fewest_groups(exits(self.fabric).sizes, ranks)
+            smallest = min(
+                max(float(np.sort(least[:, ranks - c])[:c].sum()), between) / float(widths[c - 1])
+                for c in range(1, part + 1)
+            )
+            bound = max(bound, smallest)
         return bound
+
+    @functools.cached_property
+    def _leaving(self) -> dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]]:
+        """Out and in, of each job that no island holds: bytes to other islands, and ways there.
+
+        Of every rank the sums of its least volumes, (ranks, ranks), itself first, as nobody sends
+        to themselves; and bytes a second over the widest ways out, (gpus,) by how many. Empty
+        unless every GPU has a way out of its own, so that nobody relays for it.
+        """
+        ways = exits(self.fabric)
+        return {
+            job: [
+                (np.cumsum(np.sort(volumes, axis=1), axis=1), np.cumsum(np.sort(ports)[::-1]) * 1e9)
+                for volumes, ports in ((demand, ways.out_gb_s), (demand.T, ways.in_gb_s))
+                if len(demand) > ways.largest and ways.own
+            ]
+            for job, demand in self.demand.items()
+        }
 
     def moved(self, placement: Placement) -> int:
         """How many ranks sit elsewhere than in ``reference``."""
@@ -173,6 +211,31 @@ class PlacementProblem:
             for job, gpus in self.reference.items()
             for a, b in zip(gpus, placement[job], strict=True)
         )
+
+
+def _between_any_parts(volumes: NDArray[np.float64]) -> float:
+    """Bytes that at least go from any part of the ranks to the others; volumes (ranks, ranks).
+
+    The largest volume such that the pairs with at least as much lead from every rank to every
+    other: out of every part goes one of them. Only the largest few of each rank are looked at.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    every = volumes[volumes > 0]
+    most = _PAIRS_A_RANK * len(volumes)
+    if len(every) > most:
+        every = np.partition(every, len(every) - most)[-most:]
+    steps = np.unique(every)
+    low, high = -1, len(steps) - 1  # of the steps that lead everywhere the last one
+    while low < high:
+        middle = (low + high + 1) // 2
+        joined = csr_matrix(volumes >= steps[middle])
+        if connected_components(joined, connection="strong", return_labels=False) == 1:
+            low = middle
+        else:
+            high = middle - 1
+    return float(steps[low]) if low >= 0 else 0.0
 
 
 @dataclass(frozen=True)

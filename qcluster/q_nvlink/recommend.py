@@ -19,7 +19,8 @@ _MEASURED = {
     "qaoa": "QAOA never makes the rounds worse and has not made them fewer than tabu search in the "
     "same time: at these sizes the classical bound is met without it",
     "rl": "the agents' routes are never slower than shortest paths and within 5 % of the optimum; "
-    "the gain is on fabrics with several ways between GPUs, none behind one layer of switches",
+    "the gain is on fabrics with several ways between GPUs: on clusters of 128 to 2,048 GPUs with "
+    "a card a GPU the step takes 0.51 to 0.57 of the time; none behind one layer of switches",
 }
 _PAID = {"rl": True}  # what was measured to shorten a step
 

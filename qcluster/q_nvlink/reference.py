@@ -8,7 +8,7 @@ from itertools import combinations, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["best_cut", "max_flow", "route_loads"]
+__all__ = ["best_cut", "hops_to", "max_flow", "route_loads"]
 
 
 def best_cut(cap: NDArray[np.int64], gpus: int) -> tuple[int, int, int]:
@@ -84,3 +84,15 @@ def route_loads(
                     loads[u, v] += share
                     flow[u] += share
     return loads
+
+
+def hops_to(cap: NDArray[np.float64], passing: NDArray[np.bool_], target: int) -> list[int]:
+    """Hops from every node to ``target``, -1 where none lead; see ``_kernels.hops_to``."""
+    level = [-1] * len(cap)
+    level[target], here = 0, [target]
+    while here:
+        ends = [v for v in here if v == target or passing[v]]
+        here = [u for u in range(len(cap)) if level[u] < 0 and (cap[u, ends] > 0).any()]
+        for u in here:
+            level[u] = level[ends[0]] + 1
+    return level

@@ -12,13 +12,17 @@ from qcluster.q_nvlink.islands import pack
 
 __all__ = ["count_sets", "leftovers", "list_sets"]
 
+_MANY = 1e15
+
 
 def count_sets(sizes: Sequence[int], k: int) -> int:
-    """How many ways there are to take ``k`` out of classes of these sizes."""
-    ways = [1] + [0] * k
+    """How many ways there are to take ``k`` out of classes of these sizes, 10^15 if more."""
+    ways = np.zeros(k + 1)
+    ways[0] = 1.0
     for size in sizes:
-        ways = [sum(ways[t - take] for take in range(min(size, t) + 1)) for t in range(k + 1)]
-    return ways[k]
+        # Whole numbers below 2^53: exact.
+        ways = np.minimum(np.convolve(ways, np.ones(min(size, k) + 1))[: k + 1], _MANY)
+    return int(ways[k])
 
 
 def list_sets(classes: list[list[int]], k: int, hosts: list[str]) -> Iterator[list[int]]:

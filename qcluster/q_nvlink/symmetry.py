@@ -78,7 +78,12 @@ def exchanges(cap: NDArray[np.int64], gpus: int) -> Iterator[NDArray[np.int64]]:
             if not set(listed[a][0]).isdisjoint(listed[b][0]):
                 continue  # no exchange: a GPU cannot change places with itself and another
             swap = _exchange(n, listed[a], listed[b], behind, (a, b))
-            if (cap[np.ix_(swap, swap)] == cap).all():
+            # Links between nodes that stay are as they were.
+            moved = np.flatnonzero(swap != np.arange(n))
+            after = swap[moved]
+            if (cap[after][:, swap] == cap[moved]).all() and (
+                cap[:, after][swap] == cap[:, moved]
+            ).all():
                 yield swap
 
 

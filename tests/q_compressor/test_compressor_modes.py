@@ -218,6 +218,19 @@ def test_bits_that_cannot_be_met_are_refused() -> None:
         compress(np.random.default_rng(0).normal(size=10), mode="bits", value=1.0)
 
 
+@pytest.mark.parametrize("size", [0, 1, 3])
+@pytest.mark.parametrize("value", [4.0, 100.0, 1e6])
+def test_bits_of_very_few_elements_are_met_or_refused(size: int, value: float) -> None:
+    x = np.arange(size, dtype=np.float32)
+    if size and 8 * len(compress(x)) > value * size:
+        with pytest.raises(InputError, match="cannot be met"):
+            compress(x, mode="bits", value=value)
+        return
+    blob = compress(x, mode="bits", value=value)
+    assert not size or 8 * len(blob) <= value * size
+    assert np.isfinite(decompress(blob, max_output_bytes=LIMIT)).all()
+
+
 def test_buffers_are_bytes() -> None:
     assert there_and_back(b"hello hello hello").tobytes() == b"hello hello hello"
     assert there_and_back(memoryview(b"")).size == 0

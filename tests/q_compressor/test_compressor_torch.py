@@ -55,6 +55,7 @@ def test_tied_tensors_are_written_once() -> None:
     [
         (lambda: torch.empty(3, device="meta"), "meta"),
         (lambda: torch.eye(3).to_sparse(), "sparse"),
+        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "nested"),
         (lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "qint8"),
     ],
 )

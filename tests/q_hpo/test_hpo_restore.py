@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from qcluster.errors import FormatError
 from qcluster.q_hpo import GPSearch, load_prior
+from qcluster.q_hpo.ray_restore import settle
 from qcluster.q_hpo.ray_results import is_ray_results, ray_rows, ray_trials
 
 pytest.importorskip("ray.tune")
@@ -88,6 +90,96 @@ def test_a_trial_that_the_searcher_never_heard_of_is_added(tmp_path: Path) -> No
     assert statuses(search) == ["ok", "ok", "failed"]
     assert search.study is not None
     assert search.study.history[1].value == 4.0
+
+
+def test_a_trial_that_began_after_the_searcher_was_written_is_not_lost_if_it_fails(
+    tmp_path: Path,
+) -> None:
+    """Ray brings no configuration with an error, and none with a trial that it stops."""
+    _, at = saved(tmp_path, "a", "a")
+    snapshot(tmp_path, [("a", "TERMINATED", at["a"]), ("b", "RUNNING", 2.0),
+                        ("c", "PENDING", 3.0), ("d", "RUNNING", 99.0)])  # fmt: skip
+    search = restored(tmp_path)
+    assert statuses(search) == ["ok", "running", "running"]  # 99 is outside the space
+    search.on_trial_complete("b", None, error=True)
+    search.on_trial_complete("c", result(3.0))
+    assert statuses(search) == ["ok", "failed", "ok"]
+    assert search.study is not None
+    assert [t.config["x"] for t in search.study.history][1:] == [2.0, 3.0]
+
+
+def test_a_listed_point_that_ray_began_already_is_not_tried_twice(tmp_path: Path) -> None:
+    points = [{"x": 1.0}, {"x": 2.0}]
+    search = GPSearch(SPACE, "loss", "min", points_to_evaluate=points)
+    assert search.suggest("a") == {"x": 1.0}
+    search.save_to_dir(str(tmp_path), "now")
+    snapshot(tmp_path, [("a", "RUNNING", 1.0), ("b", "RUNNING", 2.0)])
+    again = GPSearch(SPACE, "loss", "min", points_to_evaluate=points)
+    again.restore_from_dir(str(tmp_path))
+    assert again.suggest("c") not in points
+
+
+def test_the_searcher_ends_the_sweep_if_rays_count_is_behind(tmp_path: Path) -> None:
+    """The count was copied before trial c was made: Ray would run a trial too many."""
+    first, at = saved(tmp_path, "ab", "a")
+    first.set_search_properties(None, None, {}, num_samples=4)
+    first.save_to_dir(str(tmp_path), "now")
+    snapshot(tmp_path, [(name, "RUNNING", at.get(name, 3.0)) for name in "abc"])
+    search = GPSearch(SPACE, "loss", "min", seed=2)
+    search.set_search_properties(None, None, {}, num_samples=1)  # as a restored Tuner says
+    search.restore_from_dir(str(tmp_path))
+    assert isinstance(search.suggest("d"), dict)
+    assert search.suggest("e") == GPSearch.FINISHED
+    assert isinstance(search.suggest("d"), dict)  # asked again
+    search.set_search_properties(None, None, {}, num_samples=2)  # of another sweep
+    assert isinstance(search.suggest("f"), dict)
+
+
+@pytest.mark.parametrize("text", ["", '{"qcluster_searcher": 1, "met', "[]"])
+def test_a_state_that_was_cut_short_is_made_of_rays_table(
+    text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, at = saved(tmp_path, "abc", "a")
+    (tmp_path / "searcher-state-now.pkl").write_text(text)
+    with pytest.raises(FormatError, match="searcher"):
+        restored(tmp_path)  # no table either
+    snapshot(tmp_path, [("a", "TERMINATED", at["a"]), ("b", "ERROR", at["b"]),
+                        ("c", "RUNNING", at["c"])])  # fmt: skip
+    search = restored(tmp_path)
+    assert statuses(search) == ["ok", "failed", "running"]
+    assert "Ray's own table" in caplog.text
+
+
+@pytest.mark.parametrize("counted", [2, 3, 5])
+def test_rays_count_is_settled(counted: int, tmp_path: Path) -> None:
+    """Behind or ahead of the trials: those of the table, and those that only the searcher knows
+    the end of; one that only the searcher asked for is asked for again.
+    """
+    _, at = saved(tmp_path, "abcd", "ac")
+    snapshot(tmp_path, [("a", "TERMINATED", at["a"]), ("b", "RUNNING", at["b"])])
+    path = tmp_path / "search_gen_state-now.json"
+    state = {"counter": counted, "total_samples": 5, "finished": counted == 5, "experiment": None}
+    path.write_bytes(pickle.dumps(state))
+    assert settle(tmp_path) == 3
+    found = pickle.loads(path.read_bytes())
+    assert found["counter"] == 3
+    assert not found["finished"]
+    assert found["total_samples"] == 5
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_what_cannot_be_settled_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="experiment_state"):
+        settle(tmp_path)
+    snapshot(tmp_path, [("a", "RUNNING", 1.0)])
+    with pytest.raises(FormatError, match="search_gen_state"):
+        settle(tmp_path)
+    (tmp_path / "search_gen_state-now.json").write_bytes(b"")
+    with pytest.raises(FormatError, match=r"search_gen_state.*cannot be read"):
+        settle(tmp_path)
+    (tmp_path / "search_gen_state-now.json").write_bytes(pickle.dumps({"counter": 4}))
+    (tmp_path / "searcher-state-now.pkl").write_text("{ cut")
+    assert settle(tmp_path) == 1
 
 
 def test_without_a_readable_snapshot_the_searcher_goes_on_alone(tmp_path: Path) -> None:

@@ -255,7 +255,9 @@ def test_bound_of_spread_jobs_holds_for_every_placement(seed):
     rng = np.random.default_rng(seed)
     fabric = pod(3, 3)
     k = int(rng.integers(4, 8))
-    matrix = rng.integers(0, 3, (k, k)) * 1e8
+    matrix = rng.integers(0, 3, (k, k)) * (rng.random((k, k)) < rng.choice([0.3, 1.0])) * 1e8
+    if rng.random() < 0.5:
+        matrix += np.roll(np.eye(k), 1, axis=1) * 3e8
     np.fill_diagonal(matrix, 0)
     job = Job(id="j", gpus=k, matrix=matrix.astype(float))
     admission = admit(fabric, [job])
@@ -264,3 +266,34 @@ def test_bound_of_spread_jobs_holds_for_every_placement(seed):
     for _ in range(10):
         gpus = rng.choice(fabric.gpu_index, k, replace=False).tolist()
         assert problem.cost({"j": gpus}) >= bound * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(("kind", "k"), [("ring", 7), ("all_to_all", 6), ("allreduce", 9)])
+def test_bound_of_spread_jobs_is_met_by_agents(kind, k):
+    # Parts of three or fewer: over as many cards what leaves a part at least.
+    job = {"id": "j", "gpus": k, "traffic": {"kind": kind, "bytes": 1e9}}
+    plan = plan_fabric(pod(3, 3), [job], config={"rl": True}, deadline_s=30.0)
+    # Of seven ranks the smallest part has two, of a plan perhaps three and one.
+    assert plan.objective <= plan.lower_bound * (1.5 if k % 3 else 1.02)
+    assert plan.objective >= plan.lower_bound * (1 - 1e-9)
+
+
+def test_bound_of_a_ring_is_its_way_out_of_the_smallest_part():
+    from qcluster.q_nvlink.problem import PlacementProblem, admit
+    from qcluster.telemetry import Job
+
+    fabric = pod(4, 8)
+    # 16 ranks need two hosts: eight cards at most carry what leaves one.
+    admission = admit(fabric, [Job(id="j", gpus=16, kind="ring", bytes=14e9)])
+    problem = PlacementProblem(fabric, admission.jobs, admission.home, {})
+    nic = fabric.effective[fabric.effective > 0].min()
+    assert problem.lower_bound() == pytest.approx(14.0 / (8 * nic))
+    # An exchange of 12 in two hosts: at best six and six.
+    admission = admit(fabric, [Job(id="j", gpus=12, kind="all_to_all", bytes=2e9)])
+    problem = PlacementProblem(fabric, admission.jobs, admission.home, {})
+    assert problem.lower_bound() == pytest.approx(2.0 * 6 / 11 / nic)
+    # Two rings that nobody joins need no way out of either.
+    two = np.kron(np.eye(2), np.roll(np.eye(8), 1, axis=1)) * 1e9
+    admission = admit(fabric, [Job(id="j", gpus=16, matrix=two)])
+    problem = PlacementProblem(fabric, admission.jobs, admission.home, {})
+    assert problem.lower_bound() < 1.0 / nic

@@ -19,7 +19,7 @@ from qcluster.errors import Infeasible, SolverFailed
 from qcluster.q_nvlink._kernels import max_flow
 from qcluster.q_nvlink.symmetry import orbits
 
-__all__ = ["Logical", "best_rate", "without_switches"]
+__all__ = ["Logical", "balanced", "best_rate", "without_switches"]
 
 Ints = NDArray[np.int64]
 Paths = list[tuple[tuple[int, ...], int]]
@@ -63,6 +63,39 @@ def best_rate(cap: Ints, gpus: int) -> tuple[int, int]:
                 raise Infeasible("a GPU cannot be reached by the others", field="gpus")
     common = math.gcd(num, den)
     return num // common, den // common
+
+
+def balanced(cap: Ints, gpus: int) -> Ints:
+    """Capacities (m, m) at most ``cap`` of which every switch passes on just what it gets.
+
+    Switches copy nothing, so what goes out of one beyond what comes in, or the other way round, is
+    of no use; and splitting needs the two alike. The wider side is cut evenly, in proportion, again
+    and again, as cutting one switch concerns the next; where that does not end, every link is cut
+    to what it and its reverse both carry.
+    """
+    work = cap.copy()
+    switches = range(gpus, len(cap))
+    for _ in range(4 * len(switches) + 4):
+        even = True
+        for w in switches:
+            into, out = int(work[:, w].sum()), int(work[w].sum())
+            if out > into:
+                work[w] = _cut(work[w], into)
+            elif into > out:
+                work[:, w] = _cut(work[:, w], out)
+            even = even and into == out
+        if even:
+            return work
+    return np.minimum(cap, cap.T)
+
+
+def _cut(widths: Ints, total: int) -> Ints:
+    """Widths in proportion to ``widths``, whole and ``total`` together, which is no more."""
+    had = int(widths.sum())
+    kept = np.array([int(w) * total // had for w in widths], dtype=np.int64)
+    lost = np.argsort(kept - widths * (total / had), kind="stable")
+    kept[lost[: total - int(kept.sum())]] += 1
+    return kept
 
 
 def without_switches(cap: Ints, gpus: int, num: int, den: int) -> Logical:

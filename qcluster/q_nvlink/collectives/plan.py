@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import InputError, SolverFailed
-from qcluster.q_nvlink.collectives.logical import best_rate, without_switches
+from qcluster.q_nvlink.collectives.logical import balanced, best_rate, without_switches
 from qcluster.q_nvlink.collectives.packing import pack_trees
 from qcluster.q_nvlink.collectives.stars import Racks, find_racks, rack_trees
 from qcluster.q_nvlink.cuts import UNIT, integer
@@ -123,8 +123,7 @@ def plan_collective(
         try:
             found[phase] = _trees(matrix, count, num, den, names, backwards=backwards)
         except SolverFailed:
-            # Splitting needs switches that pass on as much as they get: what links do both ways.
-            matrix = np.minimum(matrix, matrix.T)  # noqa: PLW2901
+            matrix = balanced(matrix, count)  # noqa: PLW2901
             num, den = best_rate(matrix, count)
             found[phase] = _trees(matrix, count, num, den, names, backwards=backwards)
         seconds += den / num / count * UNIT

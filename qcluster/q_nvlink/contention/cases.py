@@ -153,5 +153,5 @@ def simulate_history(fabrics: Sequence[Fabric], rows: int, *, seed: int = 0) -> 
         if layout is None:
             continue
         features.append(layout_features(*layout))
-        contended.append(layout[0].cost(layout[1]) > THRESHOLD * layout[0].lower_bound())
+        contended.append(layout[0].cost(layout[1]) > THRESHOLD * layout[0].ideal_seconds)
     return History(np.array(features).reshape(-1, 8), np.array(contended, dtype=bool))

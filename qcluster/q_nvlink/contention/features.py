@@ -114,7 +114,7 @@ def _longer_ways(
 def layout_features(problem: PlacementProblem, placement: Placement) -> NDArray[np.float64]:
     """(8,) the features of a layout, in the order of ``FEATURES``; finite for every layout."""
     known = _Distances.of(problem.fabric)
-    bound = max(problem.lower_bound(), _FLOOR) * 1e9
+    bound = max(problem.ideal_seconds, _FLOOR) * 1e9
     n = len(known.port_out)
     out, into, passed, pair = np.zeros(n), np.zeros(n), np.zeros(n), 0.0
     total = indirect = travelled = volume = 0.0

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.errors import SolverFailed
 from qcluster.fallback import Candidate, Certified, CircuitBreaker, Stage, certified
+from qcluster.q_nvlink.islands import exits
 from qcluster.q_nvlink.problem import Placement, PlacementProblem
 from qcluster.q_nvlink.rl.paths import Paths, find_paths
 from qcluster.q_nvlink.rl.policy import RoutePolicy, route
@@ -30,6 +31,29 @@ _LEAST_SHARE = 1e-3  # of a pair, below which a path is not worth an entry in a 
 _BREAKER = CircuitBreaker()
 
 Split = NDArray[np.float64]
+
+
+def _largest(volumes: Sequence[NDArray[np.float64]], most: int) -> list[NDArray[np.int64]]:
+    """Of each matrix the positions (flat) of the pairs that agents route, ``most`` in all.
+
+    The largest of all jobs. Where the last of them tie with some that find no room, as in an
+    exchange of everyone with everyone, those that tie are taken only if most of them find room:
+    shortest paths spread them evenly, and a part of them would not be. If all tie, the first are.
+    """
+    every = np.concatenate([v.ravel() for v in volumes] or [np.empty(0)])
+    order = np.flatnonzero(every > 0)
+    if len(order) > most:
+        first_out = len(every) - most - 1
+        value = np.partition(every, first_out)[first_out]
+        tied = (every >= value * (1 - 1e-9)) & (every <= value * (1 + 1e-9))
+        order, ties = np.flatnonzero((every > value) & ~tied), np.flatnonzero(tied)
+        room = most - len(order)
+        if not len(order) or 4 * room >= 3 * len(ties):
+            order = np.concatenate([order, ties[:room]])
+    ends = np.cumsum([0] + [v.size for v in volumes])
+    order = np.sort(order)
+    cuts = np.searchsorted(order, ends)
+    return [order[a:b] - end for a, b, end in zip(cuts, cuts[1:], ends, strict=False)]
 
 
 @dataclass(frozen=True)
@@ -57,20 +81,15 @@ class RoutingProblem:
         for link in fabric.links:
             delay[fabric.index[link.source], fabric.index[link.target]] = link.latency_us
         volumes = [self.placed.demand[job.id] for job in self.placed.jobs]
-        every = np.concatenate([v[v > 0] for v in volumes] or [np.empty(0)])
-        least = np.sort(every)[-_MOST_PAIRS] if len(every) > _MOST_PAIRS else 0.0
-        each = int(np.clip(_MOST_PATHS // max(1, min(len(every), _MOST_PAIRS)), 4, _EACH))
+        chosen = _largest(volumes, _MOST_PAIRS)
+        each = int(np.clip(_MOST_PATHS // max(1, sum(map(len, chosen))), 4, _EACH))
         parts, owners, other = [], [], np.zeros((n, n))
-        room = _MOST_PAIRS
-        for index, (job, volume) in enumerate(zip(self.placed.jobs, volumes, strict=True)):
-            gpus = self.placement[job.id]
-            chosen = np.where(volume >= max(least, np.finfo(float).tiny), volume, 0.0)
-            kept = np.flatnonzero(chosen.ravel())[:room]
+        for index, job in enumerate(self.placed.jobs):
+            gpus, volume, kept = self.placement[job.id], volumes[index], chosen[index]
             routed = np.zeros(volume.size)
             routed[kept] = volume.ravel()[kept]
             demand = np.zeros((n, n))
             demand[np.ix_(gpus, gpus)] = routed.reshape(volume.shape)
-            room -= len(kept)
             transit = self.placed.transit(gpus)
             if self.placed.job_loads(job.id, gpus)[1]:
                 transit = np.ones(n, dtype=np.bool_)
@@ -81,6 +100,7 @@ class RoutingProblem:
                     demand,
                     transit=transit,
                     latency=delay,
+                    island=exits(fabric).island,
                     detour=_DETOUR,
                     most=each,
                     deadline=self.deadline,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, InputError
+from qcluster.q_nvlink._kernels import hops_to, neighbours
 
 __all__ = ["Paths", "find_paths"]
 
@@ -117,6 +117,7 @@ def find_paths(
     *,
     transit: NDArray[np.bool_] | None = None,
     latency: NDArray[np.float64] | None = None,
+    island: NDArray[np.int64] | None = None,
     detour: int = DETOUR,
     most: int = MOST,
     deadline: Deadline | None = None,
@@ -127,6 +128,8 @@ def find_paths(
     ----------
     transit: (n,) nodes that pass traffic on; all by default.
     latency: (n, n) of each link, 1 by default.
+    island: (n,) of each node, -1 for switches between them; third islands then pass nothing on for
+        a pair unless nothing else joins it: their network cards would carry it twice.
     detour: how many hops longer than the shortest a path may be.
     deadline: when to stop looking for detours.
 
@@ -139,27 +142,26 @@ def find_paths(
     links = np.argwhere(capacity > 0)
     number = {(int(u), int(v)): i for i, (u, v) in enumerate(links)}
     near = [np.flatnonzero(capacity[u] > 0).tolist() for u in range(n)]
-    back = [np.flatnonzero(capacity[:, v] > 0).tolist() for v in range(n)]
+    back = neighbours(np.ascontiguousarray(capacity.T > 0))
     pairs = np.argwhere((demand > 0) & ~np.eye(n, dtype=np.bool_))
-    left: dict[int, list[int]] = {}
+    known: dict[tuple[int, int], _Way] = {}
     steps = max(_LOOKED_AT, _STEPS // max(1, len(pairs)))
     rows: list[list[int]] = []
     owner: list[int] = []
     for p, (a, b) in enumerate(pairs.tolist()):
-        if b not in left:
-            left[b] = _distance(back, passing, b)
-        if left[b][a] < 0:
+        key = (b, -1 if island is None else int(island[a]))
+        if key not in known:
+            known[key] = _way(back, passing, island, a, b)
+        way = known[key]
+        if way.left[a] < 0:
             raise Infeasible(f"nothing joins nodes {a} and {b}", field="demand")
         late = deadline is not None and deadline.expired
-        longest = left[b][a] + (0 if late else detour)
-        found = list(_walks(near, passing, left[b], a, b, longest, steps))
+        longest = way.left[a] + (0 if late else detour)
+        found = list(_walks(near, way.passing, way.left, a, b, longest, steps))
         found.sort(key=lambda path: (len(path), -_narrowest(capacity, path)))
-        for path in found[:most]:
+        for path in _unlike(capacity, found, most):
             rows.append([number[u, v] for u, v in pairwise(path)])
             owner.append(p)
-    table = np.full((len(rows), max(map(len, rows), default=1)), len(links), dtype=np.int64)
-    for i, row in enumerate(rows):
-        table[i, : len(row)] = row
     at = (links[:, 0], links[:, 1])
     return Paths(
         pairs=pairs,
@@ -167,34 +169,68 @@ def find_paths(
         links=links,
         capacity=capacity[at].astype(np.float64),
         latency=np.ones(len(links)) if latency is None else latency[at].astype(np.float64),
-        steps=table,
+        steps=_padded(rows, len(links)),
         owner=np.array(owner, dtype=np.int64),
     )
+
+
+def _padded(rows: list[list[int]], pad: int) -> NDArray[np.int64]:
+    table = np.full((len(rows), max(map(len, rows), default=1)), pad, dtype=np.int64)
+    for i, row in enumerate(rows):
+        table[i, : len(row)] = row
+    return table
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Who passes on what goes to a node, and how many hops are left from each; -1: none lead."""
+
+    passing: list[bool]
+    left: list[int]
+
+
+def _way(
+    back: tuple[NDArray[np.int64], NDArray[np.int64]],
+    passing: NDArray[np.bool_],
+    island: NDArray[np.int64] | None,
+    a: int,
+    b: int,
+) -> _Way:
+    """From the island of a to b over these two; over all where these do not join them."""
+    if island is not None:
+        near = passing & np.isin(island, (-1, island[a], island[b]))
+        left = hops_to(*back, near, b)
+        if left[a] >= 0:
+            return _Way(near.tolist(), left.tolist())
+    return _Way(passing.tolist(), hops_to(*back, passing, b).tolist())
+
+
+def _unlike(capacity: NDArray[np.float64], paths: list[list[int]], most: int) -> list[list[int]]:
+    """At most ``most`` of the paths, in their order: by turns over which links are narrowest.
+
+    Parallel switches inside hosts make many paths that share their network cards; of such a crowd
+    a few do, and the other cards must not be crowded out.
+    """
+    if len(paths) <= most:
+        return paths
+    seen: dict[tuple[tuple[int, int], ...], int] = {}
+    turns = []
+    for path in paths:
+        width = _narrowest(capacity, path) * (1 + 1e-9)
+        narrow = tuple(hop for hop in pairwise(path) if capacity[hop] <= width)
+        turns.append(seen.get(narrow, 0))
+        seen[narrow] = turns[-1] + 1
+    chosen = sorted(range(len(paths)), key=lambda i: (turns[i], i))[:most]
+    return [paths[i] for i in sorted(chosen)]
 
 
 def _narrowest(capacity: NDArray[np.float64], path: Sequence[int]) -> float:
     return float(min(capacity[u, v] for u, v in pairwise(path)))
 
 
-def _distance(back: list[list[int]], passing: NDArray[np.bool_], target: int) -> list[int]:
-    """Hops from every node to ``target`` over nodes that pass traffic on; -1 where none lead."""
-    level = [-1] * len(back)
-    level[target] = 0
-    queue = deque([target])
-    while queue:
-        here = queue.popleft()
-        if here != target and not passing[here]:
-            continue
-        for there in back[here]:
-            if level[there] < 0:
-                level[there] = level[here] + 1
-                queue.append(there)
-    return level
-
-
 def _walks(
     near: list[list[int]],
-    passing: NDArray[np.bool_],
+    passing: list[bool],
     left: list[int],
     a: int,
     b: int,
@@ -202,6 +238,7 @@ def _walks(
     steps: int,
 ) -> Iterator[list[int]]:
     """Simple paths from a to b of at most ``longest`` hops, shortest first, not all of many."""
+    onward: dict[int, list[int]] = {}
     for length in range(left[a], longest + 1):
         count, looked, stack = 0, 0, [[a]]
         # The shortest level is always walked through: it has no dead ends.
@@ -214,11 +251,12 @@ def _walks(
                     count += 1
                     yield path
                 continue
-            if here != a and not passing[here]:
-                continue
-            for there in near[here]:
-                far = left[there]
-                if far >= 0 and hops + 1 + far <= length and there not in path:
-                    stack.append([*path, there])
+            if here not in onward:
+                onward[here] = [v for v in near[here] if left[v] >= 0 and (passing[v] or v == b)]
+            stack += [
+                [*path, there]
+                for there in onward[here]
+                if hops + 1 + left[there] <= length and there not in path
+            ]
         if length == left[a] and count >= _ENOUGH:
             return
