@@ -40,7 +40,6 @@ _FLOOR_ROWS = 30_000
 _KEPT_SCORES = 2_000
 _BLENDS = np.linspace(0.0, 1.0, 11)
 _PARSIMONY = 1.02
-_LEAST_TRUST = 0.05
 _MEANS = (1, 4, 15, 60)
 
 
@@ -52,7 +51,7 @@ class Forecaster:
     it interpolates. ``library`` holds the cluster means of the runs it saw. ``blend`` (horizons,)
     weighs the rich model against the plain one, ``errors`` are cross-fitted scores by horizon.
     ``trust`` is the weight of that blend against ``floor`` before a run shows any error: n runs
-    seen give (n - 1) / (n + 1), as one run cannot tell whether runs repeat, but at least 0.05.
+    seen give n / (n + 2).
     """
 
     period_s: float
@@ -180,7 +179,7 @@ def fit_grids(
     fitted = [_fit_step(grids, library, step, rounds, seed) for step in steps]
     plain, rich, blend, errors = zip(*fitted, strict=True)
     floor = tuple(_fit_floor(whole, step, rounds, seed) for step in steps)
-    trust = max((len(whole) - 1) / (len(whole) + 1), _LEAST_TRUST)
+    trust = len(whole) / (len(whole) + 2)
     return Forecaster(
         period_s, tuple(steps), library, plain, rich, floor, np.array(blend), errors, trust
     )
