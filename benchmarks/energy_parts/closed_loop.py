@@ -28,6 +28,7 @@ from qcluster.telemetry import Node, Snapshot, Topology
 GPUS, PERIOD_S, NOISE, RATE_NOISE, LOST = 8, 1, 0.03, 0.02, 0.05
 LOW_W, TOPS_W = 100.0, {"V100": 250.0, "A40": 300.0}
 SHARES = (0.6, 0.7, 0.8, 0.9)
+SEEDS = (20, 21, 22)  # the planner was developed on 0 to 2
 _STEP_W = 2.0
 _FULL = 0.985  # at less of full speed the limit holds clocks down
 
@@ -91,13 +92,13 @@ def monotone(top_w: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run(quick: bool, fresh: bool) -> list[dict[str, Any]]:
-    """Throughput over the clairvoyant's, by budget; stochastic, seeds 0 to 2; resumes by row."""
-    nodes, seconds, seeds = (2, 300, 1) if quick else (8, 600, 3)
+    """Throughput over the clairvoyant's, by budget; stochastic; resumes by row."""
+    nodes, seconds, seeds = (2, 300, SEEDS[:1]) if quick else (8, 600, SEEDS)
     rows = []
     for share in SHARES:
-        for seed in range(seeds):
+        for seed in seeds:
             key = {"part": "closed-loop", "share": share, "seed": seed, "nodes": nodes,
-                   "seconds": seconds, "version": 3}  # fmt: skip
+                   "seconds": seconds, "version": 4}  # fmt: skip
             rows.append(
                 harness.cached(
                     "energy", key, lambda a=share, b=seed: on_ray(a, b, nodes, seconds), fresh=fresh

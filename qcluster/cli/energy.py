@@ -30,7 +30,8 @@ def register(app: typer.Typer) -> None:
 
 def energy(
     telemetry: Path = typer.Argument(
-        help="Power readings (CSV, JSON lines, MLPerf log; .gz too), or a PSPLIB project "
+        help="Power readings (CSV, nvidia-smi log, JSON lines, MLPerf log, Prometheus text; .gz "
+        "too), or a PSPLIB project "
         "(.sm, .mm) to schedule by itself."
     ),
     topology: Path | None = typer.Option(None, help="Cluster topology, YAML or JSON."),

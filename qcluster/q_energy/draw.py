@@ -30,7 +30,9 @@ __all__ = ["DrawProblem", "claimed_speed", "drawn_under", "seen_units", "solve_d
 
 Floats = NDArray[np.float64]
 
-_BASE = 0.0015  # of the budget: what the sum of predictions errs by
+# Of the budget: what the sum of predictions errs by, and how much more where all rest on one
+# reading, whose error under other limits is alike for many jobs and does not average out.
+_BASE, _FRESH = 0.0015, 0.02
 _ROUNDS, _MANY_ROUNDS, _MANY = 7, 3, 2000  # of settling; from so many units on fewer
 _FIRST_RESERVE = 0.02  # of the budget, to start from
 _DAMPING = 0.5
@@ -115,7 +117,8 @@ def solve_draw(
     """The problem less its reserve, caps (n,) with their certificate, and the reserve in watts."""
     problem = DrawProblem.of(units, sightings, budget_w)
     share = min(1.0, sightings.change_rate * period_s)
-    trial, reserve = _settle(problem, share, _hull if shared else _independent)
+    base = (_BASE + _FRESH * sightings.fresh) * problem.budget_w
+    trial, reserve = _settle(problem, share, base, _hull if shared else _independent)
     hull: Stage[DrawProblem, Floats] = Stage("concave-hull", _hull)
     answer = certified(
         trial,
@@ -153,9 +156,10 @@ def seen_units(units: Units, sightings: Sightings) -> Units:
 
 
 def _settle(
-    problem: DrawProblem, share: float, solve: Callable[..., Candidate[Floats]]
+    problem: DrawProblem, share: float, base: float, solve: Callable[..., Candidate[Floats]]
 ) -> tuple[DrawProblem, float]:
-    """The problem less its reserve with every cap's part in it, and the reserve in watts.
+    """The problem less its reserve with every cap's part in it, and the reserve in watts, of which
+    ``base`` are kept in any case.
 
     Of some rounds the one with the most speed whose draw and reserve keep the budget; where none
     does, as with few units, the last reserve is taken off and caps' parts in it are left out.
@@ -173,7 +177,7 @@ def _settle(
         jumps = np.concatenate([new.jumps(at[mine], drawn[mine]) for mine, new in kinds])
         weight = np.concatenate([np.tile(new.weight, (len(mine), 1)) for mine, new in kinds])
         kept = Reserve.of(jumps, weight, share)
-        reserve = kept.watts + _BASE * problem.budget_w
+        reserve = kept.watts + base
         fits = float(drawn.sum()) + reserve <= problem.budget_w
         if fits and (best is None or found.objective < best[0]):
             best = found.objective, trial, reserve

@@ -1,5 +1,5 @@
-"""Readers of power telemetry: CSV, logs of nvidia-smi, JSON lines and MLPerf power logs, plain or
-gzipped.
+"""Readers of power telemetry: CSV, logs of nvidia-smi, JSON lines, MLPerf power logs and saved
+scrapes of Prometheus exporters (DCGM's and others), plain or gzipped.
 
 All give a ``PowerTrace`` in watts and seconds. Columns and keys are recognised by the names that
 exporters use; a unit in the name (``power_mw``, ``time_ms``) is converted, a unit that the values
@@ -9,11 +9,13 @@ contradict is refused.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime as dt
 import gzip
 import io
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 
 from qcluster.errors import FormatError
 from qcluster.q_energy.trace import PowerTrace
+from qcluster.telemetry.sources.replay.logs import read_scrape
 from qcluster.telemetry.sources.replay.smi import is_smi_log, smi_columns
 
 __all__ = ["parse_trace", "read_trace"]
@@ -33,6 +36,8 @@ _TIME = {"ts_s": 1.0, "time_s": 1.0, "t_s": 1.0, "time_ms": 1e-3, "ts_ms": 1e-3,
 _POWER = {"power_w": 1.0, "node_power_w": 1.0, "power_mw": 1e-3, "power_kw": 1e3, "power": 1.0}
 _NODE = ("node", "hostname", "host")
 _MAX_BYTES = 2 * 1024**3
+# How Prometheus' text begins: a comment about a metric, or a sample with labels.
+_SCRAPE = re.compile(r"# (HELP|TYPE) |[A-Za-z_:][\w:]*\{")
 
 
 def read_trace(path: str | Path) -> PowerTrace:
@@ -65,6 +70,8 @@ def parse_trace(text: str, *, file: object = None, node: str = "node_0") -> Powe
         raise FormatError("is empty", file=file)
     if head.startswith(":::MLLOG"):
         return _trace(_mllog(text, node, file), file)
+    if _SCRAPE.match(head):
+        return _scrape(text, file)
     if head.startswith("{"):
         return _trace(_json_lines(text, node, file), file)
     return _csv(text, node, file)
@@ -93,6 +100,29 @@ def _csv(text: str, node: str, file: object) -> PowerTrace:
     run = header.index("run") if "run" in header else None
     runs = None if run is None else np.array([row[run] for row in table])
     return PowerTrace.of(names, times * time_unit, watts * power_unit, runs=runs, file=file)
+
+
+def _scrape(text: str, file: object) -> PowerTrace:
+    """One reading of everything whose power a scrape tells; blanks are left out with a warning."""
+    out: list[Reading] = []
+    blank = 0
+    for batch in read_scrape(text, Path(str(file or "scrape")), "file"):
+        for block in batch.blocks:
+            name = next((m for m in ("power_w", "node_power_w") if m in block.metrics), None)
+            if name is None:
+                continue
+            watts = block.values[:, block.metrics.index(name)]
+            kept = np.isfinite(watts)
+            blank += int((~kept).sum())
+            ids = zip(block.ids, watts, kept, strict=True)
+            out += [(who, batch.ts_s, float(w), 1) for who, w, ok in ids if ok]
+    if not out:
+        raise FormatError("has no power readings", file=file)
+    trace = _trace(out, file)
+    if not blank:
+        return trace
+    line = f"{blank} power readings are blank or out of range and left out"
+    return dataclasses.replace(trace, warnings=(*trace.warnings, line))
 
 
 def _of_smi(

@@ -80,6 +80,11 @@ class Sightings(Record):
         """(n,) GPUs of whose present job something was seen."""
         return np.asarray((self.seen[:, :, _AT] >= 0).any(axis=1))
 
+    @property
+    def fresh(self) -> float:
+        """Share of GPUs whose present job has shown one reading only."""
+        return float(np.mean(self.known & (self.seen[:, :, _COUNT].sum(axis=1) < 2.0)))
+
 
 def sight(before: Sightings | None, now: Sight, max_w: Floats, ts_s: float) -> Sightings:
     """What is known after one more reading of every GPU; ``max_w`` (n,) highest limits."""

@@ -109,16 +109,33 @@ def test_nothing_known_counts_as_the_whole_cap() -> None:
     np.testing.assert_allclose(np.exp(identify(blank)[0][0]), GRID)
 
 
-def test_caps_settle_with_the_reserve_that_they_need() -> None:
-    """Draw and reserve keep the budget, and room makes a cap dearer."""
-    tops = np.full(24, 300.0)
-    before = None
-    for k, share in enumerate((0.5, 0.6, 0.7)):
+def watch_many(shares: list[float]) -> Sightings:
+    """What is known of 24 unlike jobs after readings at limits given as shares."""
+    tops, before = np.full(24, 300.0), None
+    for k, share in enumerate(shares):
         draw = np.array([np.interp(share, GRID, job(duty)[0]) for duty in np.linspace(0.5, 1, 24)])
         rate = np.array([np.interp(share, GRID, job(duty)[1]) for duty in np.linspace(0.5, 1, 24)])
         now = Sight(tops * draw, tops * share, (rate < 0.98).astype(float), rate)
         before = sight(before, now, tops, float(k))
     assert before is not None
+    return before
+
+
+def test_more_is_kept_free_while_all_rests_on_one_reading() -> None:
+    kept = []
+    for seen in (watch_many([0.5]), watch_many([0.5, 0.5])):
+        assert seen.fresh == (1.0 if not kept else 0.0)
+        _, _, reserve = solve_draw(
+            some_units(24), replace(seen, changes=0.0, watched_s=1e9), 3600.0, shared=True,
+            period_s=1.0, deadline=Deadline.after(5.0),
+        )  # fmt: skip
+        kept.append(reserve)
+    assert kept[0] > kept[1] + 0.01 * 3600.0
+
+
+def test_caps_settle_with_the_reserve_that_they_need() -> None:
+    """Draw and reserve keep the budget, and room makes a cap dearer."""
+    before = watch_many([0.5, 0.6, 0.7])
     units = some_units(24)
     trial, answer, reserve = solve_draw(
         units, before, 3600.0, shared=True, period_s=1.0, deadline=Deadline.after(5.0)

@@ -63,6 +63,32 @@ def test_logs_of_nvidia_smi() -> None:
         parse_trace(head + "yesterday, 0, 85.20 W, 3 %\n")
 
 
+SCRAPE = """# HELP DCGM_FI_DEV_POWER_USAGE Power draw (in W).
+# TYPE DCGM_FI_DEV_POWER_USAGE gauge
+DCGM_FI_DEV_POWER_USAGE{gpu="0",UUID="GPU-a",Hostname="h1",modelName="NVIDIA H100"} 512.5
+DCGM_FI_DEV_POWER_USAGE{gpu="1",UUID="GPU-b",Hostname="h1",modelName="NVIDIA H100"} %s
+"""
+
+
+def test_scrapes_of_exporters() -> None:
+    trace = parse_trace(SCRAPE % "433")
+    assert trace.ids == ("h1/0", "h1/1")
+    assert trace.power_w.tolist() == [512.5, 433.0]
+    assert not trace.warnings
+    blank = parse_trace((SCRAPE % "9223372036854775792").partition("gauge\n")[2])
+    assert blank.ids == ("h1/0",)
+    assert "1 power readings are blank" in blank.warnings[0]
+
+
+def test_scrapes_without_power_are_refused() -> None:
+    with pytest.raises(FormatError, match="no series that telemetry knows"):
+        parse_trace("# TYPE up gauge\nup 1\n", file="a.prom")
+    with pytest.raises(FormatError, match="no power readings"):
+        parse_trace('DCGM_FI_DEV_SM_CLOCK{gpu="0",Hostname="h1"} 1410\n')
+    with pytest.raises(FormatError, match="no power readings"):
+        parse_trace('DCGM_FI_DEV_POWER_USAGE{gpu="0",Hostname="h1"} NaN\n')
+
+
 def test_iso_time_stamps_need_a_zone() -> None:
     good = parse_trace("timestamp,node,power_w\n2026-01-01T00:00:01+00:00,a,5\n")
     assert good.ts_s.tolist() == [1767225601.0]
