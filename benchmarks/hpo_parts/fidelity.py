@@ -117,13 +117,13 @@ def fidelity_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, An
     """Regret of full trials, and of halving with a fifth of their epochs."""
     found: dict[str, list[Outcome]] = {}
     for name in epochs.NAMES[: 1 if quick else None]:
-        found[f"real, {name}"] = _real(name, 2 if quick else 10, fresh)
+        found[f"real, {name}"] = _real(name, 2 if quick else 4, fresh)
     for dataset in _datasets()[: 3 if quick else None]:
         one = _measured(dataset, fresh)
         if one is not None:
             found.setdefault("real, LCDB", []).append(one)
     for name in ("credit_g",) if quick else ("credit_g", "segment", "car"):
-        for seed in range(2 if quick else 6):
+        for seed in range(2 if quick else 4):
             found.setdefault(f"generated, {name}", []).append(_generated(name, seed, fresh))
     for kind in ("real", "generated"):
         found[f"{kind}, all"] = [one for name in list(found) if name.startswith(kind)
