@@ -1,4 +1,4 @@
-"""Warm starts between the three data sets of HPOBench, and between the three of ``epochs.py``.
+"""Warm starts between the three data sets of HPOBench, and between the two of ``epochs.py``.
 
 The prior is 200 random rows of another table, as a random search would leave them, 200 rows of each
 of the two others, or those of one with all signs flipped. The study searches 3,000 random rows of
