@@ -90,12 +90,13 @@ def bench_agents(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: ARG
     for name, (cap, demand, transit) in cases.items():
         paths = find_paths(cap, demand, transit=transit, detour=4, most=96)
         best = least_utilisation(cap, demand, transit=transit)
-        found = route(paths, ticks=TICKS)
+        found, early = route(paths), route(paths, ticks=TICKS)
         single = float((paths.loads(paths.single()) / paths.capacity).max())
         rows.append(
             {
                 "case": name,
                 "agents": found.busiest / best,
+                "early": early.busiest / best,
                 "ecmp": found.shortest / best,
                 "single": single / best,
                 "weights": _multiplicative(paths) / best,
@@ -103,13 +104,23 @@ def bench_agents(quick: bool, fresh: bool) -> list[dict[str, Any]]:  # noqa: ARG
             }
         )
     table(
-        f"Busiest link over the optimum after {TICKS} ticks; ticks to be within 5 % of the new "
-        "optimum after losing the busiest spare link",
-        ["case", "agents", "ECMP", "one path", "multiplicative weights", "ticks to recover"],
+        "Busiest link over the optimum, as planned and after 50 ticks; ticks to be within 5 % of "
+        "the new optimum after losing the busiest spare link",
+        [
+            "case",
+            "agents",
+            "50 ticks",
+            "ECMP",
+            "one path",
+            "multiplicative weights",
+            "ticks to recover",
+        ],
         [list(r.values()) for r in rows],
     )
     worst = max(r["agents"] for r in rows)
     slow = max((r["recover"] for r in rows if r["recover"] is not None), default=0)
+    late = sum(r["early"] > 1.05 for r in rows)
+    print(f"{len(rows)} cases, after {TICKS} ticks {late} of them above 1.05")
     print(f"worst {worst:.3f} (wanted: 1.05), slowest recovery {slow} ticks (wanted: 50)")
     return rows
 

@@ -58,7 +58,7 @@ def encode_lanes(place: U16, table: U64, states: U64, out: U16) -> int:
         states[i - whole] = x
     x0, x1, x2, x3 = states[0], states[1], states[2], states[3]
     x4, x5, x6, x7 = states[4], states[5], states[6], states[7]
-    i = np.uint64(whole)
+    i = np.uint64(whole)  # type: ignore[assignment]
     while i:
         x7, pos = _put(x7, np.uint64(place[i - np.uint64(1)]), table, out, pos)
         x6, pos = _put(x6, np.uint64(place[i - np.uint64(2)]), table, out, pos)
@@ -67,7 +67,7 @@ def encode_lanes(place: U16, table: U64, states: U64, out: U16) -> int:
         x3, pos = _put(x3, np.uint64(place[i - np.uint64(5)]), table, out, pos)
         x2, pos = _put(x2, np.uint64(place[i - np.uint64(6)]), table, out, pos)
         x1, pos = _put(x1, np.uint64(place[i - np.uint64(7)]), table, out, pos)
-        i -= _EIGHT
+        i -= _EIGHT  # type: ignore[assignment]
         x0, pos = _put(x0, np.uint64(place[i]), table, out, pos)
     states[0], states[1], states[2], states[3] = x0, x1, x2, x3
     states[4], states[5], states[6], states[7] = x4, x5, x6, x7
@@ -124,7 +124,7 @@ def decode_lanes(
     states[0], states[1], states[2], states[3] = x0, x1, x2, x3
     states[4], states[5], states[6], states[7] = x4, x5, x6, x7
     wrong = 0
-    for at in range(np.int64(whole), context.size):
+    for at in range(np.int64(whole), context.size):  # type: ignore[assignment]
         lane = at - np.int64(whole)
         states[lane], symbol[at], pos = _take(
             states[lane], np.uint64(group[context[at]]), slots, words, pos

@@ -175,7 +175,7 @@ def _is_rare(words: Words, layout: Layout, split: Split) -> NDArray[np.bool_]:
         # One comparison of two: what is below wraps around.
         size -= first << place
     out = workspace("flags", words.size, np.bool_)
-    return np.greater_equal(size, (last - max(first, 0)) << place, out=out)
+    return np.greater_equal(size, (last - max(first, 0)) << place, out=out)  # type: ignore[no-any-return]
 
 
 def _packed(left: Words, low: int, wide: int, room: Words) -> U8:

@@ -33,13 +33,13 @@ def make(tmp_path: Path) -> Iterator[Make]:
         one.close()
 
 
-def ended(desk: JobDesk, job_id: str, timeout_s: float = 20.0) -> dict[str, Any]:
+def ended(desk: JobDesk, job_id: str, timeout_s: float = 90.0) -> dict[str, Any]:
     return until(
         lambda: (j := desk.show(job_id))["state"] not in ("queued", "running") and j, timeout_s
     )
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], timeout_s: float = 90.0) -> Any:
     ends = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < ends, "it did not come to pass"
@@ -131,7 +131,7 @@ def test_a_desk_that_died_takes_its_jobs_up_again(make: Make, tmp_path: Path) ->
     desk, pid_file = make(), tmp_path / "pid"
     questions = [("a", {}, 5.0), ("stuck", {"pid_file": str(pid_file)}, 1.0), ("b", {}, 5.0)]
     desk.submit("j", questions)
-    until(lambda: desk.show("j")["progress"]["done"] == 1)
+    until(lambda: desk.show("j")["progress"]["done"] >= 1)
     desk.close()
     job = ended(make(), "j")
     assert job["state"] == "done"

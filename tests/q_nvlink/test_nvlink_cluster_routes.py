@@ -19,9 +19,16 @@ from qcluster.deadline import Deadline
 from qcluster.q_nvlink import plan_fabric
 from qcluster.q_nvlink import reference as twin
 from qcluster.q_nvlink._kernels import hops_to, neighbours
+from qcluster.q_nvlink.contention.cases import random_layout
 from qcluster.q_nvlink.islands import exits
 from qcluster.q_nvlink.problem import PlacementProblem, admit
-from qcluster.q_nvlink.rl import find_paths
+from qcluster.q_nvlink.rl import (
+    Agents,
+    default_policy,
+    find_paths,
+    least_utilisation,
+    route,
+)
 from qcluster.q_nvlink.rl.assign import RoutingProblem, assign_routes
 from qcluster.q_nvlink.subsets import count_sets
 from qcluster.q_nvlink.symmetry import exchanges
@@ -159,3 +166,49 @@ def test_exchanges_leave_one_way_links_as_they_are():
     cap[0, 1] = 7
     for swap in exchanges(cap, 4):
         assert (cap[np.ix_(swap, swap)] == cap).all()
+
+
+@pytest.mark.parametrize("seed", [1004, 6008, 11])
+def test_agents_go_on_while_it_gets_better(dgx1, seed):
+    # The first two layouts are 6 and 9 % above the optimum after 50 ticks.
+    placed, placement = random_layout(dgx1, np.random.default_rng(seed))
+    demand, transit = np.zeros((len(dgx1.nodes),) * 2), np.zeros(len(dgx1.nodes), dtype=bool)
+    transit[dgx1.transit_index] = True
+    for one in placed.jobs:
+        gpus = placement[one.id]
+        demand[np.ix_(gpus, gpus)] += placed.demand[one.id]
+        transit[gpus] = True
+    paths = find_paths(dgx1.effective, demand, transit=transit, detour=4, most=96)
+    best = least_utilisation(dgx1.effective, demand, transit=transit)
+    early, late = route(paths, ticks=50), route(paths)
+    assert best * (1 - 1e-6) <= late.busiest <= 1.05 * best
+    assert late.busiest <= early.busiest
+    assert late.ticks < 1000
+
+
+def test_agents_stop_when_nothing_is_to_be_won():
+    # One way only: the first look is the last.
+    cap = np.array([[0.0, 2.0], [2.0, 0.0]])
+    demand = np.array([[0.0, 1.0], [0.0, 0.0]])
+    found = route(find_paths(cap, demand))
+    assert found.busiest == pytest.approx(0.5)
+    assert found.ticks == 0
+
+
+def test_agents_forget_their_stride_when_a_link_is_lost():
+    cap = np.zeros((4, 4))
+    cap[0, 1] = cap[1, 3] = cap[0, 2] = cap[2, 3] = 4.0
+    demand = np.zeros((4, 4))
+    demand[0, 3] = 6.0
+    paths = find_paths(cap, demand)
+    agents, alive = Agents(paths, default_policy()), np.ones(len(paths.links))
+    for _ in range(20):
+        use = paths.loads(agents.split) / paths.capacity
+        agents.act(np.stack([use, alive]))
+    alive[0] = 0.0
+    for _ in range(30):
+        use = paths.loads(agents.split) / paths.capacity
+        agents.act(np.stack([use, alive]))
+    lost = (paths.steps == 0).any(axis=1)
+    assert agents.split[lost].sum() == pytest.approx(0.0)
+    assert agents.split.sum() == pytest.approx(1.0)

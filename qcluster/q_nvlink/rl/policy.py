@@ -4,7 +4,8 @@ All agents share one small set of weights. An agent's state is a preference for 
 every tick it raises the preference of paths whose links are less used than others' (exponentiated
 gradient on a norm of the links' use: Kivinen and Warmuth, 1997; for selfish agents: Boyan and
 Littman, 1994), with momentum, and with a sharpness that grows as the network settles. How strong,
-how soon and how sharp is what training finds (evolution strategies: Salimans et al., 2017).
+how soon and how sharp is what training finds (evolution strategies: Salimans et al., 2017). Steps
+grow while the busiest link gets less busy and shrink when it does not (Vogl et al., 1988).
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ __all__ = ["Agents", "RoutePolicy", "Routed", "default_policy", "route"]
 NAMES = ("gain", "momentum", "sharp_first", "sharp_last", "settle", "floor")
 _SHIPPED = Path(__file__).parent / "weights" / "routes.safetensors"
 _LEAST = 1e-3
+_TICKS, _PATIENCE, _WORTH = 1000, 64, 0.002
+_BOLDER, _MEEKER = 1.2, 0.5
+_STEPS = (0.25, 16.0)  # what steps are multiplied with at least and at most
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,6 +105,7 @@ class Agents:
         self._push = np.zeros(len(paths.owner))
         self._alive = np.ones(len(paths.links), dtype=np.bool_)
         self._age = 0
+        self._stride, self._last = 1.0, np.inf
         # Among ways of equal use the one over wider links is the better: it slows others less.
         self._cost = np.log(float(paths.capacity.max()) / paths.capacity)
 
@@ -110,7 +115,10 @@ class Agents:
         use, alive = observation[0], observation[1] > 0
         if (alive != self._alive).any():
             self._alive, self._age = alive, 0  # the network changed: explore again
+            self._stride, self._last = 1.0, np.inf
         busiest = float(use.max())
+        factor = _BOLDER if busiest <= self._last else _MEEKER
+        self._stride, self._last = float(np.clip(self._stride * factor, *_STEPS)), busiest
         if busiest <= 0:
             return self.split
         grown = min(1.0, self._age / gain["settle"])
@@ -123,7 +131,9 @@ class Agents:
         held = gain["momentum"]
         self._push = held * self._push - (1.0 - held) * total / (sharp - 1.0)
         open_now = np.append(alive, True)[paths.steps].all(axis=1)
-        taste = np.log(np.maximum(self.split, gain["floor"])) + gain["gain"] * self._push
+        taste = (
+            np.log(np.maximum(self.split, gain["floor"])) + gain["gain"] * self._stride * self._push
+        )
         taste = np.where(open_now, taste, -1e300)
         best = np.maximum.reduceat(taste, paths.first)[paths.owner]
         weight = np.where(open_now, np.exp(np.minimum(taste - best, 0.0)), 0.0)
@@ -150,14 +160,15 @@ def route(
     policy: RoutePolicy | None = None,
     *,
     start: NDArray[np.float64] | None = None,
-    ticks: int = 64,
+    ticks: int = _TICKS,
     deadline: Deadline | None = None,
     background: NDArray[np.float64] | None = None,
 ) -> Routed:
     """Let the agents work on a simulated fabric and take the best that they ever did.
 
     Shortest paths, equally split or one a pair, are among what is compared: it is never worse.
-    ``background`` (L,) is what other traffic puts on the links.
+    ``background`` (L,) is what other traffic puts on the links. It ends after ``ticks``, at the
+    deadline, and when the last 64 ticks have won less than a five-hundredth.
     """
     other = np.zeros(len(paths.links)) if background is None else background
 
@@ -174,13 +185,16 @@ def route(
             best, busiest = split, found
     agents = Agents(paths, policy or default_policy(), start if start is not None else best)
     alive = np.ones(len(paths.links))
+    mark, since = busiest, 0
     for tick in range(1, ticks + 1):
-        if deadline is not None and deadline.expired:
+        if (deadline is not None and deadline.expired) or tick - since > _PATIENCE:
             break
         split = agents.act(np.stack([use(agents.split), alive]))
         found = float(use(split).max())
         if found < busiest * (1 - 1e-12):
             best, busiest, seen = split, found, tick
+        if busiest < mark * (1 - _WORTH):
+            mark, since = busiest, tick
     return Routed(best, busiest, base, seen)
 
 
