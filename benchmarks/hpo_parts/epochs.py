@@ -22,7 +22,7 @@ SPACE: dict[str, Any] = {
     "width": {"type": "loguniform", "low": 8, "high": 128},
     "depth": {"type": "randint", "low": 1, "high": 4},
 }
-NAMES = ("digits", "made 1", "made 2")
+NAMES = ("digits", "made 1")
 
 
 def configurations(name: str) -> list[dict[str, Any]]:

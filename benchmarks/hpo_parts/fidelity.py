@@ -8,8 +8,9 @@ of HPOBench with epochs from a generator, because the table holds final values o
     a = 1 + log10(rate / 1e-3) / 4 in [0.4, 1.6], plus noise of 2 % of the gap to the final value
 
 so that small learning rates are slow, and curves cross. Full trials are compared with successive
-halving of one worker by two rules: Ray's, where at each rung a trial outside the best third stops
-for good, and ``Promotions``, where every trial pauses and the best third goes on.
+halving of one worker: Ray's rule, where at each rung a trial outside the best third stops
+for good, and ``Promotions``, where every trial pauses and the best third goes on; also with the
+rungs between the second and the last left out, and the best quarter going on.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from qcluster.q_hpo import Promotions, Study
 KEEP = 3
 FULL_TRIALS = 40
 RUNGS = [1, 3, 9, 27]
+RULES = ("full", "stopping", "promotions", "skipping")
 Curve = Callable[[dict[str, Any], int], float]
 Outcome = dict[str, Any]
 """Normalised regret and epochs, by rule; None where random search has no regret."""
@@ -102,11 +104,11 @@ def search(
 
 def promoted(
     space: dict[str, Any], rows: list[dict[str, Any]] | None, curve: Curve, rungs: list[int],
-    *, budget: int, seed: int,
+    *, budget: int, seed: int, keep: int = KEEP,
 ) -> tuple[float, int]:  # fmt: skip
     """The same with promotions."""
     study = Study(space, seed=seed, pool=rows, max_step=rungs[-1])
-    halving = Promotions(study, rungs, keep=KEEP, budget=budget)
+    halving = Promotions(study, rungs, keep=keep, budget=budget)
     while (run := halving.next()) is not None:
         halving.tell(run, curve(run.config, run.stop))
     best = study.best
@@ -117,13 +119,13 @@ def fidelity_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, An
     """Regret of full trials, and of halving with a fifth of their epochs."""
     found: dict[str, list[Outcome]] = {}
     for name in epochs.NAMES[: 1 if quick else None]:
-        found[f"real, {name}"] = _real(name, 2 if quick else 10, fresh)
+        found[f"real, {name}"] = _real(name, 2 if quick else 4, fresh)
     for dataset in _datasets()[: 3 if quick else None]:
         one = _measured(dataset, fresh)
         if one is not None:
             found.setdefault("real, LCDB", []).append(one)
     for name in ("credit_g",) if quick else ("credit_g", "segment", "car"):
-        for seed in range(2 if quick else 6):
+        for seed in range(2 if quick else 4):
             found.setdefault(f"generated, {name}", []).append(_generated(name, seed, fresh))
     for kind in ("real", "generated"):
         found[f"{kind}, all"] = [one for name in list(found) if name.startswith(kind)
@@ -132,7 +134,7 @@ def fidelity_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, An
     for name, outcomes in found.items():
         line: dict[str, Any] = {"tasks": len(outcomes)}
         full = [one["full"][0] for one in outcomes]
-        for rule in ("full", "stopping", "promotions"):
+        for rule in RULES:
             regrets = [one[rule][0] for one in outcomes]
             share = [one[rule][1] / one["full"][1] for one in outcomes]
             line[rule] = {"regret": regret.geometric(regrets), "epochs": float(np.mean(share))}
@@ -140,24 +142,21 @@ def fidelity_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, An
                 line[rule] |= regret.compare(regrets, full)
         result[name] = line
         rows.append([name, line["tasks"], line["full"]["regret"], *(
-            line[rule][what] for rule in ("stopping", "promotions")
+            line[rule][what] for rule in RULES[1:]
             for what in ("regret", "epochs", "ratio", "wins", "losses", "p")
         )])  # fmt: skip
     columns = ["regret", "epochs", "ratio", "wins", "losses", "p"]
     harness.table(
         "Few epochs: regret over that of random full trials, as many as 'full' has; of full "
-        "trials, of Ray's rule and of promotions",
-        ["curves", "tasks", "full", *columns, *columns], rows,
+        "trials, of Ray's rule, of promotions, and of those that skip the rungs after the second",
+        ["curves", "tasks", "full", *columns, *columns, *columns], rows,
     )  # fmt: skip
     return result
 
 
 def _generated(name: str, seed: int, fresh: bool) -> Outcome:
-    def compute() -> Outcome:
-        rows, space, curve, _ = generated(name, seed)
-        return _compared(space, rows, curve, RUNGS, FULL_TRIALS, seed)
-
-    return _kept(compute, ["generated", name, seed], fresh)
+    rows, space, curve, _ = generated(name, seed)
+    return _compared(space, rows, curve, RUNGS, FULL_TRIALS, seed, ["generated", name], fresh)
 
 
 def _real(name: str, seeds: int, fresh: bool) -> list[Outcome]:
@@ -166,8 +165,8 @@ def _real(name: str, seeds: int, fresh: bool) -> list[Outcome]:
     """
     ends = epochs.curves(name)[:, -1]
     runs = [
-        _kept(lambda seed=seed: _found(epochs.SPACE, None, epochs.live(name), RUNGS,
-                                       FULL_TRIALS * RUNGS[-1], seed), ["real", name, seed], fresh)
+        _found(epochs.SPACE, None, lambda: epochs.live(name), RUNGS, FULL_TRIALS, seed,
+               ["real", name], fresh)
         for seed in range(seeds)
     ]  # fmt: skip
     best = min([float(ends.min()), *(run[rule][0] for run in runs for rule in run)])
@@ -182,35 +181,41 @@ def _measured(dataset: int, fresh: bool) -> Outcome | None:
     rows, sizes, curve, _ = task
     space = {"learner": {"type": "choice", "values": [row["learner"] for row in rows]}}
     rungs = [s for k, s in enumerate(reversed(sizes)) if k % 4 == 0 and s * 100 >= sizes[-1]][::-1]
-    found = _kept(
-        lambda: _compared(space, rows, curve, rungs, len(rows) // 2, dataset),
-        ["lcdb", dataset], fresh,
-    )  # fmt: skip
+    found = _compared(space, rows, curve, rungs, len(rows) // 2, dataset, ["lcdb"], fresh)
     return found if found["full"] is not None else None
 
 
 def _compared(
     space: dict[str, Any], rows: list[dict[str, Any]], curve: Curve, rungs: list[int],
-    trials: int, seed: int,
+    trials: int, seed: int, task: list[Any], fresh: bool,
 ) -> Outcome:  # fmt: skip
     ends = np.array([curve(row, rungs[-1]) for row in rows])
-    found = _found(space, rows, curve, rungs, trials * rungs[-1], seed)
+    found = _found(space, rows, lambda: curve, rungs, trials, seed, task, fresh)
     return _normalised(found, ends, trials, float(ends.min()))
 
 
 def _found(
-    space: dict[str, Any], rows: list[dict[str, Any]] | None, curve: Curve, rungs: list[int],
-    budget: int, seed: int,
+    space: dict[str, Any], rows: list[dict[str, Any]] | None, make: Callable[[], Curve],
+    rungs: list[int], trials: int, seed: int, task: list[Any], fresh: bool,
 ) -> Outcome:  # fmt: skip
-    """The best final value and epochs: of full trials, and of both rules with a fifth of them."""
-    last = rungs[-1]
-    return {
-        "full": search(space, rows, curve, [last], budget=budget, seed=seed, halving=False),
-        "stopping": search(
-            space, rows, curve, rungs, budget=budget // 5 - last, seed=seed, halving=True
+    """The best final value and epochs: of full trials, and of the rules with a fifth of them."""
+    last, short = rungs[-1], [*rungs[: min(2, len(rungs) - 1)], rungs[-1]]
+    budget = trials * last
+    rules: dict[str, Callable[[], tuple[float, int]]] = {
+        "full": lambda: search(
+            space, rows, make(), [last], budget=budget, seed=seed, halving=False
         ),
-        "promotions": promoted(space, rows, curve, rungs, budget=budget // 5, seed=seed),
-    }
+        "stopping": lambda: search(
+            space, rows, make(), rungs, budget=budget // 5 - last, seed=seed, halving=True
+        ),
+        "promotions": lambda: promoted(
+            space, rows, make(), rungs, budget=budget // 5, seed=seed
+        ),
+        "skipping": lambda: promoted(
+            space, rows, make(), short, budget=budget // 5, seed=seed, keep=KEEP + 1
+        ),
+    }  # fmt: skip
+    return {name: _kept(rule, [*task, seed, name], fresh) for name, rule in rules.items()}
 
 
 def _normalised(found: Outcome, ends: np.ndarray, trials: int, best: float) -> Outcome:
@@ -224,12 +229,11 @@ def _normalised(found: Outcome, ends: np.ndarray, trials: int, best: float) -> O
     }
 
 
-def _kept(compute: Callable[[], Outcome], task: list[Any], fresh: bool) -> Outcome:
+def _kept(compute: Callable[[], tuple[float, int]], task: list[Any], fresh: bool) -> Any:
     source = Path(harness.HERE).parent / "qcluster" / "q_hpo"
     more = [zlib.crc32((source / f"{name}.py").read_bytes()) for name in ("promotion", "fidelity")]
     key = ["fidelity", "live", regret.ours_version(), more, *task]
-    found: Outcome = harness.cached("hpo", key, compute, fresh=fresh)
-    return found
+    return harness.cached("hpo", key, compute, fresh=fresh)
 
 
 def _datasets() -> list[int]:

@@ -1,4 +1,4 @@
-"""Warm starts between the three data sets of HPOBench, and between the three of ``epochs.py``.
+"""Warm starts between the three data sets of HPOBench, and between the two of ``epochs.py``.
 
 The prior is 200 random rows of another table, as a random search would leave them, 200 rows of each
 of the two others, or those of one with all signs flipped. The study searches 3,000 random rows of
@@ -36,7 +36,46 @@ def _table(name: str) -> Table:
 def warm_row(_world: Opponents, *, quick: bool, fresh: bool, seeds: int = 20) -> dict[str, Any]:
     """Cold, warm and misled starts on every table."""
     runs = range(1 if quick else min(seeds, 10))
-    return {family: _family(family, names, runs, fresh=fresh) for family, names in FAMILIES.items()}
+    found = {
+        family: _family(family, names, runs, fresh=fresh) for family, names in FAMILIES.items()
+    }
+    return {**found, "what the tables hold": _held(FAMILIES["HPOBench"])}
+
+
+def _held(names: tuple[str, ...]) -> dict[str, float]:
+    """Regret after ten trials, over ten seeds and all pairs, of those who know all 30,000 values of
+    another table and go by them alone: in their order, and told which hundredth of the other table
+    holds the best of this one.
+    """
+    found: dict[str, list[float]] = {"in their order": [], "best hundredth known": []}
+    for target in names:
+        values = np.array(_table(target).values, float)
+        for other in (name for name in names if name != target):
+            theirs = np.array(_table(other).values, float)
+            share = np.argsort(np.argsort(theirs, kind="stable")) * 100 // len(theirs)
+            good = np.array([np.quantile(values[share == k], 0.1) for k in range(100)])
+            tie = np.random.default_rng(1).random(len(theirs))
+            for seed in range(10):
+                pick, own, chance = _pool(target, seed)
+                for name, order in (
+                    ("in their order", np.argsort(theirs[pick], kind="stable")),
+                    ("best hundredth known", np.lexsort((tie[pick], good[share[pick]]))),
+                ):
+                    tried = own[order[:10]].tolist()
+                    found[name].append(regret.normalised(tried, float(own.min()), chance))
+    line = {name: regret.geometric(one) for name, one in found.items()}
+    harness.table("Ten trials by another table's values alone", list(line), [list(line.values())])
+    return line
+
+
+def _pool(target: str, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Rows searched, their values, and the median regret of 30 random ones."""
+    table = _table(target)
+    pick = np.random.default_rng([seed, 4]).permutation(len(table.rows))[:POOL_ROWS]
+    values = np.array([float(table.values[i] or 0.0) for i in pick])
+    rng = np.random.default_rng(0)
+    ends = [values[rng.permutation(len(values))[:30]].min() for _ in range(201)]
+    return pick, values, float(np.median(ends) - values.min())
 
 
 def _family(family: str, names: tuple[str, ...], runs: range, *, fresh: bool) -> dict[str, Any]:
@@ -72,11 +111,7 @@ def _regrets(
 ) -> dict[int, float]:
     """Normalised regret after some numbers of trials."""
     table = _table(target)
-    pick = np.random.default_rng([seed, 4]).permutation(len(table.rows))[:POOL_ROWS]
-    values = np.array([float(table.values[i] or 0.0) for i in pick])
-    rng = np.random.default_rng(0)
-    ends = [values[rng.permutation(len(values))[:30]].min() for _ in range(201)]
-    chance = float(np.median(ends) - values.min())
+    pick, values, chance = _pool(target, seed)
     key = ["warm", regret.ours_version(), target, kind, sources, seed]
     run = harness.cached(
         "hpo", key, lambda: _run(table, pick, values, kind, sources, seed), fresh=fresh
