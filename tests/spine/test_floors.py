@@ -27,6 +27,7 @@ FLOOR: dict[str, float] = {
     "qcluster": 0,
 }
 RAY_ALLOWED = {
+    "qcluster/q_hpo/ray_restore.py",
     "qcluster/q_hpo/searchers.py",
     "qcluster/q_hpo/tune_sweep.py",
     "qcluster/qtransformers/on_ray.py",
