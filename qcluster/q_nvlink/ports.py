@@ -24,6 +24,8 @@ def settle_ports(problem: PlacementProblem, placement: Placement) -> Placement:
     the narrowest that is wide enough; who sits there must be content with the ports left behind.
     Pinned ranks stay. The move budget holds if it held before.
     """
+    if not placement:
+        return placement
     seats = _Seats(problem, placement)
     for rank in seats.misplaced():
         if not seats.move(int(rank)):

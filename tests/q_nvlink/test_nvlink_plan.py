@@ -82,6 +82,14 @@ def test_best_subsets_beat_first_fit_where_it_matters():
     assert plan.objective < plan.baselines["first-fit"] / 10
 
 
+def test_no_jobs_are_no_failure(dgx1):
+    """The stage is not skipped afterwards, as one that keeps failing would be."""
+    for _ in range(3):
+        plan = plan_fabric(dgx1, [])
+        assert plan.assignment == {}
+        assert plan.fallback_reason is None
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
 def test_any_jobs_on_a_mesh(seed):
