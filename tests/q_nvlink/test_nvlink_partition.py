@@ -60,7 +60,7 @@ def test_small_ones_are_optimal_and_the_bound_holds(n, k, seed):
     traffic = rng.integers(0, 20, (n, n)) * (rng.random((n, n)) < 0.6)
     np.fill_diagonal(traffic, 0)
     room = capacities(n, k, rng)
-    found = partition_ranks(traffic, room, deadline_s=0.05)
+    found = partition_ranks(traffic, room, deadline_s=0.5)
     check(traffic, room, found)
     best = reference.brute_force(np.asarray(traffic + traffic.T, dtype=float), room)
     assert found.objective == pytest.approx(best)
@@ -71,7 +71,7 @@ def test_small_ones_are_optimal_and_the_bound_holds(n, k, seed):
 def test_teams_find_each_other(count, size):
     traffic = teams(count, size)
     room = np.full(count, size)
-    found = partition_ranks(traffic, room, deadline_s=0.5)
+    found = partition_ranks(traffic, room, deadline_s=2.0)
     check(traffic, room, found)
     assert found.objective == pytest.approx(count * size)  # the little with the next
 
@@ -79,7 +79,7 @@ def test_teams_find_each_other(count, size):
 def test_unequal_and_roomy_domains():
     traffic = teams(6, 10)
     room = np.array([30, 10, 25, 0, 3])
-    found = partition_ranks(traffic, room, deadline_s=0.3)
+    found = partition_ranks(traffic, room, deadline_s=1.0)
     check(traffic, room, found)
     assert found.objective < found.baselines["linear"] / 5
 
@@ -92,13 +92,13 @@ def test_ranks_that_are_silent_and_one_domain_cost_nothing():
 
 def test_the_diagonal_does_not_count():
     traffic = weights(8, 1)
-    again = partition_ranks(traffic + np.diag(np.full(8, 1e6)), [4, 4], deadline_s=0.1)
-    assert again.objective == partition_ranks(traffic, [4, 4], deadline_s=0.1).objective
+    again = partition_ranks(traffic + np.diag(np.full(8, 1e6)), [4, 4], deadline_s=0.5)
+    assert again.objective == partition_ranks(traffic, [4, 4], deadline_s=0.5).objective
 
 
 def test_same_seed_same_answer_and_it_round_trips():
     traffic = teams(4, 4)
-    a, b = (partition_ranks(traffic, [4] * 4, deadline_s=0.2, seed=3) for _ in range(2))
+    a, b = (partition_ranks(traffic, [4] * 4, deadline_s=0.5, seed=3) for _ in range(2))
     assert a.objective == b.objective
     again = Partition.from_dict(json.loads(json.dumps(a.to_dict())))
     assert again.to_dict() == a.to_dict()
@@ -194,7 +194,7 @@ def test_halves_find_the_long_boundaries_of_a_grid():
     starts = list(list_starts(grid + grid.T, room, 3, Draws(np.random.default_rng(0))))
     packed, halved, grown = (reference.crossing(grid + grid.T, part) for part in starts)
     assert halved < min(packed, grown)
-    found = partition_ranks(grid[np.ix_(order, order)], room, deadline_s=0.8)
+    found = partition_ranks(grid[np.ix_(order, order)], room, deadline_s=2.0)
     assert found.objective <= 80  # 4 x 8 blocks, 16 lines of 16 in all less the outer ones
 
 

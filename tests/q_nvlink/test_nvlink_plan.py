@@ -87,7 +87,7 @@ def test_no_jobs_are_no_failure(dgx1):
     for _ in range(3):
         plan = plan_fabric(dgx1, [])
         assert plan.assignment == {}
-        assert plan.fallback_reason is None
+        assert plan.solver.fallback_reason is None
 
 
 @settings(max_examples=25, deadline=None)
