@@ -10,11 +10,12 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from actors.environment import SETTINGS
 
-os.environ.update({**SETTINGS, "RAY_AUTH_MODE": "disabled"})
+os.environ.update({**SETTINGS, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": sys.argv[1]})
 
 import ray
 from ray import serve
@@ -125,6 +126,8 @@ def cluster_demand(cluster: Cluster) -> Any:
 
 
 def main() -> None:
+    # Ray notes the cluster's address in this folder, which it expects to be there.
+    Path(sys.argv[1], "ray").mkdir(exist_ok=True)
     head = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False, "temp_dir": sys.argv[1]}
     cluster = Cluster(initialize_head=True, head_node_args={**head, **STORE})
     try:

@@ -102,6 +102,9 @@ def main(directory: Path, temp: str) -> dict[str, Any]:
     os.environ.update(cluster_environment(own_token(directory)))
     os.environ["RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S"] = "0.5"
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "8"
+    # Ray notes the cluster's address in this folder, which it expects to be there.
+    os.environ["RAY_TMPDIR"] = temp
+    Path(temp, "ray").mkdir(parents=True, exist_ok=True)
     import ray
     from ray.cluster_utils import Cluster
 
