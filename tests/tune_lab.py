@@ -16,6 +16,7 @@ from tune_driver import SPACE, loss
 
 from qcluster.errors import FormatError
 from qcluster.q_hpo import GPSearch, settle
+from qcluster.q_hpo.ray_results import ray_trials
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -74,12 +75,17 @@ def options(directory: Path, **more: Any) -> dict[str, Any]:
 
 
 def killed(cluster: Ray, wanted: dict[str, Any], moments: list[int]) -> Any:
-    """The sweep, its driver killed by SIGKILL each time so many more trials have run."""
+    """The sweep, its driver killed by SIGKILL each time so many more trials have run.
+
+    ``lost`` of what comes back is how many trials the searcher was told of that Ray's own table
+    lacked after the last kill.
+    """
     log = Path(wanted["directory"], "ran.jsonl")
 
     def ran() -> int:
         return len(log.read_text().splitlines()) if log.exists() else 0
 
+    lost = 0
     for i, more in enumerate(moments):
         child = cluster.driver("sweep", {**wanted, "restore": i > 0})
         target = ran() + more
@@ -89,11 +95,12 @@ def killed(cluster: Ray, wanted: dict[str, Any], moments: list[int]) -> Any:
         child.kill()
         child.communicate()
         # What Ray copies is of different moments then, and seldom a file of its own is cut short.
+        there = Path(wanted["directory"], "results", "sweep")
         try:
-            settle(Path(wanted["directory"], "results", "sweep"))
+            lost = settle(there) - len(ray_trials(there))
         except FormatError as error:
             pytest.skip(f"nothing is left to restore from: {error}")
-    return cluster.finish("sweep", {**wanted, "restore": True})
+    return {**cluster.finish("sweep", {**wanted, "restore": True}), "lost": lost}
 
 
 def undisturbed(samples: int) -> list[tuple[Any, ...]]:

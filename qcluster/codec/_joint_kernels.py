@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcluster.codec._table_kernels import BITS, I64, SCALES, SLOTS, STATE, U8, U16, U32
+from qcluster.codec._table_decoder import first_state, take_symbol
+from qcluster.codec._table_kernels import I64, SCALES, SLOTS, STATE, U8, U16, U32
 from qcluster.codec.jit import inline, njit
 
 __all__ = ["LANES", "count_places", "decode_lanes", "encode_lanes", "fill_table", "find_places",
@@ -23,8 +24,7 @@ U64 = NDArray[np.uint64]
 LANES = 8
 # Numbers without a sign: places that may be negative cost a comparison each.
 _NONE, _ONE, _TWO, _THREE, _FOUR, _EIGHT = (np.uint64(n) for n in (0, 1, 2, 3, 4, 8))
-_BITS, _SLOTS, _SLOT, _STATE = (np.uint64(n) for n in (BITS, SLOTS, SLOTS - 1, STATE))
-_BYTE, _WORD, _START = np.uint64(255), np.uint64(65535), np.uint64(20)
+_STATE, _WORD = np.uint64(STATE), np.uint64(65535)
 _HIGH = np.uint64(16)
 # A state takes a symbol while it is below frequency << 19; reciprocals are 2^43 / frequency.
 _FULL, _PRECISION = np.uint64(19), np.uint64(43)
@@ -78,16 +78,6 @@ def encode_lanes(place: U16, table: U64, states: U64, out: U16) -> int:
     return int(start)
 
 
-@inline
-def _take(x: Any, base: Any, slots: U32, words: U16, pos: Any) -> tuple[Any, Any, Any]:
-    """The next state, the symbol and where the next word is."""
-    slot = np.uint64(slots[base + (x & _SLOT)])
-    x = (((slot >> _EIGHT) & _SLOT) + _ONE) * (x >> _BITS) + (slot >> _START)
-    more = _ONE if x < _STATE else _NONE
-    x = (x << (more << _FOUR)) | (np.uint64(words[pos]) & ((more << _HIGH) - more))
-    return x, slot & _BYTE, pos + more
-
-
 @njit
 def decode_lanes(
     context: U8, words: U16, group: U32, slots: U32, states: U64, symbol: U8
@@ -99,34 +89,34 @@ def decode_lanes(
     room.
     """
     for lane in range(LANES):
-        states[lane] = np.uint64(words[2 * lane]) << _HIGH | np.uint64(words[2 * lane + 1])
+        states[lane] = first_state(words, lane)
     x0, x1, x2, x3 = states[0], states[1], states[2], states[3]
     x4, x5, x6, x7 = states[4], states[5], states[6], states[7]
     pos, i = np.uint64(2 * LANES), _NONE
     whole = np.uint64(context.size // LANES * LANES)
     while i < whole:
-        x0, symbol[i], pos = _take(x0, np.uint64(group[context[i]]), slots, words, pos)
+        x0, symbol[i], pos = take_symbol(x0, np.uint64(group[context[i]]), slots, words, pos)
         at = i + np.uint64(1)
-        x1, symbol[at], pos = _take(x1, np.uint64(group[context[at]]), slots, words, pos)
+        x1, symbol[at], pos = take_symbol(x1, np.uint64(group[context[at]]), slots, words, pos)
         at = i + np.uint64(2)
-        x2, symbol[at], pos = _take(x2, np.uint64(group[context[at]]), slots, words, pos)
+        x2, symbol[at], pos = take_symbol(x2, np.uint64(group[context[at]]), slots, words, pos)
         at = i + np.uint64(3)
-        x3, symbol[at], pos = _take(x3, np.uint64(group[context[at]]), slots, words, pos)
+        x3, symbol[at], pos = take_symbol(x3, np.uint64(group[context[at]]), slots, words, pos)
         at = i + np.uint64(4)
-        x4, symbol[at], pos = _take(x4, np.uint64(group[context[at]]), slots, words, pos)
+        x4, symbol[at], pos = take_symbol(x4, np.uint64(group[context[at]]), slots, words, pos)
         at = i + np.uint64(5)
-        x5, symbol[at], pos = _take(x5, np.uint64(group[context[at]]), slots, words, pos)
+        x5, symbol[at], pos = take_symbol(x5, np.uint64(group[context[at]]), slots, words, pos)
         at = i + np.uint64(6)
-        x6, symbol[at], pos = _take(x6, np.uint64(group[context[at]]), slots, words, pos)
+        x6, symbol[at], pos = take_symbol(x6, np.uint64(group[context[at]]), slots, words, pos)
         at = i + np.uint64(7)
-        x7, symbol[at], pos = _take(x7, np.uint64(group[context[at]]), slots, words, pos)
+        x7, symbol[at], pos = take_symbol(x7, np.uint64(group[context[at]]), slots, words, pos)
         i += _EIGHT
     states[0], states[1], states[2], states[3] = x0, x1, x2, x3
     states[4], states[5], states[6], states[7] = x4, x5, x6, x7
     wrong = 0
     for at in range(np.int64(whole), context.size):  # type: ignore[assignment]
         lane = at - np.int64(whole)
-        states[lane], symbol[at], pos = _take(
+        states[lane], symbol[at], pos = take_symbol(
             states[lane], np.uint64(group[context[at]]), slots, words, pos
         )
     for lane in range(LANES):

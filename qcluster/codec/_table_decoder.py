@@ -30,11 +30,12 @@ _BITS, _SLOT, _STATE = np.uint64(BITS), np.uint64(SLOTS - 1), np.uint64(STATE)
 # Of a slot: its symbol's bits, where its frequency starts and where its place does; of a word.
 _BYTE, _SYMBOL, _START, _WORD = np.uint64(255), np.uint64(8), np.uint64(20), np.uint64(16)
 
-__all__ = ["decode_floats", "decode_integers", "decode_symbols", "join_bytes"]
+__all__ = ["decode_floats", "decode_integers", "decode_symbols", "first_state", "join_bytes",
+           "take_symbol"]  # fmt: skip
 
 
 @inline
-def _take(x: Any, base: Any, slots: U32, words: U16, pos: Any) -> tuple[Any, Any, Any]:
+def take_symbol(x: Any, base: Any, slots: U32, words: U16, pos: Any) -> tuple[Any, Any, Any]:
     """The next state, the symbol and where the next word is; unsigned, as ``_put``."""
     slot = np.uint64(slots[base + (x & _SLOT)])
     x = (((slot >> _SYMBOL) & _SLOT) + _ONE) * (x >> _BITS) + (slot >> _START)
@@ -44,7 +45,8 @@ def _take(x: Any, base: Any, slots: U32, words: U16, pos: Any) -> tuple[Any, Any
 
 
 @inline
-def _first_state(words: U16, lane: int) -> Any:
+def first_state(words: U16, lane: int) -> Any:
+    """The state that a coder begins to decode with."""
     return (np.uint64(words[2 * lane]) << _WORD) | np.uint64(words[2 * lane + 1])
 
 
@@ -60,24 +62,24 @@ def decode_symbols(
     slots: U32,
 ) -> int:  # fmt: skip
     """Symbols (n,) whose contexts are promised scales alone, as ``decode_floats``."""
-    x0, x1 = _first_state(words, 0), _first_state(words, 1)
-    x2, x3 = _first_state(words, 2), _first_state(words, 3)
+    x0, x1 = first_state(words, 0), first_state(words, 1)
+    x2, x3 = first_state(words, 2), first_state(words, 3)
     pos = np.uint64(8)
     whole = cols // 4 * 4
     for r in range(rows):
         scale, at = row_scale[r], r * cols
         for c in range(0, whole, 4):
             base = _base(scale, column_scale[c], group)
-            x0, symbol[at + c], pos = _take(x0, base, slots, words, pos)
+            x0, symbol[at + c], pos = take_symbol(x0, base, slots, words, pos)
             base = _base(scale, column_scale[c + 1], group)
-            x1, symbol[at + c + 1], pos = _take(x1, base, slots, words, pos)
+            x1, symbol[at + c + 1], pos = take_symbol(x1, base, slots, words, pos)
             base = _base(scale, column_scale[c + 2], group)
-            x2, symbol[at + c + 2], pos = _take(x2, base, slots, words, pos)
+            x2, symbol[at + c + 2], pos = take_symbol(x2, base, slots, words, pos)
             base = _base(scale, column_scale[c + 3], group)
-            x3, symbol[at + c + 3], pos = _take(x3, base, slots, words, pos)
+            x3, symbol[at + c + 3], pos = take_symbol(x3, base, slots, words, pos)
         for c in range(whole, cols):
             base = _base(scale, column_scale[c], group)
-            x0, symbol[at + c], pos = _take(x0, base, slots, words, pos)
+            x0, symbol[at + c], pos = take_symbol(x0, base, slots, words, pos)
             x0, x1, x2, x3 = x1, x2, x3, x0
     return 0 if x0 == _STATE and x1 == _STATE and x2 == _STATE and x3 == _STATE else 1
 
@@ -86,7 +88,7 @@ def decode_symbols(
 def join_bytes(
     symbol: U8, raw: U8, mantissa: int, sign: int, lowest: int, exponent: int, out: Any
 ) -> None:
-    """Bits (n,) out of symbols and of what ``pack_bytes`` left."""
+    """Bits (n,) out of symbols and of the 8 bits that they left of each, the sign highest."""
     body = (1 << mantissa) - 1
     for i in range(symbol.size):
         low = int(np.int64(raw[i]))

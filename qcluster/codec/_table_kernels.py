@@ -21,7 +21,7 @@ from qcluster.codec.jit import inline, njit
 
 __all__ = ["BITS", "DIRECT", "FLOAT_BIAS", "I64", "MANTISSAS", "SCALES", "SLOTS", "STATE", "U8",
            "U16", "U32", "blend", "count_pairs", "encode_symbols", "float_contexts", "follow",
-           "integer_contexts", "integer_level", "pack_bytes", "pack_floats", "pack_integers",
+           "integer_contexts", "integer_level", "pack_floats", "pack_integers",
            "scan_floats", "sum_levels", "sum_powers", "survey"]  # fmt: skip
 
 F64 = NDArray[np.float64]
@@ -344,13 +344,3 @@ def pack_integers(words: I64, kind: int, signs: int, out: U32) -> int:
             count -= 32
     out[pos] = held
     return pos + 1
-
-
-@njit
-def pack_bytes(bits: Any, mantissa: int, sign: int, out: U8) -> None:
-    """What the symbols leave of floating-point bits where that is 8 bits of each, without jumps:
-    the same bytes as of ``pack_floats``. ``sign`` is the place of the sign, 63 for none.
-    """
-    for i in range(bits.size):
-        word = int(np.int64(bits[i]))
-        out[i] = (word & ((1 << mantissa) - 1)) | (((word >> sign) & 1) << mantissa)

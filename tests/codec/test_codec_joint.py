@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from qcluster.codec import (
     _joint_kernels,
     _table_decoder,
-    _table_kernels,
     joint,
     tables,
     workspace,
@@ -185,8 +184,7 @@ def test_planes_of_earlier_versions_decode(text: str) -> None:
 @pytest.mark.parametrize("sign", [15, 63])
 def test_bytes_beside_the_classes_of_earlier_planes_are_joined(sign: int) -> None:
     bits = white(500) if sign == 15 else white(500) & 0x7FFF
-    low = np.empty(bits.size, np.uint8)
-    _table_kernels.pack_bytes(bits, 7, sign, low)
+    low = (bits & 0x7F | (bits.astype(np.uint64) >> sign << 7)).astype(np.uint8)
     found = np.empty_like(bits)
     symbol = ((bits >> 7) & 255).astype(np.uint8) - np.uint8(70)
     _table_decoder.join_bytes(symbol, low, 7, sign, 70, 8, found)
