@@ -60,7 +60,7 @@ def our_run(
         arms = [trial.arm for trial in study.history]
         return {"values": values, "seconds": float(np.median(seconds[10:])), "arms": arms}
 
-    key = ["ours", regret.ours_version(), problem, strategy, seed, BUDGET]
+    key = ["ours", regret.strategy_version(strategy), problem, strategy, seed, BUDGET]
     found: dict[str, Any] = harness.cached("hpo", key, compute, fresh=fresh)
     return found
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,41 @@ import harness
 import numpy as np
 
 FLOOR = 0.01
+ROOM = Path(harness.HERE).parent / "qcluster" / "q_hpo"
 
 
-def ours_version() -> str:
-    """Hash of the room's source: our own results are kept as long as it stays the same."""
-    root = Path(harness.HERE).parent / "qcluster" / "q_hpo"
+def ours_version(*roots: str) -> str:
+    """Hash of the room's modules that ``roots`` import, themselves included ("gp/search"; without
+    any the process's): our own results are kept as long as these stay the same.
+    """
     digest = hashlib.sha256()
-    inside = [*root.glob("gp/*.py"), *root.glob("vqc/*.py")]
-    inside += [root / f"{name}.py" for name in ("space", "parameter", "strategy", "hybrid")]
-    for path in sorted(inside):
-        digest.update(path.read_bytes())
+    for path in _imported([Path(f"{root}.py") for root in roots or ("gp/search",)]):
+        digest.update((ROOM / path).read_bytes())
     return digest.hexdigest()[:16]
+
+
+def strategy_version(settings: Mapping[str, Any]) -> str:
+    """The same of what a strategy of these settings runs."""
+    name = settings["name"]
+    if name == "vqc":
+        return ours_version(f"vqc/{'trained' if settings.get('mode') else 'search'}")
+    return ours_version({"gp": "gp/search"}.get(name, name))
+
+
+def _imported(paths: list[Path]) -> list[Path]:
+    """The room's files that ``paths`` import, to any depth."""
+    found: set[Path] = set()
+    while paths:
+        path = paths.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse((ROOM / path).read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                module = node.module.removeprefix("qcluster.q_hpo.").replace(".", "/")
+                tails = [module, *(f"{module}/{name.name}" for name in node.names)]
+                paths += [Path(f"{tail}.py") for tail in tails if (ROOM / f"{tail}.py").exists()]
+    return sorted(found)
 
 
 def normalised(values: Sequence[float | None], optimum: float, random: float) -> float:

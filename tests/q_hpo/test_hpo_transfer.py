@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qcluster.q_hpo import Prior, Study
-from qcluster.q_hpo.gp.transfer import TaskMean, concordance, early_model, promising
+from qcluster.q_hpo.gp.transfer import TaskMean, concordance, promising
 
 SPACE = {f"x{i}": {"type": "uniform", "low": 0, "high": 1} for i in range(4)}
 
@@ -120,35 +120,6 @@ def told(study: Study, n: int) -> Study:
         trial = study.ask()
         study.tell(trial.id, bumpy(trial.config, 0.05))
     return study
-
-
-def test_the_early_model_is_the_tasks_mean_where_nothing_was_tried() -> None:
-    """Shifted and scaled as the values say; it bends towards them where they are."""
-    view = told(Study(SPACE, seed=0, prior=prior(1.0)), 5).view()
-    tasks = TaskMean.fit(view)
-    x = view.space.features(view.points)
-    model, y, loss = early_model(tasks, x, view.values)
-    assert np.isfinite(loss)
-    assert list(np.argsort(y)) == list(np.argsort(view.values))
-    assert abs(y.mean()) < 1e-12
-    mean, sd = model.predict(x)
-    assert np.corrcoef(mean, y)[0, 1] > 0.8
-    far, far_sd = model.predict(np.array([[1.0, 1.0, 1.0, 1.0]]))
-    assert far_sd[0] > 1.5 * sd.min()
-    assert far[0] > y.min() + far_sd[0]
-    one, alone, _ = early_model(tasks, x[:1], view.values[:1])
-    assert alone.tolist() == [0.0]
-    grid = np.random.default_rng(0).random((50, 4))
-    assert np.corrcoef(one.predict(grid)[0], tasks.predict(grid))[0, 1] == pytest.approx(1.0)
-
-
-def test_a_right_task_is_more_probable_than_its_mirror_image() -> None:
-    view = told(Study(SPACE, seed=0), 12).view()
-    losses = []
-    for sign in (1.0, -1.0):
-        tasks = TaskMean.fit(Study(SPACE, seed=0, prior=prior(sign)).view())
-        losses.append(early_model(tasks, view.space.features(view.points), view.values)[2])
-    assert losses[0] < losses[1] - 2.0
 
 
 def test_a_misleading_task_is_dropped_at_the_first_point_of_the_design() -> None:

@@ -89,6 +89,11 @@ class GaussianProcess:
     def _parts(self) -> tuple[F, F, float]:
         return self.form.expand(self.theta, self.x.shape[1])
 
+    @property
+    def noise(self) -> float:
+        """Variance of the noise."""
+        return self._parts[2]
+
     def predict(self, points: F) -> tuple[F, F]:
         """Mean and standard deviation (without noise) at the rows of ``points`` (m, d)."""
         from scipy.linalg.lapack import dtrtrs

@@ -27,12 +27,11 @@ from qcluster.q_hpo.gp.feasibility import Feasibility
 from qcluster.q_hpo.gp.model import Form, GaussianProcess, condition, fit, start_theta
 from qcluster.q_hpo.gp.optimize import maximize
 from qcluster.q_hpo.gp.region import trust_box
+from qcluster.q_hpo.gp.related import relate
 from qcluster.q_hpo.gp.transfer import (
     FEWEST,
     TaskMean,
-    Transferred,
     concordance,
-    early_model,
     promising,
     transferred,
 )
@@ -47,9 +46,10 @@ _ALWAYS = 100
 _FRESH_START = 10
 _FEW, _ALL_EVERY = 3, 5
 _FANTASIES = 16
-# A warm start's fourth trial is one of the design's points: what the tasks find good is compared
-# with it. Up to so many trials their mean is kept with fixed hyperparameters.
-_CHECK, _EARLY = 3, 12
+# A warm start's first two trials are the tasks' best ones; its fourth is one of the design's points,
+# with which what the tasks find good is compared. Up to so many trials the process of the tasks is
+# not asked whether it is better than one of the new values alone.
+_FIRST, _CHECK, _EARLY = 2, 3, 12
 
 
 @dataclass(frozen=True)
@@ -113,31 +113,33 @@ class GPStrategy:
         chance = self._feasibility(view)
         pending = self._columns(view, view.pending)
         if view.tasks:
-            found = self._with_tasks(view, best)
-            if found is not None:
-                model, incumbent = found
-                rest = believed(model.rest, pending)
-                return LogImprovement(replace(model, rest=rest), incumbent, chance)
+            rule = self._with_tasks(view, best, pending, chance)
+            if rule is not None:
+                return rule
         if self.config.batch == "fantasies" and len(pending):
             models = fantasies(best.model, pending, view.rng)
             rules = tuple(LogImprovement(one, float(one.y.min()), chance) for one in models)
             return AveragedImprovement(rules, np.full(len(rules), -math.log(len(rules))))
         return LogImprovement(believed(best.model, pending), incumbent, chance)
 
-    def _with_tasks(self, view: View, best: Fitted) -> tuple[Transferred, float] | None:
-        """The model with the tasks' mean under which the values are more probable than under
-        ``best``, and the lowest value as it sees it; None if there is none.
+    def _with_tasks(
+        self, view: View, best: Fitted, pending: F, chance: Feasibility | None
+    ) -> Rule | None:
+        """The rule of a model with the tasks under which the values are more probable than under
+        ``best``; None if there is none.
         """
         tasks, values = self._task_mean(view), view.values[view.ok]
-        _, jacobian = warp(values, best.power)
         x, y = best.model.x, best.model.y
-        found = transferred(tasks, x, y, best.model.form, best.loss + jacobian)
-        if found is not None:
-            return found, float(y.min())
-        if not view.prior_tasks or concordance(tasks.ranked(x, values).predict(x), values) <= 0.5:
+        if view.prior_tasks and concordance(tasks.ranked(x, values).predict(x), values) > 0.5:
+            related = relate(tasks.models, x, values, pending, chance)
+            if related.loss < best.loss:
+                return related
+        _, jacobian = warp(values, best.power)
+        model = transferred(tasks, x, y, best.model.form, best.loss + jacobian)
+        if model is None:
             return None
-        early, y, loss = early_model(tasks, x, values)
-        return (early, float(y.min())) if loss < best.loss else None
+        model = replace(model, rest=believed(model.rest, pending))
+        return LogImprovement(model, float(y.min()), chance)
 
     def _columns(self, view: View, points: F) -> F:
         """Feature vectors of ``points``, bent if this is asked for."""
@@ -153,14 +155,13 @@ class GPStrategy:
             return None
         tasks, ok = self._task_mean(view), view.ok
         assert self._promising is not None
-        if not ok.any():
+        if view.number < _FIRST or not ok.any():
             return self._near(view, self._promising)
         x, values = view.space.features(view.points[ok]), view.values[ok]
         if len(values) >= FEWEST and concordance(tasks.ranked(x, values).predict(x), values) <= 0.5:
             return None
-        model, y, _ = early_model(tasks, x, values)
-        rest = believed(model.rest, view.space.features(view.pending))
-        rule = LogImprovement(replace(model, rest=rest), float(y.min()), self._feasibility(view))
+        pending = view.space.features(view.pending)
+        rule = relate(tasks.models, x, values, pending, self._feasibility(view))
         best = view.points[ok][np.argsort(values, kind="stable")[:3]]
         return maximize(view, rule, np.vstack([best, self._promising[:3]]))
 
@@ -178,7 +179,7 @@ class GPStrategy:
         sizes = tuple((task.name, len(task.values)) for task in view.tasks)
         if self._tasks is None or self._task_sizes != sizes:
             self._tasks, self._task_sizes = TaskMean.fit(view), sizes
-            self._promising = promising(view, self._tasks)
+            self._promising = promising(view, self._tasks) if view.prior_tasks else None
         return self._tasks
 
     def fitted(self, view: View) -> list[Fitted]:

@@ -3,11 +3,11 @@
 Each task gets its own process on the normal scores of its values (Salinas, Shen & Perrone, 2020):
 tasks differ in scale, and the ranks of the good ones are what is to be carried over. Their means
 are weighted by how well each ranks the values of the new task (rank-weighted ensemble: Feurer et
-al., 2018). From the second trial on their mean is the prior mean of a process whose
-hyperparameters are fixed, because a few values in a region that was found good say nothing about
-them (``early_model``). Later the mean competes, with a weight, as a regressor of the fitted
-models. It is taken only if the new values are then more probable and it ranks them better than by
-chance, so that a misleading task costs a few first trials and nothing later.
+al., 2018). The first trials follow the tasks' processes themselves (``related.py``): a few values
+in a region that was found good say nothing about hyperparameters. Later these compete with the
+models fitted to the new values alone, and so does the tasks' mean, with a weight, as a regressor of
+the fitted models. Either is taken only if the new values are then more probable, so that a
+misleading task costs a few first trials and nothing later.
 """
 
 from __future__ import annotations
@@ -18,19 +18,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qcluster.q_hpo.gp.model import Form, GaussianProcess, condition, fit, start_theta
-from qcluster.q_hpo.gp.warping import warp
+from qcluster.q_hpo.gp.model import Form, GaussianProcess, fit, start_theta
+from qcluster.q_hpo.gp.related import spread_over
 from qcluster.q_hpo.strategy import Task, View
 
-__all__ = ["TaskMean", "Transferred", "concordance", "early_model", "promising", "transferred"]
+__all__ = ["TaskMean", "Transferred", "concordance", "promising", "transferred"]
 
 F = NDArray[np.float64]
 _MAX_ROWS, _MAX_TASKS = 200, 8
-_PROMISING = 16
-# How far a task is taken to be from another, in normal scores: deviation of what a process can
-# follow, and of what it cannot.
-_APART, _NOISE = 0.5, 0.3
-_PLAIN = Form(ard=False)
+_PROMISING, _CONSIDERED = 16, 400
 FEWEST = 4
 """Values of the new task before it is asked whether other tasks rank them."""
 
@@ -110,25 +106,6 @@ class Transferred:
         )  # fmt: skip
 
 
-def early_model(tasks: TaskMean, x: F, values: F) -> tuple[Transferred, F, float]:
-    """The tasks' mean plus a process of fixed hyperparameters on what is left of ``values`` (n,),
-    n >= 1, at ``x`` (n, columns); the values as it sees them, compressed by a logarithm and
-    standardised; and the negative log likelihood of ``values``.
-    """
-    tasks = tasks.ranked(x, values)
-    guess = tasks.predict(x)
-    y, jacobian = warp(values, 0.0)
-    # One unit of y is this many normal scores, if the tasks are right.
-    scores = math.sqrt(float(guess.var()) + _APART**2 + _NOISE**2)
-    d = x.shape[1]
-    theta = np.array([math.log(0.5 * math.sqrt(d)), 2 * math.log(_APART), 2 * math.log(_NOISE)])
-    rest = condition(x, scores * y - guess, theta, _PLAIN)
-    residual = rest.y - rest.mean
-    loss = 0.5 * float(residual @ rest.alpha) + float(np.log(np.diag(rest.lower)).sum())
-    loss += len(y) * (0.5 * math.log(2 * math.pi) - math.log(scores))
-    return Transferred(rest, tasks, 1 / scores, 1 / scores), y, loss - jacobian
-
-
 def transferred(tasks: TaskMean, x: F, y: F, form: Form, loss: float) -> Transferred | None:
     """The model with the tasks' mean, if it beats ``loss``: the best negative log posterior of
     ``y`` (n,) at ``x`` (n, columns) without it.
@@ -147,22 +124,16 @@ def transferred(tasks: TaskMean, x: F, y: F, form: Form, loss: float) -> Transfe
 
 
 def promising(view: View, tasks: TaskMean) -> F:
-    """(k, d) points that the tasks rank highest, apart from each other: of the pool, or else of
-    what the tasks tried. Near its top a task says little about another, so the first trials
-    spread over what it finds good.
+    """(k, d) points to try first, of the pool, or else of what the tasks tried: those that a
+    related task's minimum is expected among (``spread_over``).
     """
     points = view.pool if view.pool is not None else np.vstack([t.points for t in view.tasks])
+    points = np.unique(points, axis=0)
     features = view.space.features(points)
-    order = np.argsort(tasks.predict(features), kind="stable")
-    order = order[: max(_PROMISING, len(order) // 10)]
-    chosen = [order[0]]
-    for apart in (0.3, 0.15, 0.0):
-        for i in order:
-            if len(chosen) == _PROMISING:
-                break
-            if np.abs(features[chosen] - features[i]).max(axis=1).min() > apart:
-                chosen.append(i)
-    rows: F = points[chosen]
+    order = np.argsort(tasks.predict(features), kind="stable")[:_CONSIDERED]
+    rng = np.random.default_rng([view.seed, len(order)])
+    chosen = spread_over(tasks.models, features[order], _PROMISING, rng)
+    rows: F = points[order[chosen]]
     return rows
 
 
