@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -74,19 +76,24 @@ def test_slopes_of_the_rule_are_those_of_its_score() -> None:
         assert gradient[k] == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-3, abs=1e-5)
 
 
-def weight_of(rule: RelatedRule, which: GaussianProcess) -> float:
-    weights = np.exp(rule._log_weights)
-    return float(sum(w for w, pair in zip(weights, rule.pairs, strict=True) if pair.task is which))
+def weight(rule: RelatedRule, wanted: Callable[[Pair], bool]) -> float:
+    """How probable the pairs of some kind are together."""
+    logs = np.array([pair.log_weight for pair in rule.pairs])
+    return float(np.exp(logs - np.logaddexp.reduce(logs)) @ [wanted(pair) for pair in rule.pairs])
+
+
+def unrelated(pair: Pair) -> bool:
+    return pair.correlation == 0
 
 
 def test_values_decide_which_task_is_related_and_whether_any_is() -> None:
     x = RNG.random((12, D))
     right, wrong = task(0.4), task(0.4, sign=-1.0)
     rule = relate((right, wrong), x, bowl(x, 0.4), NONE)
-    assert weight_of(rule, right) > 0.9
-    assert rule.unrelated < 0.05
+    assert weight(rule, lambda pair: pair.task is right) > 0.9
+    assert weight(rule, unrelated) < 0.05
     assert rule.loss < relate((wrong,), x, bowl(x, 0.4), NONE).loss - 2.0
-    assert relate((wrong,), x, bowl(x, 0.4), NONE).unrelated > 0.5
+    assert weight(relate((wrong,), x, bowl(x, 0.4), NONE), unrelated) > 0.5
 
 
 def test_running_trials_count_as_predicted_and_are_not_asked_for_again() -> None:

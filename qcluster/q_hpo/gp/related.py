@@ -110,13 +110,6 @@ class RelatedRule:
     loss: float
     chance: Chance | None = None
 
-    @property
-    def unrelated(self) -> float:
-        """How probable it is that no task says anything of the new one."""
-        weights = self._log_weights
-        return float(sum(math.exp(w) for w, pair in zip(weights, self.pairs, strict=True)
-                         if pair.correlation == 0))  # fmt: skip
-
     @cached_property
     def _log_weights(self) -> F:
         weights = np.array([pair.log_weight for pair in self.pairs])
@@ -169,7 +162,9 @@ def relate(
         near = kernels.cross(rows, rows, scale, task.form.shape, weights)
         half, mean = _towards(task, rows)
         for rho, odd in zip(CORRELATIONS, odds, strict=True):
-            covariance = near - rho**2 * (half.T @ half) + max(task.noise, _NOISE) * np.eye(len(rows))
+            covariance = (
+                near - rho**2 * (half.T @ half) + max(task.noise, _NOISE) * np.eye(len(rows))
+            )
             pairs += [
                 _pair(task, rows, y, rho, covariance, half, mean, odd + jacobian)
                 for y, jacobian in warped

@@ -35,7 +35,7 @@ from qcluster.q_hpo.gp.transfer import (
     promising,
     transferred,
 )
-from qcluster.q_hpo.gp.warping import POWERS, warp
+from qcluster.q_hpo.gp.warping import DEEP, POWERS, warp
 from qcluster.q_hpo.strategy import Proposal, SobolStrategy, View, from_pool, unseen
 
 __all__ = ["GPStrategy"]
@@ -46,9 +46,9 @@ _ALWAYS = 100
 _FRESH_START = 10
 _FEW, _ALL_EVERY = 3, 5
 _FANTASIES = 16
-# A warm start's first two trials are the tasks' best ones; its fourth is one of the design's points,
-# with which what the tasks find good is compared. Up to so many trials the process of the tasks is
-# not asked whether it is better than one of the new values alone.
+# A warm start's first two trials are what the tasks find promising; its fourth is one of the
+# design's points, to compare with. Up to so many trials the tasks' process is not asked whether it
+# explains the values better than one of these alone.
 _FIRST, _CHECK, _EARLY = 2, 3, 12
 
 
@@ -130,7 +130,8 @@ class GPStrategy:
         """
         tasks, values = self._task_mean(view), view.values[view.ok]
         x, y = best.model.x, best.model.y
-        if view.prior_tasks and concordance(tasks.ranked(x, values).predict(x), values) > 0.5:
+        few = bool(view.prior_tasks) and len(values) <= _ALWAYS
+        if few and concordance(tasks.ranked(x, values).predict(x), values) > 0.5:
             related = relate(tasks.models, x, values, pending, chance)
             if related.loss < best.loss:
                 return related
@@ -194,7 +195,7 @@ class GPStrategy:
             self._bending = None
         x, y = self._columns(view, view.points[ok]), view.values[ok]
         n = len(y)
-        forms, powers = self.forms(), POWERS if self.config.output_warping else POWERS[:1]
+        forms, powers = self.forms(), (*POWERS, DEEP) if self.config.output_warping else POWERS[:1]
         kinds = {_key(form, power, x.shape[1]): (form, power) for form in forms for power in powers}
         losses = self._losses if set(self._losses) <= set(kinds) else {}
         wait = 1 if n <= _ALWAYS else 10 if n <= 2 * _ALWAYS else 25
