@@ -178,7 +178,7 @@ def test_duplicates_and_constants_do_not_break_a_fit() -> None:
         assert np.isfinite([*mean, *sd, loss]).all()
 
 
-@pytest.mark.parametrize("power", (*POWERS, DEEP))
+@pytest.mark.parametrize("power", [*POWERS, DEEP])
 def test_warping_keeps_order_and_counts_its_jacobian(power: float) -> None:
     y = np.sort(np.exp(RNG.normal(size=30) * 3))
     out, jacobian = warp(y, power)
