@@ -35,7 +35,7 @@ RUNGS = [1, 3, 9, 27]
 RULES = ("full", "stopping", "promotions", "skipping")
 Curve = Callable[[dict[str, Any], int], float]
 Outcome = dict[str, Any]
-"""Normalised regret and epochs, by rule; None where random search has no regret."""
+"""Normalised regret, epochs and final error, by rule; None where random search has no regret."""
 
 
 def generated(name: str, seed: int) -> tuple[list[dict[str, Any]], dict[str, Any], Curve, float]:
@@ -130,6 +130,7 @@ def fidelity_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, An
     for kind in ("real", "generated"):
         found[f"{kind}, all"] = [one for name in list(found) if name.startswith(kind)
                                  for one in found[name]]  # fmt: skip
+    columns = ["regret", "epochs", "points", "ratio", "wins", "losses", "p"]
     rows, result = [], {}
     for name, outcomes in found.items():
         line: dict[str, Any] = {"tasks": len(outcomes)}
@@ -138,17 +139,19 @@ def fidelity_row(_world: Opponents, *, quick: bool, fresh: bool) -> dict[str, An
             regrets = [one[rule][0] for one in outcomes]
             share = [one[rule][1] / one["full"][1] for one in outcomes]
             line[rule] = {"regret": regret.geometric(regrets), "epochs": float(np.mean(share))}
+            worse = [one[rule][2] - one["full"][2] for one in outcomes]
+            line[rule]["points"] = 100 * float(np.mean(worse))
             if rule != "full":
                 line[rule] |= regret.compare(regrets, full)
         result[name] = line
         rows.append([name, line["tasks"], line["full"]["regret"], *(
             line[rule][what] for rule in RULES[1:]
-            for what in ("regret", "epochs", "ratio", "wins", "losses", "p")
+            for what in columns
         )])  # fmt: skip
-    columns = ["regret", "epochs", "ratio", "wins", "losses", "p"]
     harness.table(
         "Few epochs: regret over that of random full trials, as many as 'full' has; of full "
-        "trials, of Ray's rule, of promotions, and of those that skip the rungs after the second",
+        "trials, of Ray's rule, of promotions, and of those that skip the rungs after the second; "
+        "points: by how many percentage points the final error is above that of 'full', on average",
         ["curves", "tasks", "full", *columns, *columns, *columns], rows,
     )  # fmt: skip
     return result
@@ -224,7 +227,7 @@ def _normalised(found: Outcome, ends: np.ndarray, trials: int, best: float) -> O
     draws = [ends[rng.permutation(len(ends))[:trials]].min() for _ in range(201)]
     chance = float(np.median(draws)) - best
     return {
-        rule: (regret.normalised([value], best, chance), spent) if chance > 0 else None
+        rule: (regret.normalised([value], best, chance), spent, value) if chance > 0 else None
         for rule, (value, spent) in found.items()
     }
 
