@@ -15,6 +15,7 @@ from typing import Any
 
 from qcluster.errors import InputError, NotFound, Refused
 from qcluster.q_hpo import Study
+from qcluster.q_hpo.journal import has_lines
 
 __all__ = ["StudyHost"]
 
@@ -51,7 +52,7 @@ class StudyHost:
         with self._lock:
             path = self._path(name)
             wanted = Study(space, **options)
-            if path.exists() and path.stat().st_size:
+            if has_lines(path):
                 there = next(iter(self._study(name).records()))
                 if there != next(iter(wanted.records())):
                     raise Refused(f"study '{name}' exists and is another one")

@@ -16,6 +16,7 @@ from typing import Any
 from qcluster.cli.output import note
 from qcluster.errors import InputError
 from qcluster.q_hpo import Prior, Space, Study, Trial
+from qcluster.q_hpo.journal import has_lines
 from qcluster.q_hpo.stored import stored_trials
 from qcluster.q_hpo.trial import plain_number
 
@@ -69,7 +70,7 @@ class Sweep:
         self._directory = journal.parent.resolve()
         if self._directory.exists() and not self._directory.is_dir():
             raise InputError("is a file: wants a directory", field="--out")
-        there = journal.exists() and journal.stat().st_size > 0
+        there = has_lines(journal)
         if there and not resume:
             raise InputError(
                 "exists: --resume goes on with it, or give another --out", file=journal

@@ -16,7 +16,7 @@ from typing import Any
 
 from qcluster.errors import FormatError, InputError, Refused
 
-__all__ = ["Journal", "new_journal", "read_lines", "write_lines"]
+__all__ = ["Journal", "has_lines", "new_journal", "read_lines", "write_lines"]
 
 
 _HEAD = b'{"qcluster_study"'
@@ -65,6 +65,11 @@ class Journal:
         end = data.rfind(b"\n") + 1
         if end < len(data):
             os.ftruncate(self._file.fileno(), end)
+
+
+def has_lines(path: Path) -> bool:
+    """Whether there is a file with at least one whole line."""
+    return path.is_file() and b"\n" in path.read_bytes()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def outcome_of(
     if result.get(FAILED):
         log.warning("trial %s failed: %s", trial_id, result[FAILED])
         return None, "failed", step
-    if metric not in result:
+    if metric is None or metric not in result:
         log.warning("trial %s reported no metric '%s': failed", trial_id, metric)
         return None, "failed", step
     try:

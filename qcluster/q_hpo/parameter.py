@@ -181,8 +181,8 @@ class Parameter:
 
     def _ends(self) -> tuple[int, int]:
         if self.kind == "int":  # exactly: floats do not tell large ones apart
-            step, origin = int(self.step or 1), int(self.origin)
-            return -((origin - int(self.low)) // step), (int(self.high) - origin) // step
+            unit, origin = int(self.step or 1), int(self.origin)
+            return -((origin - int(self.low)) // unit), (int(self.high) - origin) // unit
         step = self.step or 1.0
         low, high = (self.low - self.origin) / step, (self.high - self.origin) / step
         return math.ceil(low - 1e-9), math.floor(high + 1e-9)

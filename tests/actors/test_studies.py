@@ -94,7 +94,7 @@ def test_more_studies_than_may_be_open_are_asked_in_turn(
         host.create(name, SPACE, {"seed": 1})
     asked: dict[str, list[float]] = {name: [] for name in "stuv"}
     for _ in range(8):
-        for name, found in asked.items():
-            found += rounds(host, name, 1)
+        for name in asked:
+            asked[name] += rounds(host, name, 1)
     expected = rounds(whole, "s", 8)
     assert all(found == expected for found in asked.values())

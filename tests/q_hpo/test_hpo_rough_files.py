@@ -257,6 +257,9 @@ def test_a_resumed_sweep_keeps_its_space_and_says_what_it_is(
     assert "nothing to run: there are 3 trials, and -n is 2" in said
     assert sweep("-n", "2", "--out", "next", "--warm-start", "hpo/journal.jsonl") == 0
     assert "3 trials of hpo/journal.jsonl count as this search's own" in capsys.readouterr().err
+    (desk / "cut").mkdir()
+    (desk / "cut" / "journal.jsonl").write_bytes(before[:30])  # a crash at the very beginning
+    assert sweep("-n", "2", "--out", "cut", "--resume") == 0
 
 
 @pytest.mark.parametrize(
