@@ -15,10 +15,12 @@ from typing import Any
 
 from qcluster.errors import InputError, NotFound, Refused
 from qcluster.q_hpo import Study
+from qcluster.q_hpo.journal import has_lines
 
 __all__ = ["StudyHost"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MOST_OPEN = 200  # each holds a file open
 _OPTIONS = {"strategy", "mode", "seed", "points", "pool", "max_step"}
 
 
@@ -50,14 +52,14 @@ class StudyHost:
         with self._lock:
             path = self._path(name)
             wanted = Study(space, **options)
-            if path.exists() and path.stat().st_size:
+            if has_lines(path):
                 there = next(iter(self._study(name).records()))
                 if there != next(iter(wanted.records())):
                     raise Refused(f"study '{name}' exists and is another one")
                 return self.show(name)
             if sum(1 for _ in self._directory.glob("*.jsonl")) >= self._limit:
                 raise Refused(f"there are {self._limit} studies; delete some")
-            self._open[name] = Study(space, **options, journal=path)
+            self._keep(name, Study(space, **options, journal=path))
             return self.show(name)
 
     def ask(self, name: str, n: int = 1, request: str | None = None) -> list[dict[str, Any]]:
@@ -68,7 +70,7 @@ class StudyHost:
             study = self._study(name)
             if request is None:
                 return [trial.to_dict() for trial in study.ask(n)]
-            if not _NAME.fullmatch(request):
+            if not isinstance(request, str) or not _NAME.fullmatch(request):
                 raise InputError("wants letters, digits, '.', '_' and '-'", field="request")
             known = {trial.id: trial for trial in study.history}
             ids = [f"{request}.{i}" for i in range(n)]
@@ -113,12 +115,20 @@ class StudyHost:
             self._open.clear()
 
     def _study(self, name: str) -> Study:
-        if name not in self._open:
+        study = self._open.pop(name, None)
+        if study is None:
             path = self._path(name)
             if not _NAME.fullmatch(name) or not path.exists():
                 raise NotFound(f"no study '{name}'")
-            self._open[name] = Study.load(path, journal=True)
-        return self._open[name]
+            study = Study.load(path, journal=True)
+        return self._keep(name, study)
+
+    def _keep(self, name: str, study: Study) -> Study:
+        """The study as the one used last; of too many open ones the one used first is closed."""
+        self._open[name] = study
+        while len(self._open) > _MOST_OPEN:
+            self._open.pop(next(iter(self._open))).close()
+        return study
 
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}.jsonl"

@@ -22,6 +22,9 @@ _CREATE = {
     "strategy": {"type": ["string", "object"]},
     "mode": {"enum": ["min", "max"]},
     "seed": {"type": "integer", "minimum": 0},
+    "points": {"type": "array", "items": {"type": "object"}},
+    "pool": {"type": "array", "items": {"type": "object"}, "minItems": 1},
+    "max_step": {"type": ["integer", "null"], "minimum": 1},
 }
 _ASK = {"n": {"type": "integer", "minimum": 1, "maximum": 256}, "request": _NAME}
 _TELL = {
@@ -68,7 +71,7 @@ def study_routes(host: Any, max_depth: int) -> APIRouter:
         ),
     )
     async def create(request: Request) -> JSONResponse:
-        """Create a study: ``id``, ``space``, and ``strategy``, ``mode``, ``seed`` as in Python."""
+        """Create a study: ``id``, ``space``, and what else ``Study`` takes in Python."""
         body = await body_of(request)
         name, space = body.pop("id", None), body.pop("space", None)
         if not isinstance(name, str):

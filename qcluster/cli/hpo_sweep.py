@@ -16,7 +16,9 @@ from typing import Any
 from qcluster.cli.output import note
 from qcluster.errors import InputError
 from qcluster.q_hpo import Prior, Space, Study, Trial
+from qcluster.q_hpo.journal import has_lines
 from qcluster.q_hpo.stored import stored_trials
+from qcluster.q_hpo.trial import plain_number
 
 __all__ = ["Sweep", "load_objective"]
 
@@ -30,7 +32,7 @@ def load_objective(text: str) -> Objective:
     Raises InputError if there is none.
     """
     module, colon, name = text.partition(":")
-    if not colon or not module or not name:
+    if not colon or not module or not name or module.startswith("."):
         raise InputError(f"wants MODULE:FUNC, got '{text}'", field="--objective")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -39,8 +41,10 @@ def load_objective(text: str) -> Objective:
         found = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise InputError(f"cannot be imported: {error}", field="--objective") from None
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+        kind = "" if isinstance(error, (ImportError, AttributeError)) else type(error).__name__
+        message = f"cannot be imported: {kind} {error}".replace(":  ", ": ")
+        raise InputError(message, field="--objective") from None
     if not callable(found):
         raise InputError(f"'{text}' is not a function", field="--objective")
     return found
@@ -64,14 +68,18 @@ class Sweep:
     ) -> None:
         self.metric = metric
         self._directory = journal.parent.resolve()
-        there = journal.exists() and journal.stat().st_size > 0
+        if self._directory.exists() and not self._directory.is_dir():
+            raise InputError("is a file: wants a directory", field="--out")
+        there = has_lines(journal)
         if there and not resume:
             raise InputError(
                 "exists: --resume goes on with it, or give another --out", file=journal
             )
         if there:
             self.study = Study.load(journal, space=space, journal=True)
-            note(f"going on after {len(self.study.history)} trials")
+            kept = self.study
+            note(f"going on after {len(kept.history)} trials: searcher {kept.strategy}, "
+                 f"mode {kept.mode}, seed {kept.seed}")  # fmt: skip
             return
         self.study = Study(
             space, strategy=searcher, mode=mode, seed=seed, prior=prior, journal=journal
@@ -80,7 +88,9 @@ class Sweep:
             self._take_over(warm_start)
 
     def _take_over(self, path: Path) -> None:
-        for trial in stored_trials(path, self.study.space):
+        found = stored_trials(path, self.study.space)
+        note(f"{len(found)} trials of {path} count as this search's own")
+        for trial in found:
             try:
                 self.study.add(trial.config, trial.value, trial.status, trial.step)
             except InputError as error:
@@ -88,10 +98,16 @@ class Sweep:
 
     def run_here(self, function: Objective, trials: int, _workers: int, report: Report) -> None:
         """Trial by trial in this process, until the study has ``trials``."""
+        if not self.study.running:
+            self._said(trials)
         for trial in self.study.running:
             self._evaluate(function, trial, report)
         while len(self.study.history) < trials:
             self._evaluate(function, self.study.ask(), report)
+
+    def _said(self, trials: int) -> None:
+        if len(self.study.history) >= trials:
+            note(f"nothing to run: there are {len(self.study.history)} trials, and -n is {trials}")
 
     def _evaluate(self, function: Objective, trial: Trial, report: Report) -> None:
         start = time.monotonic()
@@ -105,6 +121,7 @@ class Sweep:
 
         left = trials - len(self.study.history) + len(self.study.running)
         if left <= 0:
+            self._said(trials)
             return
         search = StudySearch.over(self.study, self.metric, report)
         with local_ray(workers):
@@ -115,8 +132,11 @@ def outcome(function: Objective, config: dict[str, Any], metric: str) -> tuple[f
     """What a trial gave: a number, ``nan``, or ``failed`` for an exception or a missing metric."""
     try:
         found = function(config)
-        value = float(found[metric] if isinstance(found, dict) else found)
-    except Exception as error:
+        if isinstance(found, dict) and metric not in found:
+            keys = ", ".join(map(str, found)) or "none"
+            raise KeyError(f"no '{metric}' among the keys {keys} (--metric names one)")
+        value = float(plain_number(found[metric] if isinstance(found, dict) else found))
+    except (Exception, SystemExit) as error:
         note(f"a trial failed: {type(error).__name__}: {error}")
         return None, "failed"
     return (value, "ok") if math.isfinite(value) else (None, "nan")

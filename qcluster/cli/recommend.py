@@ -36,7 +36,13 @@ def recommend(
     if module not in MODULES:
         raise InputError(f"no module '{module}'; there are: {', '.join(MODULES)}", field="MODULE")
     function = importlib.import_module(f"qcluster.q_{module}").recommend
-    found: Recommendation[Any] = function(**_situation(function, module, context.args))
+    situation = _situation(function, module, context.args)
+    try:
+        found: Recommendation[Any] = function(**situation)
+    except InputError:
+        raise
+    except ValueError as error:  # no such row in the module's table
+        raise InputError(str(error)) from None
     if as_json:
         emit_json({"row": found.row, "config": found.config, "measured": found.measured})
         return

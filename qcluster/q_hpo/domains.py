@@ -13,6 +13,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from qcluster.errors import InputError
 from qcluster.q_hpo.parameter import Condition, Parameter
 from qcluster.q_hpo.space import Space
@@ -55,12 +57,38 @@ def _collect(data: Mapping[Any, Any], prefix: str, found: list[Parameter]) -> No
         if isinstance(value, Mapping):
             if "grid_search" in value:
                 raise InputError("is a grid_search, which a searcher cannot search", field=name)
-            if isinstance(value.get("type"), str):
+            if _is_parameter(value):
                 found.append(_from_json(name, value))
             elif value:
                 _collect(value, f"{name}/", found)
             continue
         found.append(_from_object(name, value))
+
+
+def _is_parameter(data: Mapping[Any, Any]) -> bool:
+    """Whether an object is a parameter; a group may have a constant that is called ``type``."""
+    kind = data.get("type")
+    if not isinstance(kind, str):
+        return False
+    return kind in _NAMES or not any(
+        isinstance(v, Mapping) or _is_domain(v) for k, v in data.items() if k != "when"
+    )
+
+
+def _is_domain(value: Any) -> bool:
+    """Whether it is a domain of Ray's or of Optuna's, or a parameter as JSON."""
+    if isinstance(value, Mapping):
+        return value.get("type") in _NAMES if isinstance(value.get("type"), str) else False
+    return type(value).__module__.startswith(("ray.tune", "optuna.distributions"))
+
+
+def _holds_domains(value: Any) -> bool:
+    """Whether a list or an object holds domains that nobody would ever draw from."""
+    if _is_domain(value):
+        return True
+    if isinstance(value, Mapping):
+        return any(_holds_domains(one) for one in value.values())
+    return isinstance(value, (list, tuple)) and any(_holds_domains(one) for one in value)
 
 
 def _parents_first(found: list[Parameter]) -> tuple[Parameter, ...]:
@@ -126,8 +154,14 @@ def _listed(name: str, kind: str, rest: dict[str, Any], when: Condition | None) 
 def _choices(name: str, values: Any) -> tuple[Any, ...]:
     from qcluster.q_hpo.parameter import same_value
 
+    if isinstance(values, np.ndarray) and values.ndim == 1:
+        values = values.tolist()
+    if isinstance(values, range):
+        values = list(values)
     if not isinstance(values, (list, tuple)) or not values:
         raise InputError("wants a list of at least one value", field=name)
+    if _holds_domains(values):
+        raise InputError("has parameters among its values: make them conditional", field=name)
     for i, a in enumerate(values):
         if isinstance(a, float) and not math.isfinite(a):
             raise InputError(f"has a value that is not finite: {a}", field=name)
@@ -152,9 +186,10 @@ def _number(name: str, rest: dict[str, Any], key: str, default: float | None = N
             raise InputError(f"wants '{key}'", field=name)
         return default
     value = rest.pop(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise InputError(f"wants a number as '{key}', got {value!r}", field=name)
-    return value
+    plain: float = value.item() if isinstance(value, np.generic) else value
+    return plain
 
 
 def _step(name: str, rest: dict[str, Any], wanted: bool) -> float | None:
@@ -170,6 +205,8 @@ def _from_object(name: str, value: Any) -> Parameter:
         return _from_optuna(name, kind, value)
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"is a constant that is not finite: {value}", field=name)
+    if _holds_domains(value):
+        raise InputError("is a list with parameters in it: give each a name", field=name)
     if callable(value):
         raise InputError("is a function; a searcher cannot search it", field=name)
     return Parameter(name, "constant", choices=(value,))

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def load_space(path: str | Path) -> Space:
     """A space from a JSON or YAML file. Raises FormatError or InputError naming file and field."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"cannot be read: {error}", file=path) from None
     try:
@@ -42,6 +42,8 @@ def _document(text: str, path: Path) -> Any:
     try:
         if path.suffix.lower() == ".json":
             return json.loads(text, object_pairs_hook=_no_duplicates)
+        for name, at in _twice(yaml.compose(text, yaml.SafeLoader)):
+            raise InputError("is named twice", field=name, row=at)
         return _exponents(yaml.safe_load(text))
     except InputError:
         raise
@@ -56,6 +58,18 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if names.count(name) > 1:
             raise InputError("is named twice", field=name)
     return dict(pairs)
+
+
+def _twice(node: Any) -> Iterator[tuple[str, int]]:
+    """Keys that stand twice in one mapping of a YAML document, and their lines."""
+    import yaml
+
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    names = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+    for key, value in pairs:
+        if isinstance(key, yaml.ScalarNode) and names.count(key.value) > 1:
+            yield str(key.value), key.start_mark.line + 1
+        yield from _twice(value)
 
 
 def _exponents(data: Any) -> Any:
@@ -75,7 +89,8 @@ def write_history(path: str | Path, trials: Iterable[Trial]) -> None:
     rows = []
     for t in trials:
         row = {"trial": t.id, "status": t.status, "value": t.value, "training_iteration": t.step}
-        config = {f"config/{name}": value for name, value in flatten(t.config).items()}
+        config = {f"config/{name}": "null" if value is None else value
+                  for name, value in flatten(t.config).items()}  # fmt: skip
         rows.append({**row, "arm": t.arm, **config})
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()

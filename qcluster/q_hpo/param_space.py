@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qcluster.errors import InputError
 from qcluster.q_hpo.space import Space, flatten, unflatten
 
-__all__ = ["domains_of", "listed_configs", "only_known"]
+__all__ = ["completed", "domains_of", "listed_configs", "only_known"]
+
+F = NDArray[np.float64]
 
 
 def domains_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,6 +28,10 @@ def domains_of(config: Mapping[str, Any]) -> dict[str, Any]:
                 found[name] = inner
         elif type(value).__module__.startswith("ray.tune"):
             found[name] = value
+        elif isinstance(value, (list, tuple)) and any(
+            type(one).__module__.startswith("ray.tune") for one in value
+        ):
+            raise InputError("is a list with domains in it: give each a name", field=name)
     return found
 
 
@@ -42,3 +51,17 @@ def listed_configs(rows: Any, field: str) -> list[dict[str, Any]]:
             raise InputError(f"wants an object, got {str(row)[:40]}", row=i, field=field)
         found.append(dict(row))
     return found
+
+
+def completed(config: Mapping[str, Any], space: Space, point: F) -> dict[str, Any]:
+    """The configuration at ``point`` with the very numbers that ``config`` (there too) has.
+
+    Constants that ``config`` left out are added, what is inactive or unknown is not, and numbers
+    with a step are on it.
+    """
+    flat = flatten(space.config(point), space.names)
+    given = flatten(config, space.names)
+    for p in space.parameters:
+        if p.name in flat and p.name in given and p.kind in ("float", "normal") and p.q is None:
+            flat[p.name] = float(given[p.name])
+    return unflatten(flat)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from qcluster.errors import InputError
 __all__ = ["Condition", "Parameter"]
 
 F = NDArray[np.float64]
-MAX_LEVELS = 2**53
 # Beyond four standard deviations a normal draw is out of what a model can place.
 _TAIL = 3.2e-5
 
@@ -66,10 +66,12 @@ class Parameter:
             return
         if not self.low < self.high and not (self.kind == "int" and self.low == self.high):
             raise InputError(f"wants low < high, got {self.low} and {self.high}", field=self.name)
-        if not math.isfinite(self.high - self.low):
+        if not _finite(self.high - self.low):
             raise InputError(
                 f"has bounds too far apart for numbers: {self.low} and {self.high}", field=self.name
             )
+        if self.kind == "int":
+            self._check_whole()
         if self.log and self.low <= 0:
             raise InputError(f"is logarithmic and wants low > 0, got {self.low}", field=self.name)
         if self.levels == 0:
@@ -82,6 +84,11 @@ class Parameter:
             raise InputError(f"wants numbers as bounds, got {end!r}", field=self.name)
         if not _finite(end):
             raise InputError(f"has a bound that is not finite: {str(end)[:40]}", field=self.name)
+
+    def _check_whole(self) -> None:
+        for end in (self.low, self.high, self.q or 1):
+            if end != int(end):
+                raise InputError(f"wants whole numbers, got {end}", field=self.name)
 
     @property
     def step(self) -> float | None:
@@ -142,9 +149,9 @@ class Parameter:
             return self._unit_of_choice(value)
         if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
             raise InputError(f"wants a number, got {value!r}", field=self.name)
+        if not _finite(value):
+            raise InputError(f"wants a finite number, got {str(value)[:40]}", field=self.name)
         number = float(value)
-        if not math.isfinite(number):
-            raise InputError(f"wants a finite number, got {number}", field=self.name)
         if self.kind == "normal":
             from scipy.special import ndtr
 
@@ -158,7 +165,11 @@ class Parameter:
                 return min((math.log(max(number, self.low)) - first) / (last - first), 1.0)
             return min(max((number - self.low) / (self.high - self.low), 0.0), 1.0)
         first, last = self._ends()
-        index = min(max(round((number - self.origin) / self.step), first), last) - first
+        if self.kind == "int" and isinstance(value, (int, np.integer)):
+            place = round(Fraction(int(value) - int(self.origin), int(self.step)))
+        else:
+            place = round((number - self.origin) / self.step)
+        index = min(max(place, first), last) - first
         return float(self._unit_of_index(np.array([float(index)]))[0])
 
     def _unit_of_choice(self, value: Any) -> float:
@@ -169,18 +180,19 @@ class Parameter:
         raise InputError(f"knows {shown}, got {value!r}", field=self.name)
 
     def _ends(self) -> tuple[int, int]:
+        if self.kind == "int":  # exactly: floats do not tell large ones apart
+            unit, origin = int(self.step or 1), int(self.origin)
+            return -((origin - int(self.low)) // unit), (int(self.high) - origin) // unit
         step = self.step or 1.0
         low, high = (self.low - self.origin) / step, (self.high - self.origin) / step
         return math.ceil(low - 1e-9), math.floor(high + 1e-9)
 
     def _edges(self) -> tuple[float, float]:
-        """Outer edges of the first and last cell, in the mapped scale."""
+        """Logarithms of the outer edges of the first and last cell."""
         first, last = self._ends()
         step = self.step or 1.0
         low = self.origin + (first - 0.5) * step
         high = self.origin + (last + 0.5) * step
-        if not self.log:
-            return low, high
         # The first cell of a logarithmic scale ends at half of its value at the lowest.
         return math.log(max(low, 0.5 * (self.origin + first * step))), math.log(high)
 
@@ -196,19 +208,20 @@ class Parameter:
         return np.clip(np.round((number - self.origin) / step), first, last) - first
 
     def _unit_of_index(self, index: F) -> F:
-        first, _ = self._ends()
+        first, last = self._ends()
+        if not self.log:
+            return np.asarray((index + 0.5) / (last - first + 1), float)
         low, high = self._edges()
         number = self.origin + (index + first) * (self.step or 1.0)
-        inside = np.log(number) if self.log else number
-        out: F = np.clip((inside - low) / (high - low), 0.0, 1.0)
+        out: F = np.clip((np.log(number) - low) / (high - low), 0.0, 1.0)
         return out
 
     def value_at(self, index: int) -> float | int:
         """The listed number with this index, from 0."""
-        first, _ = self._ends()
+        first, last = self._ends()
         step = self.step or 1.0
         if self.kind == "int":
-            return round(self.origin + (index + first) * step)
+            return int(self.origin) + min(int(index) + first, last) * int(step)
         return self._clean(self.origin + (index + first) * step)
 
     def _rounded(self, number: float) -> float:

@@ -11,6 +11,8 @@ import gzip
 import io
 import json
 import math
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,11 @@ from qcluster.q_hpo.space import Space, unflatten
 
 __all__ = ["load_prior"]
 
-_PREFIXES = ("", "config/", "config.", "cfg-", "params_", "param_")
+# Ray also copies what a trial reports under plain names: its own come first.
+_PREFIXES = ("config/", "", "config.", "cfg-", "params_", "param_")
 _METRICS = ("value", "loss", "val_loss", "objective", "metric", "score", "accuracy")
 _FAILED = {"error", "errored", "fail", "failed", "nan", "crashed"}
+_DECIMAL = re.compile(r"^\s*([-+]?\d*),(\d+(?:[eE][-+]?\d+)?)\s*$")
 _STOPPED = {"pruned", "running", "abandoned", "waiting"}
 
 
@@ -42,7 +46,8 @@ def load_prior(
     """Earlier trials: a CSV file (``.gz`` too), a directory of Ray Tune's, an Optuna storage.
 
     A CSV file has one column per parameter and one for the metric. Parameter columns may be
-    prefixed as Ray's (``config/``), Optuna's (``params_``) or LLMSYS's (``cfg-``). Optional
+    prefixed as Ray's (``config/``), Optuna's (``params_``) or LLMSYS's (``cfg-``); one that is
+    conditional may have none. Commas, semicolons or tabs separate the cells. Optional
     columns: ``status`` or ``state``, ``task`` (several tasks in one file) and
     ``training_iteration`` (rows below ``full_step``, or below the largest, are left out). Rows of
     trials that did not end, and rows that the space does not hold, are left out and counted in
@@ -54,8 +59,11 @@ def load_prior(
     path, space = Path(path), parse_space(space)
     if is_optuna_file(path):
         return _of_optuna(path, space)
-    rows = ray_rows(path) if is_ray_results(path) else _read_csv(path)
-    header = list(rows[0]) if rows else []
+    if is_ray_results(path):
+        rows = ray_rows(path)
+        header = list(rows[0]) if rows else []
+    else:
+        header, rows = _read_csv(path)
     columns = _parameter_columns(space, header, path)
     metric = _metric_column(metric, header, columns, path)
     if full_step is None:
@@ -104,32 +112,49 @@ def _of_optuna(path: Path, space: Space) -> Prior:
     return Prior(configs=configs, values=values, names=names, skipped=skipped)
 
 
-def _read_csv(path: Path) -> list[dict[str, str]]:
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Names of the columns, and the rows."""
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":
             data = gzip.decompress(data)
         text = data.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise FormatError(f"cannot be read: {error}", file=path) from None
+    separator = _separator(text)
     try:
-        reader = csv.DictReader(io.StringIO(text), strict=True)
-        if not reader.fieldnames:
-            raise FormatError("is empty", file=path)
-        return [{k: v or "" for k, v in row.items() if isinstance(k, str)} for row in reader]
+        table = list(csv.reader(io.StringIO(text, newline=None), delimiter=separator,
+                                strict=True, skipinitialspace=True))  # fmt: skip
     except csv.Error as error:
         raise FormatError(f"is not CSV: {error}", file=path) from None
+    if not table or not any(table[0]):
+        raise FormatError("is empty", file=path)
+    header = [name.strip() for name in table[0]]
+    for name in header:
+        if name and header.count(name) > 1:
+            raise FormatError("is the name of two columns", file=path, field=name)
+    rows = [dict(zip(header, row, strict=False)) for row in table[1:] if row]
+    if separator == ";":  # as programs write where numbers have a decimal comma
+        rows = [{name: _DECIMAL.sub(r"\1.\2", text) for name, text in row.items()} for row in rows]
+    return header, [{name: row.get(name, "") for name in header} for row in rows]
+
+
+def _separator(text: str) -> str:
+    """What separates the columns in the first line."""
+    first = text.split("\n", 1)[0]
+    return "," if "," in first else next((mark for mark in ";\t" if mark in first), ",")
 
 
 def _parameter_columns(space: Space, header: Sequence[str], path: Path) -> dict[str, str]:
     columns: dict[str, str] = {}
     for p in space.parameters:
         for prefix in _PREFIXES:
-            if prefix + p.name in header:
-                columns[p.name] = prefix + p.name
+            found = {prefix + p.name, prefix + p.name.replace("/", ".")} & set(header)
+            if found:
+                columns[p.name] = max(found)
                 break
         else:
-            if p.kind != "constant" and header:
+            if p.kind != "constant" and p.when is None and header:
                 raise FormatError("has no column for this parameter", file=path, field=p.name)
     return columns
 
@@ -143,11 +168,13 @@ def _metric_column(
             raise FormatError(f"has no such column; there are {', '.join(free)}", file=path,
                               field=metric)  # fmt: skip
         return metric
-    for name in _METRICS:
-        if name in free:
-            return name
+    plain = {name.lower(): name for name in reversed(free)}
+    for known in _METRICS:
+        if known in plain:
+            return plain[known]
     if header:
-        raise FormatError(f"name the metric's column; there are {', '.join(free)}", file=path)
+        shown = ", ".join(free) or "none besides the parameters"
+        raise FormatError(f"name the metric's column; there are {shown}", file=path)
     return "value"
 
 
@@ -191,7 +218,7 @@ def _config_of_row(
 def _cell(p: Parameter, text: str) -> Any:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = text
     if p.kind in ("choice", "constant"):
         for choice in p.choices:

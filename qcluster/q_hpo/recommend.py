@@ -64,8 +64,8 @@ _MEASURED = {
 }
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.strip().lower().replace("-", " ").replace("_", " ").split())
+def _plain(text: Any) -> str:
+    return " ".join(str(text).strip().lower().replace("-", " ").replace("_", " ").split())
 
 
 _HARDWARE = {_plain(words[1]) for words, _ in _ROWS}

@@ -23,9 +23,11 @@ from ray.tune.search import Searcher
 from qcluster.errors import FormatError, InputError
 from qcluster.q_hpo.define_by_run import DefinedByRun
 from qcluster.q_hpo.fidelity import reported
-from qcluster.q_hpo.param_space import domains_of, only_known
+from qcluster.q_hpo.outcomes import FAILED, checked_rewards, outcome_of
+from qcluster.q_hpo.param_space import domains_of, listed_configs, only_known
 from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.ray_results import RayTrial, ray_trials
+from qcluster.q_hpo.space import flatten, unflatten
 from qcluster.q_hpo.stored import SEARCHER_VERSION, stored_trials
 from qcluster.q_hpo.study import Study
 from qcluster.q_hpo.trial import Trial
@@ -33,9 +35,6 @@ from qcluster.q_hpo.trial import Trial
 __all__ = ["FAILED", "GPSearch", "HybridSearch", "StudySearch", "VQCSearch"]
 
 log = logging.getLogger(__name__)
-
-FAILED = "qcluster_failed"
-"""Key of a result whose trial raised; its value says what."""
 
 
 class StudySearch(Searcher):
@@ -83,17 +82,16 @@ class StudySearch(Searcher):
     ) -> None:
         if isinstance(metric, (list, tuple)) or isinstance(mode, (list, tuple)):
             raise InputError("several objectives are not searched; name one metric", field="metric")
+        if mode not in (None, "min", "max"):
+            raise InputError(f"wants 'min' or 'max', got {mode!r}", field="mode")
         super().__init__(metric=metric, mode=mode)
         for name, value in (("sampler", sampler), ("storage", storage)):
             if value is not None:
                 log.warning("%s is not used by %s", name, type(self).__name__)
-        self._points = [dict(point) for point in points_to_evaluate or ()]
-        self._rewards = None if evaluated_rewards is None else list(evaluated_rewards)
-        if self._rewards is not None and len(self._rewards) != len(self._points):
-            raise InputError(
-                f"wants one value per point, got {len(self._rewards)} for {len(self._points)}",
-                field="evaluated_rewards",
-            )
+        self._points = listed_configs(points_to_evaluate or (), "points_to_evaluate")
+        self._rewards = checked_rewards(evaluated_rewards, len(self._points))
+        if not isinstance(settings, (Mapping, type(None))):
+            raise InputError(f"wants an object, got {settings!r:.40}", field="settings")
         self._options: dict[str, Any] = {
             "strategy": {"name": self.strategy, **(settings or {})},
             "seed": 0 if seed is None else seed,
@@ -178,13 +176,16 @@ class StudySearch(Searcher):
         name = self._names.get(trial_id, trial_id)
         known = {trial.id: trial for trial in study.running}
         trial = known.get(name) or study.ask(id=name)
-        if self._run is None:
-            return trial.config
+        if self._run is None:  # Ray may add to it: the study keeps its own.
+            return unflatten(flatten(trial.config))
         return self._run.config(trial.config, trial.id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """What it shows on its way, if there is a full fidelity (``max_step``) to compare with."""
-        reported(self._made(), self._names.get(trial_id, trial_id), self._metric, result)
+        try:
+            reported(self._made(), self._names.get(trial_id, trial_id), self._metric, result)
+        except InputError as error:  # a step below 0, say: nothing that should end a sweep
+            log.warning("a result of trial %s is skipped: %s", trial_id, error)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -195,7 +196,7 @@ class StudySearch(Searcher):
         Ray restarts errored trials if it is asked to.
         """
         study = self._made()
-        value, status, step = self._outcome(trial_id, result, error)
+        value, status, step = outcome_of(trial_id, result, error, self._metric)
         name = self._names.get(trial_id, trial_id)
         if trial_id in self._ended:
             first = next((t for t in study.history if t.id == name), None)
@@ -216,27 +217,6 @@ class StudySearch(Searcher):
             log.warning("trial %s is not known to the searcher and brings no config", trial_id)
             return
         self._take(study, only_known(config, study.space), value, status, step)
-
-    def _outcome(
-        self, trial_id: str, result: dict[str, Any] | None, error: bool
-    ) -> tuple[float | None, str, int | None]:
-        if error:
-            return None, "failed", None
-        if not result:
-            return None, "abandoned", None
-        step = result.get("training_iteration")
-        if result.get(FAILED):
-            log.warning("trial %s failed: %s", trial_id, result[FAILED])
-            return None, "failed", step
-        if self._metric not in result:
-            log.warning("trial %s reported no metric '%s': failed", trial_id, self._metric)
-            return None, "failed", step
-        try:
-            value = float(result[self._metric])
-        except (TypeError, ValueError):
-            log.warning("trial %s: '%s' is no number: failed", trial_id, self._metric)
-            return None, "failed", step
-        return (value, "ok", step) if math.isfinite(value) else (None, "nan", step)
 
     def add_evaluated_point(
         self,
@@ -264,7 +244,10 @@ class StudySearch(Searcher):
             raise FormatError(f"is not a saved searcher: {error}", file=path) from None
         if not isinstance(saved, dict) or saved.get("qcluster_searcher") != SEARCHER_VERSION:
             raise FormatError("is not a searcher of version 1", file=path)
-        self._restore(saved, path)
+        try:
+            self._restore(saved, path)
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"is not a whole searcher: {error}", file=path) from None
 
     def restore_from_dir(self, checkpoint_dir: str) -> None:
         """Take up the state that Ray saved with an experiment.

@@ -10,7 +10,7 @@ from qcluster.errors import FormatError, InputError
 from qcluster.q_hpo.parameter import Condition, Parameter
 from qcluster.q_hpo.space import Space
 
-__all__ = ["space_from_json", "space_to_json"]
+__all__ = ["space_from_json", "space_of_file", "space_to_json"]
 
 _FIELDS = ("kind", "low", "high", "log", "q", "origin")
 
@@ -23,6 +23,29 @@ def space_to_json(space: Space) -> list[dict[str, Any]]:
 def space_from_json(rows: Sequence[Mapping[str, Any]]) -> Space:
     """The space of such objects. Raises InputError where values were not JSON."""
     return Space(tuple(_parameter_from_json(row) for row in rows))
+
+
+def space_of_file(rows: Sequence[Mapping[str, Any]], given: Space | None) -> Space:
+    """The space of such objects, or ``given`` where it is the same one.
+
+    Raises InputError naming the parameter that differs: points of a file mean something else there.
+    """
+    if given is None:
+        return space_from_json(rows)
+    ours, theirs = ({row["name"]: _shape(row) for row in side} for side in
+                    (space_to_json(given), rows))  # fmt: skip
+    differ = [name for name in {**theirs, **ours} if ours.get(name) != theirs.get(name)]
+    if differ or list(ours) != list(theirs):
+        raise InputError("is not what it was when the study began; a study of the new space can "
+                         "take over the trials (warm start)",
+                         field=differ[0] if differ else "space")  # fmt: skip
+    return given
+
+
+def _shape(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What has to be the same; of values that JSON cannot hold their number."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(row), default=repr))
+    return {**plain, "shown": len(row.get("shown", ()))}
 
 
 def _parameter_to_json(p: Parameter) -> dict[str, Any]:

@@ -31,9 +31,10 @@ def stored_trials(path: Path, space: Space) -> list[Trial]:
             f"is neither a study, a searcher nor an Optuna storage: {error}", file=path
         ) from None
     if isinstance(first, dict) and "qcluster_searcher" in first:
-        if first["study"] is None:
+        lines = first.get("study")
+        if lines is None:
             return []
-        study = Study.from_records(first["study"], file=path)
+        study = Study.from_records(lines, file=path)
     else:
         study = Study.load(path)
     return [trial for trial in study.history if trial.status != "running"]

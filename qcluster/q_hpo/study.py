@@ -8,6 +8,7 @@ with the same suggestions. It knows nothing about how trials are run.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -17,15 +18,17 @@ from numpy.typing import NDArray
 
 from qcluster.errors import FormatError, InputError, NotFound
 from qcluster.q_hpo.domains import parse_space
-from qcluster.q_hpo.fidelity import ask_line, joined, report_lines, split_levels
+from qcluster.q_hpo.fidelity import report_lines
 from qcluster.q_hpo.journal import Journal, new_journal, read_lines, write_lines
-from qcluster.q_hpo.param_space import listed_configs
+from qcluster.q_hpo.lines import config_line, config_of_line, trial_line
+from qcluster.q_hpo.param_space import completed, listed_configs
 from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.space import Space, same_config
-from qcluster.q_hpo.space_json import space_from_json, space_to_json
+from qcluster.q_hpo.space_json import space_of_file, space_to_json
 from qcluster.q_hpo.strategies import make_strategy, settings_of
-from qcluster.q_hpo.strategy import Proposal, Task, View, one_thread, pool_points
-from qcluster.q_hpo.trial import Trial, checked_max_step, checked_outcome
+from qcluster.q_hpo.strategy import Proposal, View, one_thread, pool_points
+from qcluster.q_hpo.trial import Trial, checked_count, checked_max_step, checked_outcome
+from qcluster.q_hpo.views import best_of, copied, view_of
 
 __all__ = ["VERSION", "Study"]
 
@@ -76,10 +79,10 @@ class Study:
         self.prior = prior
         self._settings = settings_of(strategy)
         self._strategy = make_strategy(self._settings)
-        self._queue = listed_configs(points or (), "points")
+        self._queue = self._listed(points or ())
         self._pool = pool if pool is None else pool_points(self.space, listed_configs(pool, "pool"))
-        for i, point in enumerate(self._queue, 1):
-            self._checked_point(point, i)
+        if prior is not None and not isinstance(prior, Prior):
+            raise InputError(f"wants what load_prior gives, got {prior!r:.40}", field="prior")
         self._tasks = () if prior is None else prior.tasks(self.space, mode)
         self._trials: dict[str, Trial] = {}
         self._points: dict[str, F] = {}
@@ -102,8 +105,7 @@ class Study:
         """
         if n is None:
             return self._ask_one(id)
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise InputError(f"wants a whole number from 1 up, got {n!r}", field="n")
+        n = checked_count(n, "n", 1)
         if id is not None:
             raise InputError("names one trial, not several", field="id")
         return [self._ask_one(None) for _ in range(n)]
@@ -117,23 +119,24 @@ class Study:
             with one_thread():
                 proposal = self._strategy.propose(self.view())
             config = self.space.config(proposal.point)
-        return self._enter(name, config, proposal)
+        return copied(self._enter(name, config, proposal))
 
-    def tell(self, id: str, value: Any, status: str = "ok", step: int | None = None) -> Trial:
-        """What trial ``id`` gave. A value that is not finite counts as status ``nan``.
+    def tell(
+        self, id: str | Trial, value: Any, status: str = "ok", step: int | None = None
+    ) -> Trial:
+        """What trial ``id`` (or a trial itself) gave. A value not finite has status ``nan``.
 
         The same outcome told again changes nothing. Raises NotFound for an unknown trial and
         InputError for another outcome of a finished one.
         """
-        trial = self.trial(id)
-        value, status, step = checked_outcome(value, status, step, f"trial '{id}'")
+        trial = self.trial(id.id if isinstance(id, Trial) else id)
+        value, status, step = checked_outcome(value, status, step, f"trial {trial.id}")
         done = dataclasses.replace(trial, value=value, status=status, step=step)
         if trial.status != "running":
             if done == trial:
                 return trial
-            raise InputError(
-                f"is finished with {trial.status} {trial.value}", field=f"trial '{id}'"
-            )
+            end = f"{trial.status} {trial.value}"
+            raise InputError(f"is finished with {end}", field=f"trial {trial.id}")
         self._write({"tell": trial.id, "value": value, "status": status, "step": step})
         self._trials[trial.id] = done
         self._told.append(trial.id)
@@ -146,7 +149,7 @@ class Study:
         nothing. Raises NotFound and InputError.
         """
         trial = self.trial(id)
-        value, status, at = checked_outcome(value, "ok", step, f"trial '{id}'")
+        value, status, at = checked_outcome(value, "ok", step, f"trial {trial.id}")
         if at is None:
             raise InputError("is needed with a value on the way", field="step")
         if status == "ok" and self._curves.get(trial.id, {}).get(at) != value:
@@ -159,22 +162,22 @@ class Study:
         """A trial that was run elsewhere: asked and told at once."""
         proposal = Proposal(self._checked_point(config, None), "added")
         checked_outcome(value, status, step, "value")
-        trial = self._enter(self._free_name(None), dict(config), proposal)
+        full = completed(config, self.space, proposal.point)
+        trial = self._enter(self._free_name(None), full, proposal)
         return self.tell(trial.id, value, status, step)
 
     def adopt(self, config: Mapping[str, Any], id: str) -> Trial:
         """A trial that runs already: pending until told. Raises InputError."""
         point, name = self._checked_point(config, None), self._free_name(id)
+        config = completed(config, self.space, point)
         queued = any(same_config(config, p) for p in self._queue[self._given :][:1])
-        return self._enter(name, dict(config), Proposal(point, "given" if queued else "added"))
+        return copied(self._enter(name, config, Proposal(point, "given" if queued else "added")))
 
     def enqueue(self, points: Iterable[Mapping[str, Any]]) -> None:
         """More configurations to try before anything is proposed. Raises InputError."""
-        more = listed_configs(points, "points")
-        for i, config in enumerate(more, 1):
-            self._checked_point(config, i)
+        more = self._listed(points)
         if more:
-            self._write({"enqueue": [self.space.point(config).tolist() for config in more]})
+            self._write({"enqueue": [config_line(c, self.space) for c in more]})
         self._queue += more
 
     # Reading
@@ -184,6 +187,11 @@ class Study:
         if id not in self._trials:
             raise NotFound(f"no trial '{id}'")
         return self._trials[id]
+
+    @property
+    def strategy(self) -> str:
+        """Name of what proposes."""
+        return str(self._settings["name"])
 
     @property
     def history(self) -> list[Trial]:
@@ -197,17 +205,7 @@ class Study:
 
     def top(self, k: int) -> list[Trial]:
         """The ``k`` best finished trials at full fidelity, of different configurations."""
-        full = self.full_step
-        done = [
-            t for t in self._trials.values()
-            if t.value is not None and (t.step is None or full is None or t.step >= full)
-        ]  # fmt: skip
-        done.sort(key=lambda t: (self._sign * (t.value or 0.0), t.number))
-        best: list[Trial] = []
-        for trial in done:
-            if len(best) < k and not any(same_config(trial.config, other.config) for other in best):
-                best.append(trial)
-        return best
+        return best_of(self.history, checked_count(k, "k"), self.full_step, self._sign)
 
     @property
     def best(self) -> Trial | None:
@@ -217,7 +215,13 @@ class Study:
     # Files
 
     def save(self, path: str | Path) -> None:
-        """Write the whole study as JSON lines, atomically; ``load`` reads it."""
+        """Write the whole study as JSON lines, atomically; ``load`` reads it.
+
+        Onto its own open journal it does nothing: all is there already.
+        """
+        journal = self._journal
+        if journal and Path(path).exists() and journal.path.samefile(path):
+            return
         write_lines(Path(path), self.records())
 
     @classmethod
@@ -234,8 +238,15 @@ class Study:
         """
         path = Path(path)
         # The lock comes first: nobody may write between reading and going on.
-        file = Journal(path) if journal and path.exists() else None
-        study = cls.from_records(read_lines(path), space=space, file=path)
+        file = Journal(path) if journal and path.is_file() else None
+        try:
+            study = cls.from_records(read_lines(path), space=space, file=path)
+            if file is not None:  # Not before it is known to be a study.
+                file.cut_torn_line()
+        except BaseException:
+            if file is not None:
+                file.close()
+            raise
         study._journal = file  # noqa: SLF001
         return study
 
@@ -256,12 +267,14 @@ class Study:
             )
         try:
             study = cls._from_header(rows[0], space)
-        except (KeyError, TypeError) as error:
+        except InputError as error:
+            raise error.at(file=file, row=1) from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FormatError(f"the header is not whole: {error}", file=file, row=1) from None
         for i, row in enumerate(rows[1:], 2):
             try:
                 study._replay(row)  # noqa: SLF001
-            except (KeyError, TypeError, ValueError, NotFound) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, NotFound) as error:
                 raise FormatError(f"does not fit the study: {error}", file=file, row=i) from None
         return study
 
@@ -271,17 +284,16 @@ class Study:
         state = self._strategy.state()
         last = len(self._trials) - 1
         for i, trial in enumerate(self._trials.values()):
-            yield ask_line(trial, self._points[trial.id], state if i == last else {})
+            yield trial_line(trial, self.space, self._points[trial.id], state if i == last else {})
         yield from report_lines(self._trials, self._curves)
         for name in self._told:
             t = self._trials[name]
             yield {"tell": name, "value": t.value, "status": t.status, "step": t.step}
 
     def close(self) -> None:
-        """Close the journal, if there is one."""
+        """Close the journal, if there is one; the study can still be read."""
         if self._journal is not None:
             self._journal.close()
-        self._journal = None
 
     # Inside
 
@@ -300,40 +312,24 @@ class Study:
         """What a strategy is shown when it is asked for the next trial."""
         told = [self._trials[name] for name in self._told]
         curves = {name: self._curves[name] for name in self._trials if name in self._curves}
-        full = self.full_step
-        levels = split_levels(told, curves, full, self.space.d)
-        joint = None if full is None else joined(told, curves, full, self._sign)
-        steps = [
-            Task(f"step {one.step}", self._rows(one.names), self._sign * np.array(one.values))
-            for one in levels.below
-        ]
-        return View(
-            space=self.space,
-            points=self._rows(levels.target.names),
-            values=self._sign * np.array(levels.target.values, float),
-            early=self._rows(levels.others),
-            pending=self._rows([trial.id for trial in self.running]),
-            number=len(self._trials),
-            seed=self.seed,
-            pool=self._pool,
-            tasks=(*self._tasks, *steps),
-            prior_tasks=len(self._tasks),
-            curves=None if joint is None else (self._rows(joint[0]), *joint[1:]),
-        )
+        return view_of(self, told, curves, self._rows, self._tasks, self._pool)
 
     @property
     def _given(self) -> int:
         return sum(trial.arm == "given" for trial in self._trials.values())
 
     def _free_name(self, name: str | None) -> str:
-        name = f"t{len(self._trials):04d}" if name is None else str(name)
+        if name is None:
+            names = (f"t{i:04d}" for i in itertools.count(len(self._trials)))
+            return next(free for free in names if free not in self._trials)
+        name = str(name)
         if name in self._trials:
             raise InputError("is already the name of a trial", field=f"id '{name}'")
         return name
 
     def _enter(self, name: str, config: dict[str, Any], proposal: Proposal) -> Trial:
         trial = Trial(id=name, config=config, number=len(self._trials), arm=proposal.arm)
-        self._write(ask_line(trial, proposal.point, self._strategy.state()))
+        self._write(trial_line(trial, self.space, proposal.point, self._strategy.state()))
         self._trials[name], self._points[name] = trial, proposal.point
         return trial
 
@@ -347,6 +343,11 @@ class Study:
         except InputError as error:
             raise error.at(row=row) from None
 
+    def _listed(self, points: Any) -> list[dict[str, Any]]:
+        """Configurations to try, whole. Raises InputError naming the row."""
+        rows = enumerate(listed_configs(points, "points"), 1)
+        return [completed(row, self.space, self._checked_point(row, i)) for i, row in rows]
+
     def _write(self, record: Mapping[str, Any]) -> None:
         if self._journal is not None:
             self._journal.append(record)
@@ -359,14 +360,14 @@ class Study:
             "mode": self.mode,
             "seed": self.seed,
             "max_step": self.max_step,
-            "points": [self._checked_point(p, None).tolist() for p in self._queue],
+            "points": [config_line(config, self.space) for config in self._queue],
             "pool": None if self._pool is None else self._pool.tolist(),
             "prior": None if self.prior is None else self.prior.to_dict(),
         }
 
     @classmethod
     def _from_header(cls, row: Mapping[str, Any], space: Mapping[str, Any] | Space | None) -> Study:
-        known = parse_space(space) if space is not None else space_from_json(row["space"])
+        known = space_of_file(row["space"], None if space is None else parse_space(space))
         study = cls(
             known,
             strategy=row["strategy"],
@@ -374,7 +375,7 @@ class Study:
             seed=row["seed"],
             prior=None if row["prior"] is None else Prior.from_dict(row["prior"]),
             max_step=row["max_step"],
-            points=[known.config(np.array(p, float)) for p in row["points"]],
+            points=[config_of_line(line, known) for line in row["points"]],
         )
         study._pool = None if row["pool"] is None else np.array(row["pool"], float)
         return study
@@ -387,12 +388,13 @@ class Study:
             self.report(row["report"], row["value"], row["step"])
             return
         if "enqueue" in row:
-            self._queue += [self.space.config(np.array(p, float)) for p in row["enqueue"]]
+            self._queue += [config_of_line(line, self.space) for line in row["enqueue"]]
             return
         point = np.array(row["point"], float)
         if point.shape != (self.space.d,):
             raise ValueError(f"a point has {point.size} numbers, wants {self.space.d}")
         proposal = Proposal(point, str(row["arm"]))
-        self._enter(str(row["ask"]), self.space.config(point), proposal)
+        config = config_of_line([row["point"], row.get("exact", {})], self.space)
+        self._enter(str(row["ask"]), config, proposal)
         if "state" in row:
             self._strategy.restore(row["state"])

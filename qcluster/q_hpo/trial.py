@@ -11,7 +11,9 @@ import numpy as np
 from qcluster.errors import InputError
 from qcluster.record import Record
 
-__all__ = ["STATUSES", "Trial", "checked_max_step", "checked_outcome"]
+__all__ = [
+    "STATUSES", "Trial", "checked_count", "checked_max_step", "checked_outcome", "plain_number",
+]  # fmt: skip
 
 STATUSES = ("ok", "failed", "nan", "abandoned")
 """How a trial can end: with a value, with an exception, with a value that is not finite, or
@@ -52,8 +54,7 @@ def checked_outcome(
         return None, status, step
     if value is None:
         raise InputError("wants a value with status 'ok'", field=field)
-    if hasattr(value, "item") and getattr(value, "size", 1) == 1:
-        value = value.item()
+    value = plain_number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(f"wants a number as value, got {value!r}", field=field)
     try:
@@ -67,6 +68,19 @@ def checked_max_step(step: Any) -> int | None:
     """The full fidelity, or None. Raises InputError if it is not a whole number from 1 up."""
     if step is None:
         return None
-    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 1:
-        raise InputError(f"wants a whole number from 1 up, got {step!r}", field="max_step")
-    return int(step)
+    return checked_count(step, "max_step", 1)
+
+
+def checked_count(count: Any, field: str, least: int = 0) -> int:
+    """How many. Raises InputError if it is not a whole number from ``least`` up."""
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least:
+        raise InputError(f"wants a whole number from {least} up, got {count!r}", field=field)
+    return int(count)
+
+
+def plain_number(value: Any) -> Any:
+    """The number in an array or tensor of one element; anything else as it is."""
+    try:
+        return value.item() if hasattr(value, "item") else value
+    except (ValueError, TypeError, RuntimeError):
+        return value

@@ -81,3 +81,20 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
             host.ask("s", n)
     with pytest.raises(InputError):
         host.ask("s", 1, "bad id!")
+
+
+def test_more_studies_than_may_be_open_are_asked_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each open study holds a file: those not used for long are closed, and opened again."""
+    monkeypatch.setattr("actors.studies._MOST_OPEN", 2)
+    host, whole = StudyHost(str(tmp_path / "a")), StudyHost(str(tmp_path / "b"))
+    whole.create("s", SPACE, {"seed": 1})
+    for name in "stuv":
+        host.create(name, SPACE, {"seed": 1})
+    asked: dict[str, list[float]] = {name: [] for name in "stuv"}
+    for _ in range(8):
+        for name in asked:
+            asked[name] += rounds(host, name, 1)
+    expected = rounds(whole, "s", 8)
+    assert all(found == expected for found in asked.values())

@@ -61,6 +61,7 @@ def test_a_search_over_http(client: TestClient) -> None:
         ("/none/ask", {}, 404, "none"),
         ("/s/ask", {"n": 0}, 422, "n"),
         ("/s/ask", {"m": 1}, 422, "m"),
+        ("/s/ask", {"request": 5}, 422, "request"),
         ("/s/tell", {"value": 1}, 422, "trial"),
         ("/s/tell", {"trial": "zzz", "value": 1}, 404, "zzz"),
         ("", {"id": "s", "space": SPACE, "seed": 9}, 409, "another"),
