@@ -11,6 +11,7 @@ readings before and after, less what those two err by themselves (the nugget of 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ import harness
 import numpy as np
 import pandas as pd
 
+from energy_parts.kept import kept
 from qcluster.q_energy.forecast import banded, fit_grids
 from qcluster.q_energy.forecast_features import LAGS, features
 from qcluster.q_energy.trees import Trees
@@ -40,6 +42,11 @@ JOBS = {
 }
 _OPPONENT_ROWS = 30_000
 _QUICK = 4
+_SOURCES = tuple(
+    f"qcluster/q_energy/{name}.py"
+    for name in ("autoregression", "combine", "conformal", "forecast", "forecast_features",
+                 "forecast_mixture", "trees")
+)  # fmt: skip
 
 
 def run(quick: bool, fresh: bool) -> dict[str, Any]:
@@ -47,8 +54,8 @@ def run(quick: bool, fresh: bool) -> dict[str, Any]:
     names = list(JOBS)[:_QUICK] if quick else list(JOBS)
     cells: list[dict[str, Any]] = []
     for name in names:
-        key = {"part": "forecast", "job": name, "version": 7}
-        cells += harness.cached("energy", key, lambda n=name: _job(n), fresh=fresh)
+        cell = {"part": "forecast", "job": name, "version": 8}
+        cells += kept(cell, _SOURCES, functools.partial(_job, name), fresh=fresh)
     harness.table(
         "Forecast on unseen runs, MAPE %",
         ("job", "horizon s", "runs", "boosting", "ours", "noise", "ratio",
@@ -121,7 +128,8 @@ def _job(name: str) -> list[dict[str, Any]]:
         cells.append(
             {"job": name, "horizon_s": step * PERIOD_S, "runs": f"{len(train)}+{len(test)}",
              "strict": min(len(r) for r in test) - LAGS - step >= 5 * step,
-             "noise": float(np.mean([_noise(r) for r in test])), "ours": means[0], "theirs": means[1], "covered": means[2]}
+             "noise": float(np.mean([_noise(r) for r in test])), "ours": means[0],
+             "theirs": means[1], "covered": means[2]}
         )  # fmt: skip
     return cells
 
