@@ -45,7 +45,7 @@ class Forecaster:
 
     ``period_s`` is its time step and ``horizons`` the steps it was fitted at, rising; in between
     it interpolates. ``library`` holds the cluster means of the runs it saw, none where that was a
-    single one. ``errors`` are cross-fitted scores by horizon. ``runs`` is how many it saw.
+    single one. ``errors`` are cross-fitted scores by horizon.
     """
 
     period_s: float
@@ -53,14 +53,14 @@ class Forecaster:
     library: tuple[Floats, ...]
     mixtures: tuple[Mixture, ...]
     errors: tuple[Floats, ...]
-    runs: int
 
     def predict(self, run: Floats, at: int) -> Floats:
         """(times, nodes) median forecast of each time's value ``horizons[at]`` steps later."""
         step = self.horizons[at]
-        members = self.mixtures[at].predict(run, step, self.library)
-        prior = self.mixtures[at].prior(self.runs)
-        return np.clip(follow(members, run, step, prior, LAGS), 0.0, None)
+        mixture = self.mixtures[at]
+        members = mixture.predict(run, step, self.library)
+        led = follow(members, run, step, mixture.prior, LAGS)
+        return np.clip(members[1] + mixture.reach * (led - members[1]), 0.0, None)
 
     def save(self, path: str | Path) -> None:
         """Write ``path`` (safetensors) and ``path`` with .json beside it."""
@@ -79,7 +79,6 @@ class Forecaster:
             "period_s": self.period_s,
             "horizons": self.horizons,
             "library": len(self.library),
-            "runs": self.runs,
         }
         Path(f"{path}.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
 
@@ -99,7 +98,6 @@ class Forecaster:
                 library=tuple(arrays[f"library{i}"] for i in range(about["library"])),
                 mixtures=tuple(Mixture.of(arrays, f"mixture{i}") for i in count),
                 errors=tuple(arrays[f"errors{i}"] for i in count),
-                runs=int(about["runs"]),
             )
         except OSError as error:
             raise FormatError(error.strerror or "cannot be read", file=path) from None
@@ -158,11 +156,13 @@ def fit_grids(
     for step in steps:
         mixture, held, actual = fit_mixture(grids, step, rounds, seed)
         found = np.sort(scores(actual, held))
-        some = np.linspace(0, len(found) - 1, min(len(found), _KEPT_SCORES)).astype(int)
+        # As many as there are events, so that few of them give a bound that is wide enough.
+        kept = int(np.clip(mixture.horizons, 5, min(len(found), _KEPT_SCORES)))
+        some = np.linspace(0, len(found) - 1, kept).astype(int)
         mixtures.append(mixture)
         errors.append(found[some])
     library = tuple(run.mean(axis=1) for run in grids) if len(grids) > 1 else ()
-    return Forecaster(period_s, tuple(steps), library, tuple(mixtures), tuple(errors), len(grids))
+    return Forecaster(period_s, tuple(steps), library, tuple(mixtures), tuple(errors))
 
 
 def forecast_power(

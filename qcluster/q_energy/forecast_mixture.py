@@ -37,6 +37,7 @@ _CALM: dict[str, Any] = {
 }  # fmt: skip
 _FLOOR_WEIGHT = 0.5
 _LEAST_RATIO = 0.1
+_EVIDENCE, _GAIN = 150.0, 0.1  # horizons times runs; share of the floor's error
 _STEPS, _SPEED, _WEIGHED_ROWS = 150, 0.5, 20_000
 
 
@@ -65,36 +66,52 @@ _KINDS = (
 class Mixture:
     """``members`` in the order of their kinds, the floor first, with ``weight`` (members,).
 
-    ``worst`` is the mixture's error over the floor's on the fold where that was largest.
+    ``worst`` is the mixture's error over the floor's on the fold where that was largest, ``runs``
+    and ``horizons`` how many of each it was fitted to: readings within one horizon are of one
+    event, so that is what counts as evidence.
     """
 
     linear: Autoregression
     members: tuple[tuple[Trees, ...], ...]
     weight: Floats
     worst: float
+    runs: int
+    horizons: float
 
     def predict(self, run: Floats, step: int, library: Sequence[Floats]) -> Floats:
         """(1 + members, times, nodes) forecasts ``step`` steps ahead, the mixture's first."""
         found = _answers(self.members, _rows(_table(run, step, library, self.linear.predict(run))))
         return np.vstack([self.weight @ found, found]).reshape(-1, *run.shape)
 
-    def prior(self, runs: int) -> Floats:
+    @property
+    def prior(self) -> Floats:
         """(1 + members,) how much each of those counts before a run shows any error.
 
-        One share is the floor's. The mixture has one for each of the ``runs`` it was fitted to,
-        times what one horizon of gains like the worst fold's earns; the other members together a
-        third for each run, one at most.
+        One share is the floor's. The mixture has one for each of the runs it was fitted to, times
+        what one horizon of gains like the worst fold's earns; the other members together a third
+        for each run, one at most.
         """
         gained = 1.0 / max(self.worst, _LEAST_RATIO) - 1.0
         others = len(self.members) - 1
-        each = min(runs / 3.0, 1.0) / others
-        share = np.array([runs * np.exp(RATE * gained), 1.0, *[each] * others])
+        each = min(self.runs / 3.0, 1.0) / others
+        share = np.array([self.runs * np.exp(RATE * gained), 1.0, *[each] * others])
         return np.asarray(share / share.sum())
+
+    @property
+    def reach(self) -> float:
+        """How far from the floor's forecast, 0 to 1, others may lead: all the way once the worst
+        fold gained a tenth or there is much evidence, which counts by horizons and runs.
+        """
+        gained = max(0.0, 1.0 - self.worst)
+        return float(min(1.0, self.horizons * self.runs / _EVIDENCE + gained / _GAIN))
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """For a safetensors file, under ``name``."""
         out: dict[str, NDArray[Any]] = {f"{name}.weight": self.weight}
-        out |= {f"{name}.worst": np.array([self.worst]), **self.linear.arrays(f"{name}.linear")}
+        out |= {
+            f"{name}.seen": np.array([self.worst, self.runs, self.horizons]),
+            **self.linear.arrays(f"{name}.linear"),
+        }
         for m, bag in enumerate(self.members):
             for k, trees in enumerate(bag):
                 out |= trees.arrays(f"{name}.{m}.{k}")
@@ -107,8 +124,9 @@ class Mixture:
             tuple(Trees.of(arrays, f"{name}.{m}.{k}") for k in range(kind.bag))
             for m, kind in enumerate(_KINDS)
         )
-        weight, worst = arrays[f"{name}.weight"], float(arrays[f"{name}.worst"][0])
-        return cls(Autoregression.of(arrays, f"{name}.linear"), members, weight, worst)
+        linear, weight = Autoregression.of(arrays, f"{name}.linear"), arrays[f"{name}.weight"]
+        worst, runs, horizons = arrays[f"{name}.seen"].tolist()
+        return cls(linear, members, weight, worst, int(runs), horizons)
 
 
 def fit_mixture(
@@ -140,7 +158,9 @@ def fit_mixture(
     worst = max(_ratio(weight @ held, held[0], y, part == one) for one in used)
     members = _fit_members(x, y, rounds, seed)
     every = Autoregression.fit(runs, [_times(run, step) for run in runs], step, seed)
-    return Mixture(every, members, weight, worst), weight @ held, y
+    horizons = sum(len(_times(run, step)) for run in runs) / step
+    mixture = Mixture(every, members, weight, worst, len(runs), horizons)
+    return mixture, held[0] + mixture.reach * (weight @ held - held[0]), y
 
 
 def convex_weights(held: Floats, actual: Floats, fold: NDArray[np.int64], seed: int = 0) -> Floats:

@@ -106,5 +106,10 @@ class Reserve:
     def price(self, jumps: Floats) -> Floats:
         """Watts, at least 0, that GPUs add to the reserve whose new jobs bring changes in watts."""
         least = max(float(np.interp(self.watts, self.at, self.beyond)), 1e-9)
-        passed = np.interp(self.watts - self.lasts * jumps, self.at, self.beyond) / least - 1.0
+        # ``at`` is even, so places are computed and not searched for.
+        place = (self.watts - self.at[0] - self.lasts * jumps) / (self.at[1] - self.at[0])
+        place = np.clip(place, 0.0, len(self.at) - 1.000001)
+        low = place.astype(np.int64)
+        first = self.beyond[low]
+        passed = (first + (place - low) * (self.beyond[low + 1] - first)) / least - 1.0
         return np.asarray(self.share * self.excess * np.maximum(passed, 0.0))
