@@ -11,12 +11,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["follow", "weights"]
+__all__ = ["RATE", "follow", "weights"]
 
 Floats = NDArray[np.float64]
 
-# A member that errs twice as much as the best over one horizon falls by this power of e.
-_RATE = 2.0
+RATE = 2.0
+"""A member that errs twice as much as the best over one horizon falls by this power of e."""
+
 _LEAST_ERROR = 1e-3  # relative; below it members count as equally right
 
 
@@ -39,7 +40,7 @@ def weights(members: Floats, run: Floats, step: int, prior: Floats, skip: int = 
     total = np.cumsum(wrong, axis=1)
     best = total.min(axis=0)
     seen = np.maximum(np.arange(times) - (step + skip) + 1, 1)
-    rate = _RATE / (step * np.maximum(best / seen, _LEAST_ERROR))
+    rate = RATE / (step * np.maximum(best / seen, _LEAST_ERROR))
     power = np.log(prior)[:, None] - rate * (total - best)
     found = np.exp(power - power.max(axis=0))
     return np.asarray((found / found.sum(axis=0)).T)

@@ -30,6 +30,10 @@ class EnergyConfig(Config):
     """What stays within the budget: the sum of caps, whatever GPUs do; or the draw that is
     predicted under them, learned while jobs run, with a reserve for new ones, which lets more
     work run. Planning by draw needs live telemetry; a recorded trace is planned by caps."""
+    budget_mean_s: Annotated[float, Field(ge=0, le=60)] = 0.0
+    """Seconds over which the budget is a mean, with hold draw: a new job's draw counts until the
+    next plan has seen it, so plans made more often than this need a smaller reserve. 0: the budget
+    holds between any two plans. Plans are made as often as the planner is called."""
     power_modes: bool = False
     """Let dependent jobs run slower at lower power where that lowers the peak in time."""
     budget_w: Watts | None = None
@@ -56,4 +60,6 @@ class EnergyConfig(Config):
             raise ValueError("max_ramp_w and max_moved need qaoa, gnn or meta")
         if self.hold == "draw" and (self.max_ramp_w is not None or self.max_moved is not None):
             raise ValueError("max_ramp_w and max_moved need hold caps")
+        if self.hold == "caps" and self.budget_mean_s > 0:
+            raise ValueError("budget_mean_s needs hold draw")
         return self

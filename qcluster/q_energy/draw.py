@@ -112,13 +112,18 @@ def solve_draw(
     *,
     shared: bool,
     period_s: float,
+    mean_s: float = 0.0,
     deadline: Deadline,
 ) -> tuple[DrawProblem, Certified[Floats], float]:
-    """The problem less its reserve, caps (n,) with their certificate, and the reserve in watts."""
+    """The problem less its reserve, caps (n,) with their certificate, and the reserve in watts.
+
+    ``period_s`` passes until the next plan; the budget is a mean over ``mean_s``, where longer.
+    """
     problem = DrawProblem.of(units, sightings, budget_w)
-    share = min(1.0, sightings.change_rate * period_s)
+    window_s = max(period_s, mean_s)
+    share, lasts = min(1.0, sightings.change_rate * window_s), period_s / window_s
     base = (_BASE + _FRESH * sightings.fresh) * problem.budget_w
-    trial, reserve = _settle(problem, share, base, _hull if shared else _independent)
+    trial, reserve = _settle(problem, share, lasts, base, _hull if shared else _independent)
     hull: Stage[DrawProblem, Floats] = Stage("concave-hull", _hull)
     answer = certified(
         trial,
@@ -156,7 +161,11 @@ def seen_units(units: Units, sightings: Sightings) -> Units:
 
 
 def _settle(
-    problem: DrawProblem, share: float, base: float, solve: Callable[..., Candidate[Floats]]
+    problem: DrawProblem,
+    share: float,
+    lasts: float,
+    base: float,
+    solve: Callable[..., Candidate[Floats]],
 ) -> tuple[DrawProblem, float]:
     """The problem less its reserve with every cap's part in it, and the reserve in watts, of which
     ``base`` are kept in any case.
@@ -176,7 +185,7 @@ def _settle(
         drawn = problem.draw_w[rows, at]
         jumps = np.concatenate([new.jumps(at[mine], drawn[mine]) for mine, new in kinds])
         weight = np.concatenate([np.tile(new.weight, (len(mine), 1)) for mine, new in kinds])
-        kept = Reserve.of(jumps, weight, share)
+        kept = Reserve.of(jumps, weight, share, lasts)
         reserve = kept.watts + base
         fits = float(drawn.sum()) + reserve <= problem.budget_w
         if fits and (best is None or found.objective < best[0]):

@@ -258,7 +258,7 @@ def _found(
         units = seen_units(units, sightings)
         drawn, answer, reserve = solve_draw(
             units, sightings, budget_w, shared=shared, period_s=_period(sightings, previous),
-            deadline=deadline,
+            mean_s=config.budget_mean_s, deadline=deadline,
         )  # fmt: skip
         allocated = float(drawn.of_caps(answer.value, drawn.draw_w).sum())
         return _Found(units, answer, answer.value, allocated, reserve)
@@ -276,9 +276,9 @@ def _proposals(found: _Found, config: EnergyConfig) -> dict[str, Proposal]:
 
 
 def _period(sightings: Sightings, previous: EnergyPlan | None) -> float:
-    """Seconds between two plans, 1 to 60."""
+    """Seconds between two plans, 0.02 to 60: no power sensor is faster than the first."""
     before = None if previous is None else previous.sightings
-    return _PERIOD_S if before is None else min(max(sightings.ts_s - before.ts_s, 1.0), 60.0)
+    return _PERIOD_S if before is None else min(max(sightings.ts_s - before.ts_s, 0.02), 60.0)
 
 
 def _solve(

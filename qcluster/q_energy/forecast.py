@@ -1,13 +1,12 @@
 """Power of every node over the next seconds to minutes, with bounds.
 
-A fitted forecaster blends two boosted-tree models a horizon: one sees lags alone, one also levels
-and analogues (``forecast_features``); the blend's weight and the bounds' scores come from
-cross-fitting over runs, so neither saw its own answers. Beside it stands a floor, trees on lags
-fitted plainly to all readings, and ``combine`` moves weight to whichever erred less in the run so
-far: a run unlike those seen is forecast about as well as by the floor. Without a model the best of
-a few running means, chosen by its own past errors, stands in. Bounds follow the errors on line
-(``conformal``). It forecasts runs like those it was fitted on; of an unknown job it knows no more
-than the running means do.
+A fitted forecaster holds a mixture of models a horizon (``forecast_mixture``), whose weights and
+bounds come from runs that its parts had not seen. Beside the mixture stand its members, among them
+a floor of trees on lags fitted plainly to all readings, and ``combine`` moves weight to whichever
+erred less in the run so far: a run unlike those seen is forecast about as well as by the floor.
+Without a model the best of a few running means, chosen by its own past errors, stands in. Bounds
+follow the errors on line (``conformal``). It forecasts runs like those it was fitted on; of an
+unknown job it knows no more than the running means do.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from numpy.typing import NDArray
 from qcluster.errors import FormatError, InputError
 from qcluster.q_energy.combine import follow
 from qcluster.q_energy.conformal import quantile_of, scores, track
-from qcluster.q_energy.forecast_features import LAGS, features, grid
+from qcluster.q_energy.forecast_features import LAGS, grid
+from qcluster.q_energy.forecast_mixture import Mixture, fit_mixture
 from qcluster.q_energy.traces import as_trace
-from qcluster.q_energy.trees import Trees
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,11 +34,8 @@ __all__ = ["Forecaster", "fit_forecaster", "forecast_power"]
 
 Floats = NDArray[np.float64]
 
-_ROWS = 12_000  # training rows a tree model sees; more gains little and costs time
-_FLOOR_ROWS = 30_000
 _KEPT_SCORES = 2_000
-_BLENDS = np.linspace(0.0, 1.0, 11)
-_PARSIMONY = 1.02
+_LEAST_STEPS = LAGS + 4  # of a run, beside the horizon: too little else to learn from
 _MEANS = (1, 4, 15, 60)
 
 
@@ -48,52 +44,41 @@ class Forecaster:
     """A fitted model for runs of one kind.
 
     ``period_s`` is its time step and ``horizons`` the steps it was fitted at, rising; in between
-    it interpolates. ``library`` holds the cluster means of the runs it saw. ``blend`` (horizons,)
-    weighs the rich model against the plain one, ``errors`` are cross-fitted scores by horizon.
-    ``trust`` is the weight of that blend against ``floor`` before a run shows any error: n runs
-    seen give n / (n + 2).
+    it interpolates. ``library`` holds the cluster means of the runs it saw, none where that was a
+    single one. ``errors`` are cross-fitted scores by horizon.
     """
 
     period_s: float
     horizons: tuple[int, ...]
     library: tuple[Floats, ...]
-    plain: tuple[Trees, ...]
-    rich: tuple[Trees, ...]
-    floor: tuple[Trees, ...]
-    blend: Floats
+    mixtures: tuple[Mixture, ...]
     errors: tuple[Floats, ...]
-    trust: float
 
     def predict(self, run: Floats, at: int) -> Floats:
         """(times, nodes) median forecast of each time's value ``horizons[at]`` steps later."""
         step = self.horizons[at]
-        simple = _rows(features(run, step, (), rich=False))
-        full = _rows(features(run, step, self.library, rich=True))
-        weight = self.blend[at]
-        value = weight * self.rich[at].predict(full) + (1 - weight) * self.plain[at].predict(simple)
-        members = np.stack([value, self.floor[at].predict(simple)]).reshape(2, *run.shape)
-        prior = np.array([self.trust, 1.0 - self.trust])
-        return np.clip(follow(members, run, step, prior, LAGS), 0.0, None)
+        mixture = self.mixtures[at]
+        members = mixture.predict(run, step, self.library)
+        led = follow(members, run, step, mixture.prior, LAGS)
+        return np.clip(members[1] + mixture.reach * (led - members[1]), 0.0, None)
 
     def save(self, path: str | Path) -> None:
         """Write ``path`` (safetensors) and ``path`` with .json beside it."""
         from safetensors.numpy import save_file
 
-        arrays: dict[str, NDArray[Any]] = {"blend": self.blend}
-        for i in range(len(self.horizons)):
-            for name, trees in (("plain", self.plain), ("rich", self.rich), ("floor", self.floor)):
-                arrays |= trees[i].arrays(f"{name}{i}")
-            arrays[f"errors{i}"] = self.errors[i]
+        arrays: dict[str, NDArray[Any]] = {}
+        for i, (mixture, errors) in enumerate(zip(self.mixtures, self.errors, strict=True)):
+            arrays |= mixture.arrays(f"mixture{i}")
+            arrays[f"errors{i}"] = errors
         for i, past in enumerate(self.library):
             arrays[f"library{i}"] = past
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, str(path))
         about = {
             "kind": "power-forecaster",
-            "version": 2,
+            "version": 3,
             "period_s": self.period_s,
             "horizons": self.horizons,
-            "runs": len(self.library),
-            "trust": self.trust,
+            "library": len(self.library),
         }
         Path(f"{path}.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
 
@@ -110,13 +95,9 @@ class Forecaster:
             return cls(
                 period_s=float(about["period_s"]),
                 horizons=tuple(int(h) for h in about["horizons"]),
-                library=tuple(arrays[f"library{i}"] for i in range(about["runs"])),
-                plain=tuple(Trees.of(arrays, f"plain{i}") for i in count),
-                rich=tuple(Trees.of(arrays, f"rich{i}") for i in count),
-                floor=tuple(Trees.of(arrays, f"floor{i}") for i in count),
-                blend=arrays["blend"],
+                library=tuple(arrays[f"library{i}"] for i in range(about["library"])),
+                mixtures=tuple(Mixture.of(arrays, f"mixture{i}") for i in count),
                 errors=tuple(arrays[f"errors{i}"] for i in count),
-                trust=float(about["trust"]),
             )
         except OSError as error:
             raise FormatError(error.strerror or "cannot be read", file=path) from None
@@ -162,27 +143,26 @@ def fit_grids(
     seed: int = 0,
 ) -> Forecaster:
     """``fit_forecaster`` on grids (times, nodes) that are already even."""
-    whole = grids
-    if len(grids) == 1:
-        half = len(grids[0]) // 2
-        grids = [grids[0][:half], grids[0][half:]]
-    library = tuple(run.mean(axis=1) for run in grids)
     steps = sorted({max(1, round(h / period_s)) for h in horizons_s})
     longest = max(len(run) for run in grids)
-    steps = [step for step in steps if 5 * step <= longest]
+    steps = [step for step in steps if max(5 * step, _LEAST_STEPS + step) <= longest]
     if not steps:
         raise InputError(
             f"the longest run has {longest} steps of {period_s:g} s, five times the shortest "
-            "horizon are needed",
+            f"horizon are needed, and {_LEAST_STEPS} more than it",
             field="runs",
         )
-    fitted = [_fit_step(grids, library, step, rounds, seed) for step in steps]
-    plain, rich, blend, errors = zip(*fitted, strict=True)
-    floor = tuple(_fit_floor(whole, step, rounds, seed) for step in steps)
-    trust = len(whole) / (len(whole) + 2)
-    return Forecaster(
-        period_s, tuple(steps), library, plain, rich, floor, np.array(blend), errors, trust
-    )
+    mixtures, errors = [], []
+    for step in steps:
+        mixture, held, actual = fit_mixture(grids, step, rounds, seed)
+        found = np.sort(scores(actual, held))
+        # As many as there are events, so that few of them give a bound that is wide enough.
+        kept = int(np.clip(mixture.horizons, 5, min(len(found), _KEPT_SCORES)))
+        some = np.linspace(0, len(found) - 1, kept).astype(int)
+        mixtures.append(mixture)
+        errors.append(found[some])
+    library = tuple(run.mean(axis=1) for run in grids) if len(grids) > 1 else ()
+    return Forecaster(period_s, tuple(steps), library, tuple(mixtures), tuple(errors))
 
 
 def forecast_power(
@@ -279,79 +259,6 @@ def _running(run: Floats, step: int) -> tuple[Floats, Floats]:
             best, least = mean, wrong
     errors = scores(run[step:], best[:-step]).ravel() if len(run) > step else np.zeros(1)
     return best, errors
-
-
-def _fit_step(
-    grids: Sequence[Floats], library: Sequence[Floats], step: int, rounds: int, seed: int
-) -> tuple[Trees, Trees, float, Floats]:
-    """Plain and rich trees, blend weight and cross-fitted scores for one horizon."""
-    long = [i for i, run in enumerate(grids) if len(run) > step + LAGS]
-    simple = {i: _examples(grids[i], step, (), rich=False) for i in long}
-    # A run must not find itself among its analogues.
-    full = {
-        i: _examples(grids[i], step, [p for j, p in enumerate(library) if j != i], rich=True)
-        for i in long
-    }
-    folds = [long[k::2] for k in range(2)] if len(long) > 1 else [long, long]
-    parts = []
-    for held, used in (folds, folds[::-1]):
-        a, b = _fit(simple, used, rounds, seed), _fit(full, used, rounds, seed)
-        parts += [[
-            np.concatenate([a.predict(simple[i][0]) for i in held]),
-            np.concatenate([b.predict(full[i][0]) for i in held]),
-            np.concatenate([simple[i][1] for i in held]),
-        ]]  # fmt: skip
-    weight = _weight(parts)
-    first, second, actual = (np.concatenate(column) for column in zip(*parts, strict=True))
-    errors = np.sort(scores(actual, weight * second + (1 - weight) * first))
-    kept = errors[np.linspace(0, len(errors) - 1, min(len(errors), _KEPT_SCORES)).astype(int)]
-    last = _fit(simple, long, rounds, seed), _fit(full, long, rounds, seed)
-    return *last, weight, kept
-
-
-def _weight(parts: Sequence[Sequence[Floats]]) -> float:
-    """The blend weight that gains most on the fold where it gains least.
-
-    Each part is (plain, rich, actual) of one held-out fold. Few runs say little about what the
-    rich model adds, so it must add on every fold, and the least weight nearly as good is taken.
-    """
-    worst = np.zeros(len(_BLENDS))
-    for plain, rich, actual in parts:
-        scale = np.maximum(actual, 1.0)
-        wrong = np.array(
-            [np.mean(np.abs(w * rich + (1 - w) * plain - actual) / scale) for w in _BLENDS]
-        )
-        worst = np.maximum(worst, wrong / max(float(wrong[0]), 1e-12))
-    return float(_BLENDS[int(np.argmax(worst <= _PARSIMONY * worst.min()))])
-
-
-def _fit(
-    examples: dict[int, tuple[Floats, Floats]], used: Sequence[int], rounds: int, seed: int
-) -> Trees:
-    x = np.concatenate([examples[i][0] for i in used])
-    y = np.concatenate([examples[i][1] for i in used])
-    rows = np.random.default_rng(seed).permutation(len(y))[:_ROWS]
-    # Weights of 1 / y make the absolute error a relative one.
-    return Trees.fit(x[rows], y[rows], 1.0 / np.maximum(y[rows], 1.0), seed=seed, rounds=rounds)
-
-
-def _fit_floor(grids: Sequence[Floats], step: int, rounds: int, seed: int) -> Trees:
-    """Trees on lags, each watt of error alike: what a run unlike the others is left to."""
-    parts = [_examples(run, step, (), rich=False) for run in grids if len(run) > step + LAGS]
-    x, y = np.concatenate([a for a, _ in parts]), np.concatenate([b for _, b in parts])
-    rows = np.random.default_rng(seed).permutation(len(y))[:_FLOOR_ROWS]
-    return Trees.fit(x[rows], y[rows], seed=seed, rounds=rounds)
-
-
-def _examples(
-    run: Floats, step: int, library: Sequence[Floats], *, rich: bool
-) -> tuple[Floats, Floats]:
-    table = features(run, step, library, rich=rich)[LAGS:-step]
-    return _rows(table), run[LAGS + step :].ravel()
-
-
-def _rows(table: Floats) -> Floats:
-    return table.reshape(-1, table.shape[-1])
 
 
 def _distinct(run: Floats) -> Floats:

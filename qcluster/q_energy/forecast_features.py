@@ -3,8 +3,8 @@
 A run is a matrix (times, nodes) of watts on an even grid. All features of time t use readings up
 to t only. The strongest is the analogue: what the cluster's mean did next wherever, in earlier
 runs of the same kind, its last readings looked like the present ones at about the same time since
-start (Lorenz 1969). Runs of a job repeat each other, so this sees stops and phases that lags
-cannot.
+start, or earlier in the run itself (Lorenz 1969). Runs of a job repeat each other and themselves,
+so this sees stops and phases that lags cannot.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 
 from qcluster.q_energy.trace import PowerTrace
 
-__all__ = ["LAGS", "features", "grid"]
+__all__ = ["LAGS", "PHASES", "features", "grid", "spells"]
 
 Floats = NDArray[np.float64]
 
 LAGS = 8
 _MEANS = (15, 30, 60)
+_STOP, _DIP, _RECENT = 0.7, 0.97, 60  # shares of the highest and of the recent median; steps
+PHASES = 2 * LAGS + 2 + len(_MEANS) + 8
+_OWN_MATCHES, _OWN_NEIGHBOURS = (12, 40), 8
 _MATCHES = (8, 30)  # steps compared when looking for analogues
 _NEIGHBOURS = 5
 # An analogue a minute away in time since start counts as if it were 2 % off in power.
@@ -50,7 +53,9 @@ def features(run: Floats, horizon: int, library: Sequence[Floats], *, rich: bool
     """(times, nodes, features) of a run for a horizon in steps.
 
     ``library`` holds the cluster means (times,) of earlier runs. Without ``rich`` only lags of the
-    node and of the cluster mean.
+    node and of the cluster mean, ``2 * LAGS`` columns. With it also phases (``PHASES`` columns in
+    all) and then analogues; -1 where nothing is known. Without a library the time since start is
+    not told, as one run does not show whether it means anything.
     """
     times, nodes = run.shape
     mean = run.mean(axis=1)
@@ -59,9 +64,32 @@ def features(run: Floats, horizon: int, library: Sequence[Floats], *, rich: bool
     all_of = np.broadcast_to(mean[back][:, None, :], (times, nodes, LAGS))
     parts = [own, all_of]
     if rich:
-        columns = [*_levels(run), *_analogues(run, mean, horizon, library)]
-        parts.append(np.stack([np.broadcast_to(c, (times, nodes)) for c in columns], axis=-1))
+        levels = _levels(run)
+        if not library:
+            levels[0] = np.full((times, 1), -1.0)
+        columns = [*levels, *spells(mean), *_analogues(run, mean, horizon, library)]
+        for width in _OWN_MATCHES:
+            columns += [c[:, None] for c in _own_past(mean, horizon, width)]
+        more = np.stack([np.broadcast_to(c, (times, nodes)) for c in columns], axis=-1)
+        parts.append(np.nan_to_num(more, nan=-1.0))
     return np.concatenate(parts, axis=-1)
+
+
+def spells(mean: Floats) -> list[Floats]:
+    """How long power has been high or low and how long the two spells before lasted, (times, 1).
+
+    Low is below 0.7 of the highest so far (a stop, an evaluation), and below 0.97 of the last
+    minutes' median (a short dip).
+    """
+    steps = np.arange(len(mean))
+    recent = np.array([np.median(mean[max(0, t + 1 - _RECENT) : t + 1]) for t in steps])
+    out = []
+    for low in (mean < _STOP * np.maximum.accumulate(mean), mean < _DIP * recent):
+        begun = np.concatenate([[0], np.flatnonzero(np.diff(low.astype(int))) + 1])
+        which = np.searchsorted(begun, steps, side="right") - 1
+        lasted = np.concatenate([[np.nan, np.nan], np.diff(begun).astype(float)])
+        out += [steps - begun[which] + 1.0, lasted[which + 1], lasted[which], low.astype(float)]
+    return [column[:, None] for column in out]
 
 
 def _levels(run: Floats) -> list[Floats]:
@@ -112,6 +140,24 @@ def nearest(
         best = np.argpartition(apart, count - 1, axis=1)[:, :count]
         later[low : low + 256] = np.median(after[best], axis=1)
         distance[low : low + 256] = np.sqrt(np.take_along_axis(apart, best, axis=1).mean(axis=1))
+    return later, distance
+
+
+def _own_past(mean: Floats, horizon: int, width: int) -> tuple[Floats, Floats]:
+    """``nearest`` in the run's own past, NaN until there is some."""
+    windows, times = _windows(mean, width), len(mean)
+    later, distance = np.full(times, np.nan), np.full(times, np.nan)
+    norm = (windows**2).mean(axis=1)
+    for t in range(width + horizon, times):
+        apart = (
+            norm[t]
+            + norm[: t - horizon + 1]
+            - 2.0 * windows[: t - horizon + 1] @ windows[t] / (width)
+        )
+        count = min(_OWN_NEIGHBOURS, len(apart))
+        best = np.argpartition(apart, count - 1)[:count]
+        later[t] = np.median(mean[best + horizon])
+        distance[t] = np.sqrt(max(float(apart[best].mean()), 0.0))
     return later, distance
 
 

@@ -11,6 +11,7 @@ are at full speed stays unknown, so only their ratios between limits count.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +85,20 @@ class Sightings(Record):
     def fresh(self) -> float:
         """Share of GPUs whose present job has shown one reading only."""
         return float(np.mean(self.known & (self.seen[:, :, _COUNT].sum(axis=1) < 2.0)))
+
+    @cached_property
+    def curves(self) -> tuple[Floats, Floats]:
+        """``identify``'s answer, computed once: a plan asks for it several times."""
+        n = len(self.seen)
+        power, speed = np.empty((n, len(GRID))), np.empty((n, len(GRID)))
+        for low in range(0, n, _CHUNK):
+            part = slice(low, low + _CHUNK)
+            power[part], speed[part] = _posterior(self.seen[part])
+        power[~self.known] = np.log(GRID)
+        power = np.minimum(power, np.log(GRID))
+        power.setflags(write=False)
+        speed.setflags(write=False)
+        return power, speed
 
 
 def sight(before: Sightings | None, now: Sight, max_w: Floats, ts_s: float) -> Sightings:
@@ -161,14 +176,7 @@ def identify(sightings: Sightings) -> tuple[Floats, Floats]:
     Shares of the highest limit and of full speed. A GPU of which nothing is known is taken to draw
     all that it may.
     """
-    n = len(sightings.seen)
-    power, speed = np.empty((n, len(GRID))), np.empty((n, len(GRID)))
-    for low in range(0, n, _CHUNK):
-        part = slice(low, low + _CHUNK)
-        power[part], speed[part] = _posterior(sightings.seen[part])
-    blind = ~sightings.known
-    power[blind] = np.log(GRID)
-    return np.minimum(power, np.log(GRID)), speed
+    return sightings.curves
 
 
 def _posterior(seen: Floats) -> tuple[Floats, Floats]:

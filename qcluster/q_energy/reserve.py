@@ -20,7 +20,7 @@ __all__ = ["RISK", "Newcomers", "Reserve"]
 Floats = NDArray[np.float64]
 
 RISK = 5e-4
-"""Share of periods in which new jobs may add more than the reserve."""
+"""Share of windows in which new jobs may add more than the reserve."""
 
 _BINS = 2048
 _SAMPLE = 32  # present jobs that stand for those to come
@@ -67,7 +67,9 @@ class Newcomers:
 
 @dataclass(frozen=True)
 class Reserve:
-    """``watts`` kept free when a ``share`` of GPUs gets a new job in a period.
+    """``watts`` kept free when a ``share`` of GPUs gets a new job in a window.
+
+    A change counts for the part ``lasts`` of the window, then the next plan has seen it.
 
     ``beyond`` (bins,) is how likely the sum of changes is above each of ``at`` (bins,) watts,
     ``excess`` by how many watts it is above the reserve in the mean when it is.
@@ -78,10 +80,12 @@ class Reserve:
     at: Floats
     beyond: Floats
     excess: float
+    lasts: float = 1.0
 
     @classmethod
-    def of(cls, jumps: Floats, weight: Floats, share: float) -> Reserve:
+    def of(cls, jumps: Floats, weight: Floats, share: float, lasts: float = 1.0) -> Reserve:
         """From changes (n, jobs) in watts that new jobs bring, (n, jobs) how likely each is."""
+        jumps = lasts * jumps
         mean, square = (
             share * float((weight * jumps).sum()),
             share * float((weight * jumps**2).sum()),
@@ -97,10 +101,15 @@ class Reserve:
         first = int(np.argmax(beyond <= RISK))
         tail = float(beyond[first:].sum()) * width
         excess = min(max(tail / max(float(beyond[first]), 1e-9), width), half)
-        return cls(max(float(at[first]), 0.0), share, at, beyond, excess)
+        return cls(max(float(at[first]), 0.0), share, at, beyond, excess, lasts)
 
     def price(self, jumps: Floats) -> Floats:
         """Watts, at least 0, that GPUs add to the reserve whose new jobs bring changes in watts."""
         least = max(float(np.interp(self.watts, self.at, self.beyond)), 1e-9)
-        passed = np.interp(self.watts - jumps, self.at, self.beyond) / least - 1.0
+        # ``at`` is even, so places are computed and not searched for.
+        place = (self.watts - self.at[0] - self.lasts * jumps) / (self.at[1] - self.at[0])
+        place = np.clip(place, 0.0, len(self.at) - 1.000001)
+        low = place.astype(np.int64)
+        first = self.beyond[low]
+        passed = (first + (place - low) * (self.beyond[low + 1] - first)) / least - 1.0
         return np.asarray(self.share * self.excess * np.maximum(passed, 0.0))

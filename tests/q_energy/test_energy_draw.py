@@ -9,7 +9,7 @@ import pytest
 from test_energy_plan import planned, snapshot
 
 from qcluster.deadline import Deadline
-from qcluster.errors import Infeasible, SolverFailed
+from qcluster.errors import Infeasible, InputError, SolverFailed
 from qcluster.q_energy import EnergyPlanner
 from qcluster.q_energy.curve_family import GRID, family, members
 from qcluster.q_energy.draw import solve_draw
@@ -146,6 +146,33 @@ def test_caps_settle_with_the_reserve_that_they_need() -> None:
     assert reserve > 10
     assert trial.room_w.min() >= 0
     assert trial.room_w[:, -1].mean() > trial.room_w[:, 12].mean()
+
+
+def test_plans_made_often_keep_less_free_for_a_budget_of_means() -> None:
+    seen, kept = watch_many([0.5, 0.6, 0.7]), []
+    for period_s, mean_s in ((1.0, 0.0), (1.0, 1.0), (0.25, 0.0), (0.25, 1.0)):
+        _, _, reserve = solve_draw(
+            some_units(24), seen, 3600.0, shared=True, period_s=period_s, mean_s=mean_s,
+            deadline=Deadline.after(5.0),
+        )  # fmt: skip
+        kept.append(reserve)
+    assert kept[0] == kept[1] > kept[2] > 2 * kept[3] > 0
+
+
+def test_the_planner_takes_any_period_and_the_mean_from_its_configuration() -> None:
+    snap, kept = snapshot([650, 340, 640, 430]), []
+    for mean_s, passed_s in ((0.0, 1.0), (0.0, 0.25), (1.0, 0.25)):
+        planner = EnergyPlanner({"budget_w": 1900.0, "hold": "draw", "budget_mean_s": mean_s})
+        plan = None
+        for k in range(6):
+            caps = {} if plan is None else {"power_limit_w": plan.caps_w}
+            now = replace(snap, seq=k + 1, ts_s=passed_s * k, gpu={**snap.gpu, **caps})
+            plan = planned(planner, now, plan)
+        assert plan is not None
+        kept.append(plan.reserve_w)
+    assert kept[0] >= kept[1] > kept[2]
+    with pytest.raises(InputError, match="budget_mean_s needs hold draw"):
+        EnergyPlanner({"budget_mean_s": 1.0})
 
 
 def test_budgeting_draw_lets_more_work_run_than_budgeting_caps() -> None:

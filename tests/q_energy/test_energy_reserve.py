@@ -47,6 +47,21 @@ def test_it_is_not_more_than_the_simulated_quantile_by_much() -> None:
     assert kept.watts == pytest.approx(np.quantile(sums, 1 - RISK), rel=0.06)
 
 
+def test_a_budget_of_means_needs_less_the_sooner_a_change_is_seen() -> None:
+    """What lasts a quarter of the mean's second: four times the changes, a quarter each."""
+    rng = np.random.default_rng(2)
+    jumps = rng.uniform(-60, 150, (60, 10))
+    weight = np.full(jumps.shape, 0.1)
+    between, mean = Reserve.of(jumps, weight, 0.0015), Reserve.of(jumps, weight, 0.006, 0.25)
+    assert mean.watts < 0.5 * between.watts
+    sums = np.zeros(100_000)
+    for row in 0.25 * jumps:
+        hit = rng.random(len(sums)) < 0.006
+        sums[hit] += rng.choice(row, int(hit.sum()))
+    assert mean.watts == pytest.approx(np.quantile(sums, 1 - RISK), rel=0.06)
+    assert mean.price(np.full((1, 3), 150.0)).max() < between.price(np.full((1, 3), 150.0)).max()
+
+
 def test_no_room_needs_no_reserve() -> None:
     kept = Reserve.of(np.zeros((4, 3)), np.full((4, 3), 1 / 3), 0.05)
     assert kept.watts == pytest.approx(0.0, abs=1e-3)
