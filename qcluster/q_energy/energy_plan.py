@@ -315,7 +315,7 @@ def _units(
         screened, lines = believable(telemetry)
         units = units_from_snapshot(screened, config)
         return dataclasses.replace(units, warnings=(*lines, *units.warnings)), ref
-    trace = as_trace(telemetry)
+    trace = as_trace(telemetry, last_s=config.window_s)
     return units_from_trace(trace, topology, config), TelemetryRef()
 
 

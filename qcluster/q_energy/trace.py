@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,16 @@ from numpy.typing import NDArray
 from qcluster.errors import FormatError
 from qcluster.record import Record
 
-__all__ = ["PowerTrace"]
+__all__ = ["PowerTrace", "late_readings", "screen"]
 
 # Sentinels of exporters for "not known": 2^46 and up, and the 32-bit blanks.
 _BLANK = 2.0**46
 _BLANK32 = (0x7FFFFFF0, 0x7FFFFFFF)
 _MAX_W = 200_000.0  # a rack; a reading above is not one node's watts
+_MAX_GPU_W = 20_000.0  # a GPU at rest in milliwatts is above, one under load in watts far below
+_OFF_W = 50.0
+_MAX_RATIO = 500.0  # between one entity's median power and that of all
+_MAX_TS_S = 1e11  # milliseconds since 1970 passed it in 1973
 _BACKWARD_S = 5.0  # meters answer out of order by fractions of a second; more is a wrong clock
 
 
@@ -55,21 +60,39 @@ class PowerTrace(Record):
         """
         if not len(power_w):
             raise FormatError("holds no readings", file=file)
-        _screen(ts_s, power_w, file, first_row)
-        ids, entity = np.unique(names, return_inverse=True)
-        within = names if runs is None else np.char.add(np.char.add(names, " in run "), runs)
-        warnings = _backward(within, ts_s, file, first_row)
+        found, entity = np.unique(names, return_inverse=True)
+        ids = tuple(map(str, found))
+        rows = first_row + np.arange(len(entity))
+        screen(ids, entity, ts_s, power_w, rows=rows, file=file)
+        within, owners = entity, ids
+        if runs is not None:
+            _, run = np.unique(runs, return_inverse=True)
+            within = entity * (int(run.max()) + 1) + run
+            owners = tuple(name for name in ids for _ in range(int(run.max()) + 1))
+        late, worst = late_readings(owners, within, ts_s, rows=rows, file=file)
+        line = f"{late} readings came out of order (up to {worst:.3g} s); sorted by time"
+        return cls.screened(ids, entity, ts_s, power_w, warnings=(line,) if late else ())
+
+    @classmethod
+    def screened(
+        cls,
+        ids: tuple[str, ...],
+        entity: NDArray[np.int64],
+        ts_s: NDArray[np.float64],
+        power_w: NDArray[np.float64],
+        *,
+        warnings: tuple[str, ...] = (),
+    ) -> PowerTrace:
+        """Sort readings that passed ``screen``; of two at one time the first stays."""
         order = np.lexsort((np.arange(len(entity)), ts_s, entity))
         entity, ts_s, power_w = entity[order], ts_s[order], power_w[order]
         again = np.zeros(len(entity), bool)
         again[1:] = (entity[1:] == entity[:-1]) & (ts_s[1:] == ts_s[:-1])
         if again.any():
-            warnings.append(f"{int(again.sum())} readings repeat a time; the first of each is kept")
+            line = f"{int(again.sum())} readings repeat a time; the first of each is kept"
+            warnings = (*warnings, line)
         entity, ts_s, power_w = entity[~again], ts_s[~again], power_w[~again]
-        trace = cls(
-            ids=tuple(map(str, ids)), entity=entity, ts_s=ts_s, power_w=power_w,
-            warnings=tuple(warnings),
-        )  # fmt: skip
+        trace = cls(ids=ids, entity=entity, ts_s=ts_s, power_w=power_w, warnings=warnings)
         shared = trace.shared_meters()
         if shared:
             line = f"{len(ids)} entities give {len(ids) - shared} distinct series: shared meters"
@@ -113,39 +136,85 @@ class PowerTrace(Record):
         return len(self.ids) - len(seen)
 
 
-def _screen(
-    ts_s: NDArray[np.float64], power_w: NDArray[np.float64], file: object, first_row: int
+def screen(
+    names: Sequence[str],
+    entity: NDArray[np.int64],
+    ts_s: NDArray[np.float64],
+    power_w: NDArray[np.float64],
+    *,
+    rows: NDArray[np.int64],
+    file: object,
 ) -> None:
+    """Refuse readings that are none; reading i is of ``names[entity[i]]`` and of row ``rows[i]``.
+
+    Raises FormatError naming row and field.
+    """
+
     def refuse(bad: NDArray[np.bool_], field: str, message: str) -> None:
         if bad.any():
             at = int(np.argmax(bad))
             value = (ts_s if field == "time" else power_w)[at]
-            text = message.format(value=value)
-            raise FormatError(text, file=file, row=first_row + at, field=field)
+            text = message.format(value=value, name=names[int(entity[at])])
+            raise FormatError(text, file=file, row=int(rows[at]), field=field)
 
     refuse(~np.isfinite(ts_s), "time", "{value} is not a time")
-    refuse(np.isnan(power_w), "power_w", "is NaN or empty")
+    line = "{value:.0f} s is no time in seconds; name the column by its unit, such as time_ms"
+    refuse(np.abs(ts_s) > _MAX_TS_S, "time", line)
+    refuse(np.isnan(power_w), "power_w", "is NaN")
+    refuse(np.isinf(power_w), "power_w", "{value} is no power")
     blank = (power_w >= _BLANK) | ((power_w >= _BLANK32[0]) & (power_w <= _BLANK32[1]))
-    refuse(blank, "power_w", "{value:.0f} is an exporter's blank marker, not a power")
+    refuse(blank, "power_w", "{value:.17g} is an exporter's blank marker, not a power")
     refuse(power_w < 0, "power_w", "{value:g} W is negative")
     if np.median(power_w) > _MAX_W:
         refuse(power_w > _MAX_W, "power_w", "{value:g} W looks like milliwatts; wants watts")
     refuse(power_w > _MAX_W, "power_w", "{value:g} W is more than one node can draw")
+    gpu = np.array([name.rpartition("/")[2].isdigit() and "/" in name for name in names])[entity]
+    line = "{value:g} W looks like milliwatts for the GPU {name}; wants watts"
+    refuse(gpu & (power_w > _MAX_GPU_W), "power_w", line)
+    medians = _medians(entity, power_w, len(names))
+    # Nodes that are off draw a few watts and say nothing about the others' unit.
+    on = medians[medians > _OFF_W]
+    usual = float(np.median(on)) if len(on) else _MAX_W
+    odd = (medians > max(_MAX_RATIO * usual, _MAX_GPU_W))[entity] & (power_w > _MAX_GPU_W)
+    line = "{value:g} W of {name} looks like milliwatts beside the others; wants watts"
+    refuse(odd, "power_w", line)
 
 
-def _backward(
-    names: NDArray[np.str_], ts_s: NDArray[np.float64], file: object, first_row: int
-) -> list[str]:
-    _, entity = np.unique(names, return_inverse=True)
-    order = np.argsort(entity, kind="stable")
+def _medians(
+    entity: NDArray[np.int64], power_w: NDArray[np.float64], n: int
+) -> NDArray[np.float64]:
+    """(n,) the median power of each entity, 0 where it has no reading."""
+    order = np.lexsort((power_w, entity))
+    begin = np.searchsorted(entity[order], np.arange(n + 1))
+    out = np.zeros(n)
+    some = begin[1:] > begin[:-1]
+    out[some] = power_w[order][(begin[:-1] + begin[1:])[some] // 2]
+    return out
+
+
+def late_readings(
+    names: Sequence[str],
+    within: NDArray[np.int64],
+    ts_s: NDArray[np.float64],
+    *,
+    rows: NDArray[np.int64],
+    file: object,
+    since: int = 0,
+) -> tuple[int, float]:
+    """How many readings from index ``since`` on step back in time, and by how many seconds at most.
+
+    ``within`` groups what one recording of one entity gave; ``names`` is by group.
+    Raises FormatError naming the row of a step of more than 5 s.
+    """
+    order = np.argsort(within, kind="stable")
     step = np.diff(ts_s[order])
-    step[entity[order][1:] != entity[order][:-1]] = 0.0
+    step[within[order][1:] != within[order][:-1]] = 0.0
+    step[order[1:] < since] = 0.0
     if not (step < 0).any():
-        return []
+        return 0, 0.0
     worst = int(np.argmin(step))
     if step[worst] < -_BACKWARD_S:
         at = int(order[worst + 1])
-        message = f"time of {names[at]} runs backward by {-step[worst]:g} s"
-        raise FormatError(message, file=file, row=first_row + at, field="time")
-    late = int((step < 0).sum())
-    return [f"{late} readings came out of order (up to {-step[worst]:.3g} s); sorted by time"]
+        message = f"time of {names[int(within[at])]} runs backward by {-step[worst]:g} s"
+        raise FormatError(message, file=file, row=int(rows[at]), field="time")
+    return int((step < 0).sum()), float(-step[worst])

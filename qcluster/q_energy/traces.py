@@ -29,14 +29,17 @@ def _seconds(column: pd.Series) -> NDArray[np.float64]:
     return np.asarray((column - start).dt.total_seconds().to_numpy(dtype=float))
 
 
-def as_trace(telemetry: Any) -> PowerTrace:
-    """A PowerTrace from what users have: one already, a path, or a pandas DataFrame."""
+def as_trace(telemetry: Any, *, last_s: float | None = None) -> PowerTrace:
+    """A PowerTrace from what users have: one already, a path, or a pandas DataFrame.
+
+    ``last_s`` lets a long file be read in little memory (see ``read_trace``).
+    """
     if isinstance(telemetry, PowerTrace):
         return telemetry
     if isinstance(telemetry, (str, Path)):
         from qcluster.q_energy.formats import read_trace
 
-        return read_trace(telemetry)
+        return read_trace(telemetry, last_s=last_s)
     if hasattr(telemetry, "columns"):
         missing = [name for name in ("ts_s", "node", "power_w") if name not in telemetry.columns]
         if missing:

@@ -102,10 +102,15 @@ def units_from_trace(trace: PowerTrace, topology: Topology | None, config: Energ
             overhead[index] = config.host_share * quantiles[row[name], 1]
             if len(mine):
                 draw[mine] = (1 - config.host_share) * quantiles[row[name]] / len(mine)
-    for index, name in enumerate(gpus):
-        if name in row:
-            draw[index] = quantiles[row[name]]
-            _believable(name, trace.series(row[name])[1], topology.nodes[owner[index]].max_w)
+    metered = np.array([name in row for name in gpus], bool)
+    for index in np.flatnonzero(metered).tolist():
+        name = gpus[index]
+        draw[index] = quantiles[row[name]]
+        _believable(name, trace.series(row[name])[1], topology.nodes[owner[index]].max_w)
+    for index, name in enumerate(nodes):
+        mine = np.flatnonzero(owner == index)
+        if name in row and len(mine) and metered[mine].all():
+            overhead[index] = max(quantiles[row[name], 1] - draw[mine, 1].sum(), 0.0)
     return _gpu_units(topology, owner, draw, overhead, config, list(trace.warnings))
 
 
@@ -279,21 +284,26 @@ def _gpu_units(
 
 
 def _bare(trace: PowerTrace, quantiles: Floats, config: EnergyConfig) -> Units:
-    top = np.array([trace.series(i)[1].max() for i in range(len(trace.ids))])
-    top = np.maximum(top, 1.0)
+    metered = set(trace.ids)
+    # A node's meter holds what its GPUs draw.
+    whole = [i for i, n in enumerate(trace.ids) if n.rpartition("/")[0] not in metered]
+    ids, quantiles = tuple(trace.ids[i] for i in whole), quantiles[whole]
+    inside = len(trace.ids) - len(ids)
+    top = np.maximum([trace.series(i)[1].max() for i in whole], 1.0)
     demand = np.minimum(np.maximum(quantiles[:, 1] * _MARGIN, IDLE_SHARE * top), top)
     line = "no topology: each node's highest reading is taken for its nameplate"
+    parts = [f"{inside} GPUs are counted in their nodes' readings"] if inside else []
     return Units(
         kind="node",
-        ids=trace.ids,
-        nodes=trace.ids,
-        node=np.arange(len(trace.ids)),
+        ids=ids,
+        nodes=ids,
+        node=np.arange(len(ids)),
         min_w=_NODE_FLOOR * top,
         max_w=top,
         p50_w=np.minimum(quantiles[:, 0], demand),
         demand_w=demand,
         idle_w=np.minimum(IDLE_SHARE * top, 0.9 * demand),
-        memory=np.full(len(trace.ids), config.memory_bound),
+        memory=np.full(len(ids), config.memory_bound),
         overhead_w=np.zeros(1),
-        warnings=(*trace.warnings, line),
+        warnings=(*trace.warnings, *parts, line),
     )

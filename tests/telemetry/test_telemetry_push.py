@@ -149,6 +149,7 @@ GOOD = {"ts_s": NOW, "node": "a", "gpu": 0, "power_w": 1}
         (b'{"node":"a","gpu":0,"power_w":"512"}', "power_w.*number"),
         (b'{"node":"a","gpu":0,"power_w":[1]}', "power_w.*number"),
         (b'{"node":"a","gpu":0,"power_mw":512000}', "power_mw.*power_w"),
+        (b'{"node":"a","power_w":5}', "power_w.*mean node_power_w, or is 'gpu' missing"),
         (b'{"node":"a","gpu":0,"sm_clock_hz":1e9}', "sm_clock_hz.*sm_clock_mhz"),
         (b'{"node":"a","gpu":0,"colour":1}', "colour"),
         (b'{"node":"a","gpu":0,"node_power_w":1}', "node_power_w"),

@@ -87,6 +87,8 @@ def test_the_log_of_nvidia_smi(tmp_path, units):
         "temperature_c": [61, 30],
     }
     assert second.ts_s - first.ts_s == pytest.approx(0.998)
+    again = text + "Unable to determine the device handle: GPU is lost.\n" + text + "2024/05/0"
+    assert len(list(read(write(tmp_path / "smi.csv", again)))) == 2
     with pytest.raises(FormatError, match=r"row 2.*timestamp"):
         list(read(write(tmp_path / "smi.csv", text.replace("2024/05/07", "yesterday"))))
 
@@ -192,6 +194,8 @@ def test_mlperf_power_logs(tmp_path):
     text += "".join(MLLOG % (1000 * t, "power_reading", 2000 + t) for t in range(3))
     batches = list(read(write(tmp_path / "node_7.txt", text)))
     assert [node_power(b)["node_7"] for b in batches] == [2000, 2001, 2002]
+    ranked = text.replace(":::", "[1,0]<stdout>::::")
+    assert len(list(read(write(tmp_path / "node_7.txt", ranked)))) == 3
     for cut, named in ((text[:-10], "row 5"), (text.replace("2001", '"x"'), "row 4.*value"),
                        ("nothing\n", "no power readings")):  # fmt: skip
         with pytest.raises(FormatError, match=named):

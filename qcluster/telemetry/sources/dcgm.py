@@ -15,6 +15,8 @@ from qcluster.telemetry.sources.prometheus import Scraper
 __all__ = ["dcgm", "dcgm_rules"]
 
 _FIELDS = {metric.dcgm: metric for metric in METRICS.values() if metric.dcgm}
+# Some exporters are set to send the draw of the moment and not that of the last second.
+_FIELDS["DCGM_FI_DEV_POWER_USAGE_INSTANT"] = METRICS["power_w"]
 # Under MIG an A100 or later has seven compute slices; a profile is named 1g.10gb, 3g.40gb ...
 _SLICES = 7
 

@@ -79,7 +79,10 @@ class Endpoint:
 
         Raises FormatError naming the row that is no sample.
         """
-        scrape = self._reader.parse(text)
+        return self.read(self._reader.parse(text), now)
+
+    def read(self, scrape: Scrape, now: float) -> tuple[Block, ...]:
+        """Blocks of one scrape that was parsed."""
         swapped: set[str] = set()
         if scrape.series != self._layout.series:
             before = self._layout.devices

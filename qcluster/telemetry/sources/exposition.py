@@ -1,4 +1,4 @@
-"""Prometheus text exposition (format 0.0.4), read into columns.
+"""Prometheus text exposition (format 0.0.4), read into columns; of OpenMetrics what is alike.
 
 A scrape repeats the same series line after line, scrape after scrape: only the numbers change. So
 a ``Reader`` remembers the text before the number, the series key, and takes its labels apart once.
@@ -20,7 +20,8 @@ from qcluster.errors import FormatError
 __all__ = ["Reader", "Scrape", "Series"]
 
 _LINE = re.compile(
-    r"([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*(?:\{(.*)\})?[ \t]*(?<=[ \t}])(\S+)(?:[ \t]+(-?\d+))?"
+    r"([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*(?:\{(.*)\})?[ \t]*(?<=[ \t}])(\S+)"
+    r"(?:[ \t]+(-?\d+(?:\.\d+)?))?"
 )
 _LABEL = re.compile(r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(?:,|$)')
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
@@ -96,8 +97,10 @@ class Reader:
         except ValueError:
             raise self._blame(text) from None
         ts_s = np.full(len(array), math.nan)
+        # OpenMetrics, which ends so, has seconds where the older text has milliseconds.
+        unit = 1.0 if stamped and text.rstrip().endswith("# EOF") else 1000.0
         for index, stamp in stamped:
-            ts_s[index] = stamp
+            ts_s[index] = stamp / unit
         return Scrape(series, array, ts_s)
 
     def _learn(self, line: str, key: str, row: int) -> tuple[Series, str, float | None]:
@@ -119,7 +122,7 @@ class Reader:
         if stamp is None and key != text and line.rpartition(" ")[2] == number:
             self._known[key] = found
         _number(number, row)
-        return found, number, None if stamp is None else int(stamp) / 1000
+        return found, number, None if stamp is None else float(stamp)
 
     def _blame(self, text: str) -> FormatError:
         for row, line in enumerate(text.split("\n"), start=1):

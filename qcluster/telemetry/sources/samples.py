@@ -181,6 +181,9 @@ def _subject(document: Mapping[str, Any]) -> tuple[Entity, str]:
 
 def _unknown(name: str, entity: str) -> FormatError:
     """No such field; names the metric of the same stem when only the unit is wrong."""
+    if f"node_{name}" in METRICS and entity == "node":
+        hint = f"; did you mean node_{name}, or is 'gpu' missing?"
+        return FormatError(f"no {entity} metric of this name{hint}", field=name[:64])
     for metric in METRICS.values():
         if metric.entity == entity and _stem(metric.name) == _stem(name):
             hint = f"; did you mean {metric.name} ({metric.unit})?"

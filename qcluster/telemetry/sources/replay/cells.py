@@ -46,6 +46,9 @@ def csv_cells(path: Path) -> Cells:
             rows = [row for row in reader if row]
         except csv.Error as error:
             raise FormatError(str(error), file=path, row=reader.line_num) from None
+    is_log = is_smi_log(head)
+    if is_log:  # begun anew, or with messages of the driver between
+        rows = [row for row in rows if len(row) == len(head) and row[0].strip() != head[0]]
     for number, row in enumerate(rows, start=2):
         if len(row) != len(head):
             raise FormatError(f"wants {len(head)} cells, got {len(row)}", file=path, row=number)
@@ -54,4 +57,4 @@ def csv_cells(path: Path) -> Cells:
     cells = dict(zip(head, zip(*rows, strict=True), strict=True))
     if len(cells) != len(head):
         raise FormatError("a column stands twice", file=path, row=1)
-    return smi_columns(cells, path) if is_smi_log(head) else cells
+    return smi_columns(cells, path) if is_log else cells

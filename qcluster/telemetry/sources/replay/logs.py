@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from qcluster.errors import FormatError
 from qcluster.telemetry.schema import Batch
 from qcluster.telemetry.sources.endpoint import Endpoint
-from qcluster.telemetry.sources.exposition import Reader
+from qcluster.telemetry.sources.exposition import Reader, Scrape
 from qcluster.telemetry.sources.prometheus import general
 from qcluster.telemetry.sources.strict import load_json, number
 from qcluster.telemetry.topology import Topology
@@ -31,10 +33,12 @@ def mllog_cells(text: str, path: Path) -> dict[str, tuple[str, ...]]:
     """
     times, powers = [], []
     for row, line in enumerate(text.splitlines(), start=1):
-        if not line.startswith(_MARK):
+        # Launchers put the rank before every line.
+        _, found, rest = line.partition(_MARK)
+        if not found:
             continue
         try:
-            entry = load_json(line.removeprefix(_MARK).strip())
+            entry = load_json(rest.strip())
             if not isinstance(entry, Mapping) or entry.get("key") != "power_reading":
                 continue
             times.append(repr(number(entry.get("time_ms"), "time_ms")))
@@ -48,15 +52,34 @@ def mllog_cells(text: str, path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def read_scrape(text: str, path: Path, source: str) -> Iterator[Batch]:
-    """One batch of a saved scrape, at the newest time that it carries, 0 if none."""
+    """The batches of a saved scrape.
+
+    One at the newest time that it carries, 0 if none; where series stand several times, each at a
+    time of its own, one batch a time.
+    """
     try:
-        stamps = Reader().parse(text).ts_s
-        now = float(max(stamps[stamps == stamps], default=0.0))
+        scrape = Reader().parse(text)
         endpoint = Endpoint(path.name, general)
-        blocks = endpoint.blocks(text, now)
+        empty = True
+        for ts_s, part in _by_time(scrape):
+            blocks = endpoint.read(part, ts_s)
+            empty = empty and not blocks
+            if blocks:
+                topology = Topology(nodes=endpoint.nodes())
+                yield Batch(source=source, ts_s=ts_s, blocks=blocks, topology=topology)
     except FormatError as error:
         raise error.at(file=path) from None
-    if not blocks:
+    if empty:
         raise FormatError("has no series that telemetry knows", file=path)
-    topology = Topology(nodes=endpoint.nodes())
-    yield Batch(source=source, ts_s=now, blocks=blocks, topology=topology)
+
+
+def _by_time(scrape: Scrape) -> Iterator[tuple[float, Scrape]]:
+    known = np.isfinite(scrape.ts_s)
+    stamped = [one for one, has in zip(scrape.series, known, strict=True) if has]
+    if len(set(map(id, stamped))) == len(stamped):
+        yield float(max(scrape.ts_s[known], default=0.0)), scrape
+        return
+    for ts_s in np.unique(scrape.ts_s[known]):
+        here = np.flatnonzero(scrape.ts_s == ts_s)
+        series = [scrape.series[i] for i in here]
+        yield float(ts_s), Scrape(series, scrape.values[here], scrape.ts_s[here])

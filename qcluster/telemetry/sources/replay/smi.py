@@ -2,12 +2,12 @@
 
 Every cell carries its unit (``512.34 W``) unless ``nounits`` was asked for; what a board does not
 have reads ``[N/A]``. The log has local time without a zone; it is read as UTC, which only moves the
-whole log.
+whole log. Where GPUs go by serial (UUID) or bus address, they are numbered as they appear.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +32,8 @@ _QUERIES = {
     "memory.used": "memory_used_mib",
 }
 _UNITS = {"W", "MHz", "%", "MiB"}
-_BLANK = {"[N/A]", "N/A", "[Not Supported]", "[Unknown Error]", "[GPU is lost]", ""}
+_SERIALS = ("uuid", "gpu_uuid", "gpu_bus_id", "pci.bus_id", "serial", "gpu_serial")
+_KEPT = ("node", "hostname", "host")
 
 
 def is_smi_log(head: list[str]) -> bool:
@@ -40,35 +41,75 @@ def is_smi_log(head: list[str]) -> bool:
     return "timestamp" in head and any(name.partition(" [")[0] in _QUERIES for name in head)
 
 
-def smi_columns(cells: Mapping[str, tuple[str, ...]], path: Path) -> dict[str, tuple[str, ...]]:
+def smi_columns(
+    cells: Mapping[str, Sequence[str]],
+    path: Path,
+    *,
+    rows: Sequence[int] | None = None,
+    devices: dict[str, str] | None = None,
+) -> dict[str, tuple[str, ...]]:
     """The log's columns under the names and in the units that the table reader knows.
 
-    Raises FormatError naming row and column of a time that cannot be read.
+    ``rows`` are the rows' numbers, 2 and on if None. ``devices`` numbers the serials that were seen
+    before in this log, and takes the new ones.
+
+    Raises FormatError naming row and column of a time that cannot be read, and where the rows of
+    several GPUs cannot be told apart.
     """
-    out: dict[str, tuple[str, ...]] = {"ts_s": _times(cells["timestamp"], path)}
+    rows = range(2, 2 + len(cells["timestamp"])) if rows is None else rows
+    out: dict[str, tuple[str, ...]] = {"ts_s": _times(cells["timestamp"], rows, path)}
     for name, texts in cells.items():
         ours = _QUERIES.get(name.partition(" [")[0])
-        if ours is not None and ours not in out:
-            out[ours] = tuple(_bare(text.strip()) for text in texts)
+        if ours is not None:
+            bare = tuple(_bare(text.strip()) for text in texts)
+            # Boards that lack one kind of power reading often have another.
+            held = out.get(ours, bare)
+            out[ours] = tuple(a or b for a, b in zip(held, bare, strict=True))
+        elif name in _KEPT:
+            out[name] = tuple(texts)
     if "gpu" not in out:
-        out["gpu"] = ("0",) * len(out["ts_s"])
+        out["gpu"] = _numbered(cells, out, rows, path, {} if devices is None else devices)
     return out
 
 
+def _numbered(
+    cells: Mapping[str, Sequence[str]],
+    out: Mapping[str, Sequence[str]],
+    rows: Sequence[int],
+    path: Path,
+    devices: dict[str, str],
+) -> tuple[str, ...]:
+    serial = next((name for name in _SERIALS if name in cells), None)
+    if serial is not None:
+        names = [text.strip() for text in cells[serial]]
+        return tuple(devices.setdefault(name, str(len(devices))) for name in names)
+    hosts = next((out[name] for name in _KEPT if name in out), ("",) * len(rows))
+    seen: set[tuple[str, str]] = set()
+    for row, place in zip(rows, zip(hosts, out["ts_s"], strict=True), strict=True):
+        if place in seen:
+            message = "one time, several GPUs, and no column tells which: query index or uuid"
+            raise FormatError(message, file=path, row=row)
+        seen.add(place)
+    return ("0",) * len(rows)
+
+
 def _bare(text: str) -> str:
-    if text in _BLANK:
+    if text in ("", "N/A") or (text[0] == "[" and text[-1] == "]"):
         return ""
     number, _, unit = text.partition(" ")
     return number if unit in _UNITS else text
 
 
-def _times(texts: tuple[str, ...], path: Path) -> tuple[str, ...]:
+def _times(texts: Sequence[str], rows: Sequence[int], path: Path) -> tuple[str, ...]:
     out = []
-    for row, text in enumerate(texts, start=2):
+    for row, cell in zip(rows, texts, strict=True):
+        text = cell.strip()
+        # Older drivers, and logs that were cut by hand, have whole seconds.
+        shape = "%Y/%m/%d %H:%M:%S.%f" if "." in text else "%Y/%m/%d %H:%M:%S"
         try:
-            stamp = datetime.strptime(text.strip(), "%Y/%m/%d %H:%M:%S.%f").replace(tzinfo=UTC)
+            stamp = datetime.strptime(text, shape).replace(tzinfo=UTC)
         except ValueError:
-            message = f"wants YYYY/MM/DD HH:MM:SS.mmm, got '{text.strip()[:40]}'"
+            message = f"wants YYYY/MM/DD HH:MM:SS.mmm, got '{text[:40]}'"
             raise FormatError(message, file=path, row=row, field="timestamp") from None
         out.append(repr(stamp.timestamp()))
     return tuple(out)
