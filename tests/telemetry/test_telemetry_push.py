@@ -188,7 +188,7 @@ GOOD = {"ts_s": NOW, "node": "a", "gpu": 0, "power_w": 1}
         (b"[" * 200_000, "deep|JSON"),
         (b'{"a":' * 200_000, "deep|JSON"),
     ],
-    ids=range(54),
+    ids=range(55),
 )
 def test_bad_input_gives_one_clear_line(data, named):
     with pytest.raises(FormatError, match=named) as error:
