@@ -36,7 +36,7 @@ def test_small_cases_are_optimal_or_proved_impossible(
     budget = rich * sum(float(c.power_w.max()) for c in curves)
     expected = fewest(curves, need, budget)
     if expected is None:
-        with pytest.raises(Infeasible, match="times as long|W more"):
+        with pytest.raises(Infeasible, match=r"times as long|W more"):
             select_nodes(curves, slo_s=1.0 / need, budget_w=budget)
         return
     found = select_nodes(curves, slo_s=1.0 / need, budget_w=budget)
