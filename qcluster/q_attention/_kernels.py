@@ -56,33 +56,105 @@ def _cut(gain: Floats, places: NDArray[np.int32], allowed: float) -> int:
 
 
 @njit(cache=True, nogil=True, fastmath=True)
+def _stepped(q: Floats, scale: np.float32, step: Floats, mid: Floats, small: Floats) -> np.float32:
+    """The query in steps of the keys' channels into ``small``; what their middles add."""
+    base = np.float32(0)
+    for c in range(q.shape[0]):
+        small[c] = q[c] * scale * step[c]
+        base += q[c] * scale * mid[c]
+    return base
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _width(q: Floats, within: Floats) -> np.float32:
+    """The variance of unscaled scores inside a cluster as wide as the mean of all."""
+    length = np.float32(0)
+    for c in range(q.shape[0]):
+        part = np.float32(0)
+        for e in range(q.shape[0]):
+            part += within[c, e] * q[e]
+        length += part * q[c]
+    return length
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _drift(q: Floats, scale: np.float32, along: Floats) -> Floats:
+    """(dv,) how far the mean value moves inside a cluster as wide as the mean of all."""
+    drift = np.zeros(along.shape[0], np.float32)
+    for c in range(along.shape[0]):
+        for e in range(q.shape[0]):
+            drift[c] += along[c, e] * q[e] * scale
+    return drift
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _weights(
+    base: np.float32, length: np.float32, log_size: Floats, spread: Floats, top: np.float32,
+    score: Floats,
+) -> tuple[np.float32, np.float32, np.float32]:  # fmt: skip
+    """The clusters' weights in place of their ``score`` (m,); the largest score of all, the
+    weights' sum, and their sum by spread.
+    """
+    for c in range(score.shape[0]):
+        score[c] += base + log_size[c] + np.float32(0.5) * min(length * spread[c], np.float32(4))
+        top = max(top, score[c])
+    mass, moved = np.float32(0), np.float32(0)
+    for c in range(score.shape[0]):
+        score[c] = np.exp(score[c] - top)
+        mass += score[c]
+        moved += score[c] * spread[c]
+    return top, mass, moved
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _scores_near(
+    q: Floats, scale: np.float32, tail_k: Floats, tail: int
+) -> tuple[Floats, np.float32]:
+    """Scores of the rows in float32, and the largest or as good as none."""
+    near, top = np.empty(tail, np.float32), np.float32(-3e38)
+    for j in range(tail):
+        total = np.float32(0)
+        for c in range(q.shape[0]):
+            total += q[c] * tail_k[j, c]
+        near[j] = total * scale
+        top = max(top, near[j])
+    return near, top
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _add_near(near: Floats, top: np.float32, tail_v: Floats, plain: Floats) -> np.float32:
+    """Add the rows in float32 by their weights to ``plain``; the weights' sum."""
+    mass = np.float32(0)
+    for j in range(near.shape[0]):
+        w = np.exp(near[j] - top)
+        mass += w
+        for c in range(plain.shape[0]):
+            plain[c] += w * tail_v[j, c]
+    return mass
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _open(
+    small: Floats, base: np.float32, row_k: Codes, row_v: Codes, first: int, last: int, fine: Floats
+) -> np.float32:
+    """Add the rows of an opened cluster by their weights to ``fine``; the weights' sum."""
+    mass = np.float32(0)
+    for row in range(first, last):
+        w = np.exp(min(_dot8(small, row_k, row) + base, np.float32(80)))
+        mass += w
+        for e in range(fine.shape[0]):
+            fine[e] += w * np.float32(row_v[row, e])
+    return mass
+
+
+@njit(cache=True, nogil=True, fastmath=True)
 def decode_head(
-    q: Floats,
-    scale: np.float32,
-    tolerance: np.float32,
-    mean_k: Codes,
-    mean_k_step: Floats,
-    mean_k_mid: Floats,
-    mean_v: Codes,
-    mean_v_step: Floats,
-    mean_v_mid: Floats,
-    log_size: Floats,
-    spread: Floats,
-    spread_v: Floats,
-    within: Floats,
-    along: Floats,
-    start: NDArray[np.int64],
-    row_k: Codes,
-    row_k_step: Floats,
-    row_k_mid: Floats,
-    row_v: Codes,
-    row_v_step: Floats,
-    row_v_mid: Floats,
-    tail_k: Floats,
-    tail_v: Floats,
-    tail: int,
-    out: Floats,
-) -> int:
+    q: Floats, scale: np.float32, tolerance: np.float32, mean_k: Codes, mean_k_step: Floats,
+    mean_k_mid: Floats, mean_v: Codes, mean_v_step: Floats, mean_v_mid: Floats, log_size: Floats,
+    spread: Floats, spread_v: Floats, within: Floats, along: Floats, start: NDArray[np.int64],
+    row_k: Codes, row_k_step: Floats, row_k_mid: Floats, row_v: Codes, row_v_step: Floats,
+    row_v_mid: Floats, tail_k: Floats, tail_v: Floats, tail: int, out: Floats,
+) -> int:  # fmt: skip
     """Writes one head's output (dv,) into ``out``; returns the rows that were read in 8 bits.
 
     ``mean_*`` are clusters' means (m, d) in int8 with step and middle of every channel; ``within``
@@ -96,86 +168,43 @@ def decode_head(
     Clusters are opened until those left closed are estimated to put the output off by at most
     ``tolerance`` of its length.
     """
-    d, dv, m = q.shape[0], out.shape[0], log_size.shape[0]
-    small = np.empty(d, np.float32)
-    base = np.float32(0)
-    length = np.float32(0)
-    for c in range(d):
-        small[c] = q[c] * scale * mean_k_step[c]
-        base += q[c] * scale * mean_k_mid[c]
-        part = np.float32(0)
-        for e in range(d):
-            part += within[c, e] * q[e]
-        length += part * q[c] * scale * scale
-    shift = np.zeros(dv, np.float32)
-    for c in range(dv):
-        for e in range(d):
-            shift[c] += along[c, e] * q[e] * scale
+    dv, m = out.shape[0], log_size.shape[0]
+    small = np.empty(q.shape[0], np.float32)
+    base = _stepped(q, scale, mean_k_step, mean_k_mid, small)
+    length = _width(q, within) * scale * scale
+    drift = _drift(q, scale, along)
     score = np.empty(m, np.float32)
     _scores8(small, mean_k, 0, m, score)
-    top = np.float32(-3e38)
-    for c in range(m):
-        score[c] += base + log_size[c] + np.float32(0.5) * min(length * spread[c], np.float32(4))
-        top = max(top, score[c])
-    near = np.empty(tail, np.float32)
-    for j in range(tail):
-        total = np.float32(0)
-        for c in range(d):
-            total += q[c] * tail_k[j, c]
-        near[j] = total * scale
-        top = max(top, near[j])
-    mass = np.float32(0)
-    moved = np.float32(0)
-    for c in range(m):
-        score[c] = np.exp(score[c] - top)
-        mass += score[c]
-        moved += score[c] * spread[c]
-    codes = np.zeros(dv, np.float32)
+    near, top = _scores_near(q, scale, tail_k, tail)
+    top, mass, moved = _weights(base, length, log_size, spread, top, score)
+    codes, plain = np.zeros(dv, np.float32), np.zeros(dv, np.float32)
     _add8(score, mean_v, 0, m, codes)
-    plain = np.zeros(dv, np.float32)
-    plain_mass = np.float32(0)
-    for j in range(tail):
-        w = np.exp(near[j] - top)
-        plain_mass += w
-        for c in range(dv):
-            plain[c] += w * tail_v[j, c]
-    whole = mass + plain_mass
-    square = np.float32(0)
+    plain_mass = _add_near(near, top, tail_v, plain)
+    whole, square = mass + plain_mass, np.float32(0)
     for c in range(dv):
-        guess = codes[c] * mean_v_step[c] + mass * mean_v_mid[c] + plain[c] + moved * shift[c]
-        guess /= whole
-        square += guess * guess
+        guess = codes[c] * mean_v_step[c] + mass * mean_v_mid[c] + plain[c] + moved * drift[c]
+        square += guess * guess / (whole * whole)
     gain = np.empty(m, np.float32)
     for c in range(m):
         share = score[c] / whole
         gain[c] = share * share * min(length * spread[c], np.float32(4)) * (spread_v[c] + square)
     places = gain.view(np.int32)
     limit = _cut(gain, places, tolerance * tolerance * square)
-    for c in range(d):
-        small[c] = q[c] * scale * row_k_step[c]
-    base = np.float32(0)
-    for c in range(d):
-        base += q[c] * scale * row_k_mid[c]
+    base = _stepped(q, scale, row_k_step, row_k_mid, small)
     fine = np.zeros(dv, np.float32)
-    fine_mass = np.float32(0)
-    read = 0
+    fine_mass, read = np.float32(0), 0
     for c in range(m):
         if places[c] >> _SHIFT < limit:
             continue
-        closed = score[c]
-        mass -= closed
-        moved -= closed * spread[c]
+        mass -= score[c]
+        moved -= score[c] * spread[c]
         for e in range(dv):
-            codes[e] -= closed * np.float32(mean_v[c, e])
-        for row in range(start[c], start[c + 1]):
-            w = np.exp(min(_dot8(small, row_k, row) + base - top, np.float32(80)))
-            fine_mass += w
-            for e in range(dv):
-                fine[e] += w * np.float32(row_v[row, e])
+            codes[e] -= score[c] * np.float32(mean_v[c, e])
+        fine_mass += _open(small, base - top, row_k, row_v, start[c], start[c + 1], fine)
         read += start[c + 1] - start[c]
     whole = mass + plain_mass + fine_mass
     for c in range(dv):
-        closed = codes[c] * mean_v_step[c] + mass * mean_v_mid[c] + moved * shift[c]
+        closed = codes[c] * mean_v_step[c] + mass * mean_v_mid[c] + moved * drift[c]
         opened = fine[c] * row_v_step[c] + fine_mass * row_v_mid[c]
         out[c] = (closed + opened + plain[c]) / whole
     return read

@@ -174,6 +174,52 @@ def max_flow(cap: NDArray[np.int64], source: int, sink: int) -> tuple[Any, NDArr
 
 
 @njit(cache=True)
+def _levels_from(
+    source: int,
+    cap: NDArray[np.float64],
+    first: NDArray[np.int64],
+    near: NDArray[np.int64],
+    transit: NDArray[np.bool_],
+    flow: NDArray[np.float64],
+    left: int,
+    level: NDArray[np.int64],
+    reach: NDArray[np.float64],
+    queue: NDArray[np.int64],
+) -> tuple[int, int]:
+    """Breadth first from ``source`` until the ``left`` nodes with ``flow`` (n,) are found.
+
+    Fills level (n,), hops or -1; reach (n,), what the shortest paths there can carry; and the
+    first part of queue (n,), the nodes in order. Returns its length and how many are not found.
+    """
+    level[:] = -1
+    level[source] = 0
+    reach[:] = 0.0
+    reach[source] = np.inf
+    queue[0] = source
+    head, tail, deepest = 0, 1, len(level)
+    while head < tail:
+        u = queue[head]
+        head += 1
+        if level[u] >= deepest:
+            break
+        if u != source and not transit[u]:
+            continue
+        for place in range(first[u], first[u + 1]):
+            v = near[place]
+            if level[v] < 0:
+                level[v] = level[u] + 1
+                queue[tail] = v
+                tail += 1
+                if flow[v] > 0:
+                    left -= 1
+                    if left == 0:
+                        deepest = level[v]  # nobody beyond is asked for
+            if level[v] == level[u] + 1:
+                reach[v] += min(reach[u], cap[u, v])
+    return tail, left
+
+
+@njit(cache=True)
 def route_loads(
     cap: NDArray[np.float64],
     first: NDArray[np.int64],
@@ -207,31 +253,9 @@ def route_loads(
                 left += 1
         if left == 0:
             continue
-        level[:] = -1
-        level[source] = 0
-        reach[:] = 0.0
-        reach[source] = np.inf
-        queue[0] = source
-        head, tail, deepest = 0, 1, n
-        while head < tail:
-            u = queue[head]
-            head += 1
-            if level[u] >= deepest:
-                break
-            if u != source and not transit[u]:
-                continue
-            for place in range(first[u], first[u + 1]):
-                v = near[place]
-                if level[v] < 0:
-                    level[v] = level[u] + 1
-                    queue[tail] = v
-                    tail += 1
-                    if flow[v] > 0:
-                        left -= 1
-                        if left == 0:
-                            deepest = level[v]  # nobody beyond is asked for
-                if level[v] == level[u] + 1:
-                    reach[v] += min(reach[u], cap[u, v])
+        tail, left = _levels_from(
+            source, cap, first, near, transit, flow, left, level, reach, queue
+        )
         if left > 0:
             for column in range(k):
                 if column != row and demand[row, column] > 0 and level[ends[column]] < 0:

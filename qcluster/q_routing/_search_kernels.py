@@ -59,6 +59,74 @@ def _slot_of(slots: I, first: I, g: int, e: int) -> int:
     return -1
 
 
+@njit(inline="always")
+def _give(
+    w: F, speed: F, first: I, zone: I, area: I, slots: I, home: I, count: I, on: B, holder: I,
+    load: F, mean: F, power: F, idle: F, left: int, now: float, donors: I, f: int, best: Step,
+) -> Step:  # fmt: skip
+    """A copy of ``f`` in place of one of ``donors``, where there is most time to spare."""
+    key, places = np.empty(speed.size), np.empty(_PLACES, np.int64)
+    for e in donors:
+        if e == f:
+            continue
+        for j in range(count[e]):
+            q = holder[e, j]
+            key[j] = idle[q] if not on[q, f] and area[f] == zone[q] else np.inf
+        for j in range(_least(key[: count[e]], places)):
+            g = holder[e, places[j]]
+            s = _slot_of(slots, first, g, e)
+            price = price_of(slots, home, s, f)
+            if price > left:
+                continue
+            after = replaced(w, speed, g, e, f, count, on, holder, load, mean, power)
+            gain = (now - after) / max(price, 0.5)
+            if gain > best[0]:
+                best = (gain, s, -1, f)
+    return best
+
+
+@njit(inline="always")
+def _free(
+    w: F, speed: F, zone: I, area: I, slots: I, home: I, count: I, on: B, holder: I, load: F,
+    mean: F, power: F, left: int, now: float, takers: I, full: int, i: int, best: Step,
+) -> Step:  # fmt: skip
+    """Slot ``i`` of the GPU ``full`` given to one of ``takers``."""
+    f = slots[i]
+    for e in takers:
+        price = price_of(slots, home, i, e)
+        if on[full, e] or count[f] < 2 or area[e] != zone[full] or price > left:
+            continue
+        after = replaced(w, speed, full, f, e, count, on, holder, load, mean, power)
+        gain = (now - after) / max(price, 0.5)
+        if gain > best[0]:
+            best = (gain, i, -1, e)
+    return best
+
+
+@njit(inline="always")
+def _exchange(
+    w: F, speed: F, first: I, zone: I, slots: I, home: I, count: I, on: B, load: F, mean: F,
+    power: F, left: int, now: float, calm: I, full: int, i: int, best: Step,
+) -> Step:  # fmt: skip
+    """Slot ``i`` of the GPU ``full`` exchanged with a slot of one of the GPUs ``calm``."""
+    f = slots[i]
+    for g in calm:
+        if g == full or zone[g] != zone[full] or on[g, f]:
+            continue
+        for t in range(first[g], first[g + 1]):
+            e = slots[t]
+            if e < 0 or on[full, e]:
+                continue
+            price = price_of(slots, home, i, e) + price_of(slots, home, t, f)
+            if price > left:
+                continue
+            after = swapped(w, speed, full, g, f, e, count, load, mean, power)
+            gain = (now - after) / max(price, 0.5)
+            if gain > best[0]:
+                best = (gain, i, t, -1)
+    return best
+
+
 @njit(cache=True)
 def quick_step(
     w: F, speed: F, first: I, zone: I, area: I, slots: I, home: I, count: I, on: B, holder: I,
@@ -86,60 +154,22 @@ def quick_step(
         gained[e] = total / (count[e] + 1)
         if count[e] > 1:
             missed[e] = total / (count[e] * (count[e] - 1))
-    donors, places = np.empty(_DONORS, np.int64), np.empty(_PLACES, np.int64)
-    calm, takers = np.empty(_PLACES, np.int64), np.empty(_DONORS, np.int64)
-    number, calms, taken = _least(missed, donors), _least(idle, calm), _least(gained, takers)
-    key = np.empty(gpus)
+    room = np.empty((3, max(_DONORS, _PLACES)), np.int64)
+    donors = room[0, : _least(missed, room[0, :_DONORS])]
+    calm = room[1, : _least(idle, room[1, :_PLACES])]
+    takers = room[2, : _least(gained, room[2, :_DONORS])]
     best: Step = (now * 1e-6, -1, -1, -1)
     for v in range(windows):
         full = np.argmax(load[v])
         for i in range(first[full], first[full + 1]):
-            f = slots[i]
-            if f < 0:
+            if slots[i] < 0:
                 continue
-            for d in range(number):
-                e = donors[d]
-                if e == f:
-                    continue
-                for j in range(count[e]):
-                    q = holder[e, j]
-                    usable = not on[q, f] and area[f] == zone[q]
-                    key[j] = idle[q] if usable else np.inf
-                near = _least(key[: count[e]], places)
-                for j in range(near):
-                    g = holder[e, places[j]]
-                    s = _slot_of(slots, first, g, e)
-                    price = price_of(slots, home, s, f)
-                    if price > left:
-                        continue
-                    after = replaced(w, speed, g, e, f, count, on, holder, load, mean, power)
-                    gain = (now - after) / max(price, 0.5)
-                    if gain > best[0]:
-                        best = (gain, s, -1, f)
-            for j in range(taken):
-                e = takers[j]
-                price = price_of(slots, home, i, e)
-                if on[full, e] or count[f] < 2 or area[e] != zone[full] or price > left:
-                    continue
-                after = replaced(w, speed, full, f, e, count, on, holder, load, mean, power)
-                gain = (now - after) / max(price, 0.5)
-                if gain > best[0]:
-                    best = (gain, i, -1, e)
-            for j in range(calms):
-                g = calm[j]
-                if g == full or zone[g] != zone[full] or on[g, f]:
-                    continue
-                for t in range(first[g], first[g + 1]):
-                    e = slots[t]
-                    if e < 0 or on[full, e]:
-                        continue
-                    price = price_of(slots, home, i, e) + price_of(slots, home, t, f)
-                    if price > left:
-                        continue
-                    after = swapped(w, speed, full, g, f, e, count, load, mean, power)
-                    gain = (now - after) / max(price, 0.5)
-                    if gain > best[0]:
-                        best = (gain, i, t, -1)
+            best = _give(w, speed, first, zone, area, slots, home, count, on, holder, load, mean,
+                         power, idle, left, now, donors, slots[i], best)  # fmt: skip
+            best = _free(w, speed, zone, area, slots, home, count, on, holder, load, mean, power,
+                         left, now, takers, full, i, best)  # fmt: skip
+            best = _exchange(w, speed, first, zone, slots, home, count, on, load, mean, power, left,
+                             now, calm, full, i, best)  # fmt: skip
     return best
 
 
@@ -207,6 +237,16 @@ def _make(slots: I, step: I) -> int:
 
 
 @njit(cache=True)
+def _price(slots: I, home: I, s: int, t: int, f: int) -> int:
+    """What a step (slot, other slot or -1, expert) costs in moved slots; 0 for none (-1)."""
+    if s < 0:
+        return 0
+    if t < 0:
+        return int(price_of(slots, home, s, f))
+    return int(price_of(slots, home, s, slots[t]) + price_of(slots, home, t, slots[s]))
+
+
+@njit(cache=True)
 def sticky_layers(
     w: F, speed: F, gpu: I, zone: I, area: I, slots: I, home: I, limit: int, gain: F, steps: I,
     most: int,
@@ -225,10 +265,8 @@ def sticky_layers(
     holder = np.zeros((experts, gpus), np.int64)
     load, mean = np.zeros((windows, gpus)), np.zeros((layers, windows))
     first = np.searchsorted(gpu, np.arange(gpus + 1))
-    moved, searched, loaded = 0, 0, -1
+    moved, searched, loaded = int((slots != home).sum()), 0, -1
     for x in range(layers):
-        for s in range(gpu.size):
-            moved += int(slots[x, s] != home[x, s])
         for v in range(windows):
             mean[x, v] = w[v, x].sum() / speed.sum()
     if most == 0:
@@ -256,11 +294,8 @@ def sticky_layers(
                 g, s, t, f = best_step(part, speed, gpu, zone, area[x], slots[x], home[x], count,
                                        on, holder, load, mean[x], left)  # fmt: skip
             gain[x] = g if s >= 0 else 0.0
-            steps[x, 0], steps[x, 1], steps[x, 2], steps[x, 3] = s, t, f, 0
-            if s >= 0:
-                steps[x, 3] = price_of(slots[x], home[x], s, f if t < 0 else slots[x, t])
-                if t >= 0:
-                    steps[x, 3] += price_of(slots[x], home[x], t, slots[x, s])
+            steps[x, 0], steps[x, 1], steps[x, 2] = s, t, f
+            steps[x, 3] = _price(slots[x], home[x], s, t, f)
         x = int(np.argmax(gain))
         if gain[x] <= 0.0:
             return False

@@ -57,12 +57,10 @@ def cover_layer(
     toll = 0.0 if far.size == 0 else TOLL / max(far.max() - 1.0, 1.0)
     reach = np.ones(gpus)
     near = _nearest(on, far)
+    out[:] = -1
     for i in range(tokens):
-        left = 0
-        for j in range(k):
-            out[i, j] = -1
-            left += int(picks[i, j] >= 0)
-        here = left
+        here = int((picks[i] >= 0).sum())
+        left = here
         mean = total / rate
         first = True
         if toll > 0.0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -55,6 +57,83 @@ def _augment(
 
 
 @njit(cache=True)
+def _perfect(
+    near: NDArray[np.uint64],
+    mate: NDArray[np.int64],
+    owner: NDArray[np.int64],
+    seen: NDArray[np.uint64],
+    parent: NDArray[np.int64],
+    queue: NDArray[np.int64],
+) -> bool:
+    """Complete the matching ``mate`` (n,), ``owner`` (n,); whether there is a perfect one."""
+    for i in range(len(mate)):
+        if mate[i] < 0 and not _augment(near, i, mate, owner, seen, parent, queue):
+            return False
+    return True
+
+
+@njit(cache=True)
+def _largest_power(limit: int) -> Any:
+    """The largest power of two up to ``limit``, at least 1."""
+    threshold = np.int64(1)
+    while threshold * 2 <= limit:
+        threshold *= 2
+    return threshold
+
+
+@njit(cache=True)
+def _part(
+    near: NDArray[np.uint64], mate: NDArray[np.int64], owner: NDArray[np.int64], i: int, j: int
+) -> None:
+    """Take a matched edge out of the graph and of the matching."""
+    near[i, j // 64] &= ~(np.uint64(1) << np.uint64(j % 64))
+    mate[i] = -1
+    owner[j] = -1
+
+
+@njit(cache=True)
+def _join_volumes(
+    near: NDArray[np.uint64],
+    real: NDArray[np.int64],
+    idle: NDArray[np.int64],
+    held: NDArray[np.int64],
+    have: NDArray[np.int64],
+    threshold: int,
+) -> None:
+    """The graph of entries of at least ``threshold``, as bits; see ``decompose``."""
+    near[:] = 0
+    for i in range(len(real)):
+        for j in range(len(real)):
+            volume = real[i, j] if real[i, j] > 0 else idle[i, j]
+            if held[i] == j:
+                volume = have[i]
+            if volume >= threshold:
+                near[i, j // 64] |= np.uint64(1) << np.uint64(j % 64)
+
+
+@njit(cache=True)
+def _hold(
+    real: NDArray[np.int64],
+    idle: NDArray[np.int64],
+    mate: NDArray[np.int64],
+    held: NDArray[np.int64],
+    have: NDArray[np.int64],
+    shown: NDArray[np.int16],
+) -> Any:
+    """Take the volumes of newly matched edges in hand; the smallest volume of all edges."""
+    shortest = np.int64(np.iinfo(np.int64).max)
+    for i in range(len(mate)):
+        j = mate[i]
+        if held[i] != j:
+            _put_back(real, idle, i, held[i], have[i])
+            held[i] = j
+            have[i] = real[i, j] if real[i, j] > 0 else idle[i, j]
+            shown[i] = j if real[i, j] > 0 else -1
+        shortest = min(shortest, have[i])
+    return shortest
+
+
+@njit(cache=True)
 def decompose(
     real: NDArray[np.int64],
     idle: NDArray[np.int64],
@@ -83,49 +162,21 @@ def decompose(
     have = np.zeros(n, dtype=np.int64)
     held = np.full(n, -1, dtype=np.int64)  # the column that ``have`` belongs to
     shown = np.full(n, -1, dtype=np.int16)
-    left, most = np.int64(0), np.int64(0)
-    for j in range(n):
-        left += real[0, j] + idle[0, j]
-    for i in range(n):
-        for j in range(n):
-            most = max(most, real[i, j], idle[i, j])
-    threshold = np.int64(1)
-    while threshold * 2 <= most:
-        threshold *= 2
+    left = real[0].sum() + idle[0].sum()
+    threshold = _largest_power(max(real.max(), idle.max()))
     fresh = True
     count = 0
     while left > 0:
         if fresh:
-            for i in range(n):
-                for w in range(words):
-                    near[i, w] = 0
-                for j in range(n):
-                    volume = real[i, j] if real[i, j] > 0 else idle[i, j]
-                    if held[i] == j:
-                        volume = have[i]
-                    if volume >= threshold:
-                        near[i, j // 64] |= np.uint64(1) << np.uint64(j % 64)
+            _join_volumes(near, real, idle, held, have, threshold)
             fresh = False
-        perfect = True
-        for i in range(n):
-            if mate[i] < 0 and not _augment(near, i, mate, owner, seen, parent, queue):
-                perfect = False
-                break
-        if not perfect:
+        if not _perfect(near, mate, owner, seen, parent, queue):
             threshold //= 2
             fresh = True
             continue
         if count == len(durations):
             return -1
-        shortest = left
-        for i in range(n):
-            j = mate[i]
-            if held[i] != j:
-                _put_back(real, idle, i, held[i], have[i])
-                held[i] = j
-                have[i] = real[i, j] if real[i, j] > 0 else idle[i, j]
-                shown[i] = j if real[i, j] > 0 else -1
-            shortest = min(shortest, have[i])
+        shortest = _hold(real, idle, mate, held, have, shown)
         durations[count] = shortest
         for i in range(n):
             rounds[count, i] = shown[i]
@@ -136,9 +187,7 @@ def decompose(
                 held[i] = -1
                 volume = real[i, j] if real[i, j] > 0 else idle[i, j]
                 if volume < threshold:
-                    near[i, j // 64] &= ~(np.uint64(1) << np.uint64(j % 64))
-                    mate[i] = -1
-                    owner[j] = -1
+                    _part(near, mate, owner, i, j)
         left -= shortest
         count += 1
     return count
@@ -155,6 +204,53 @@ def _put_back(
         real[i, j] = volume
     else:
         idle[i, j] = volume
+
+
+@njit(cache=True)
+def _join_slack(
+    near: NDArray[np.uint64],
+    real: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    threshold: int,
+    mate: NDArray[np.int64],
+    owner: NDArray[np.int64],
+) -> None:
+    """The graph of pairs that fill ``threshold`` with their slack, and a first matching of it."""
+    n = len(real)
+    near[:] = 0
+    mate[:] = -1
+    owner[:] = -1
+    for i in range(n):
+        for j in range(n):
+            if real[i, j] + min(rows[i], columns[j]) >= threshold:
+                near[i, j // 64] |= np.uint64(1) << np.uint64(j % 64)
+    # Pairs that need no slack first, so that slack is spent where it must be.
+    for i in range(n):
+        for j in range(n):
+            if mate[i] < 0 and owner[j] < 0 and real[i, j] >= threshold:
+                mate[i] = j
+                owner[j] = i
+
+
+@njit(cache=True)
+def _part_worn(
+    near: NDArray[np.uint64],
+    real: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    threshold: int,
+    mate: NDArray[np.int64],
+    owner: NDArray[np.int64],
+) -> bool:
+    """Part the matched pairs whose slack was spent since they were joined; whether any was."""
+    broken = False
+    for i in range(len(mate)):
+        j = mate[i]
+        if real[i, j] + min(rows[i], columns[j]) < threshold:
+            _part(near, mate, owner, i, j)
+            broken = True
+    return broken
 
 
 @njit(cache=True)
@@ -182,47 +278,18 @@ def pack(
     left = rows[0]
     for j in range(n):
         left += real[0, j]
-    threshold = np.int64(1)
-    while threshold * 2 <= left:
-        threshold *= 2
+    threshold = _largest_power(left)
     count = 0
     fresh = True
     while left > 0:
         if fresh:
-            for i in range(n):
-                for w in range(words):
-                    near[i, w] = 0
-                for j in range(n):
-                    if real[i, j] + min(rows[i], columns[j]) >= threshold:
-                        near[i, j // 64] |= np.uint64(1) << np.uint64(j % 64)
-                mate[i] = -1
-                owner[i] = -1
+            _join_slack(near, real, rows, columns, threshold, mate, owner)
             fresh = False
-            # Pairs that need no slack first, so that slack is spent where it must be.
-            for i in range(n):
-                for j in range(n):
-                    if mate[i] < 0 and owner[j] < 0 and real[i, j] >= threshold:
-                        mate[i] = j
-                        owner[j] = i
-        perfect = True
-        for i in range(n):
-            if mate[i] < 0 and not _augment(near, i, mate, owner, seen, parent, queue):
-                perfect = False
-                break
-        if not perfect:
+        if not _perfect(near, mate, owner, seen, parent, queue):
             threshold //= 2
             fresh = True
             continue
-        broken = False
-        for i in range(n):
-            j = mate[i]
-            if real[i, j] + min(rows[i], columns[j]) < threshold:
-                # Slack spent since the bit was set: the edge is gone.
-                near[i, j // 64] &= ~(np.uint64(1) << np.uint64(j % 64))
-                mate[i] = -1
-                owner[j] = -1
-                broken = True
-        if broken:
+        if _part_worn(near, real, rows, columns, threshold, mate, owner):
             continue
         if count == len(durations):
             return -1
@@ -238,11 +305,11 @@ def pack(
             real[i, j] -= carried
             rows[i] -= shortest - carried
             columns[j] -= shortest - carried
-            if real[i, j] + min(rows[i], columns[j]) < threshold or real[i, j] == 0:
+            if real[i, j] + min(rows[i], columns[j]) < threshold:
+                _part(near, mate, owner, i, j)
+            elif real[i, j] == 0:
                 mate[i] = -1
                 owner[j] = -1
-                if real[i, j] + min(rows[i], columns[j]) < threshold:
-                    near[i, j // 64] &= ~(np.uint64(1) << np.uint64(j % 64))
         left -= shortest
         count += 1
     return count

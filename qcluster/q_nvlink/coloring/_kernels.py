@@ -60,6 +60,80 @@ def conflicts(
     return total
 
 
+@njit(inline="always")
+def _drawn(state: Any) -> Any:
+    """The next random state (xorshift; Marsaglia, 2003)."""
+    state ^= state << np.uint64(13)
+    state ^= state >> np.uint64(7)
+    return state ^ (state << np.uint64(17))
+
+
+@njit(cache=True)
+def _same_coloured(
+    indptr: NDArray[np.int64], indices: NDArray[np.int64], k: int, color: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], int]:
+    """(n, k) neighbours of every vertex by colour; the clashing vertices, their places in that
+    list (-1: not in it), and how many there are.
+    """
+    n = len(indptr) - 1
+    gamma = np.zeros((n, k), dtype=np.int32)
+    for v in range(n):
+        for e in range(indptr[v], indptr[v + 1]):
+            gamma[v, color[indices[e]]] += 1
+    clash = np.empty(n, dtype=np.int64)
+    place = np.full(n, -1, dtype=np.int64)
+    count = 0
+    for v in range(n):
+        if gamma[v, color[v]] > 0:
+            place[v] = count
+            clash[count] = v
+            count += 1
+    return gamma, clash, place, count
+
+
+@njit(inline="always")
+def _out(clash: NDArray[np.int64], place: NDArray[np.int64], count: int, v: int) -> int:
+    """Take ``v`` from the list of clashing vertices; its new length."""
+    last = clash[count - 1]
+    clash[place[v]] = last
+    place[last] = place[v]
+    place[v] = -1
+    return count - 1
+
+
+@njit(inline="always")
+def _least_move(
+    color: NDArray[np.int64],
+    gamma: NDArray[np.int32],
+    clash: NDArray[np.int64],
+    until: NDArray[np.int64],
+    time: int,
+    lead: int,
+    state: Any,
+) -> tuple[int, int, int, Any]:
+    """The clashing vertex, its colour, the change of conflicts and the random state after it.
+
+    Tabu ones only where the change is below ``lead``; ties at random; -1 where all are tabu.
+    """
+    choice, target, value, ties = -1, -1, 1 << 30, 0
+    for v in clash:
+        own = gamma[v, color[v]]
+        for c in range(gamma.shape[1]):
+            if c == color[v]:
+                continue
+            delta = gamma[v, c] - own
+            if delta > value or (until[v, c] > time and delta >= lead):
+                continue
+            if delta < value:
+                choice, target, value, ties = v, c, delta, 1
+            else:
+                ties += 1
+                state = _drawn(state)
+                if state % np.uint64(ties) == 0:
+                    choice, target = v, c
+    return choice, target, value, state
+
+
 @njit(cache=True)
 def tabu_step(
     indptr: NDArray[np.int64],
@@ -77,22 +151,8 @@ def tabu_step(
     until (n, k) int64 is when a colour stops being tabu; clock (2,) uint64 holds the move counter
     and the state of the random numbers. Returns the conflicts of ``best``; stops at 0.
     """
-    n = len(indptr) - 1
-    gamma = np.zeros((n, k), dtype=np.int32)
-    for v in range(n):
-        for e in range(indptr[v], indptr[v + 1]):
-            gamma[v, color[indices[e]]] += 1
-    clash = np.empty(n, dtype=np.int64)
-    place = np.full(n, -1, dtype=np.int64)
-    count = 0
-    total = 0
-    for v in range(n):
-        total += gamma[v, color[v]]
-        if gamma[v, color[v]] > 0:
-            place[v] = count
-            clash[count] = v
-            count += 1
-    total //= 2
+    gamma, clash, place, count = _same_coloured(indptr, indices, k, color)
+    total = conflicts(indptr, indices, color)
     least = conflicts(indptr, indices, best)
     if total < least:
         least = total
@@ -103,27 +163,9 @@ def tabu_step(
         if least == 0:
             break
         time += 1
-        choice, target, value, ties = -1, -1, 1 << 30, 0
-        for i in range(count):
-            v = clash[i]
-            own = gamma[v, color[v]]
-            for c in range(k):
-                if c == color[v]:
-                    continue
-                delta = gamma[v, c] - own
-                if delta > value:
-                    continue
-                if until[v, c] > time and total + delta >= least:
-                    continue
-                if delta < value:
-                    choice, target, value, ties = v, c, delta, 1
-                else:
-                    ties += 1
-                    state ^= state << np.uint64(13)
-                    state ^= state >> np.uint64(7)
-                    state ^= state << np.uint64(17)
-                    if state % np.uint64(ties) == 0:
-                        choice, target = v, c
+        choice, target, value, state = _least_move(
+            color, gamma, clash[:count], until, time, least - total, state
+        )
         if choice < 0:  # everything is tabu: let time pass
             continue
         old = color[choice]
@@ -134,24 +176,14 @@ def tabu_step(
             gamma[u, old] -= 1
             gamma[u, target] += 1
             if color[u] == old and gamma[u, old] == 0:
-                count -= 1
-                last = clash[count]
-                clash[place[u]] = last
-                place[last] = place[u]
-                place[u] = -1
+                count = _out(clash, place, count, u)
             elif color[u] == target and place[u] < 0:
                 place[u] = count
                 clash[count] = u
                 count += 1
         if gamma[choice, target] == 0 and place[choice] >= 0:
-            count -= 1
-            last = clash[count]
-            clash[place[choice]] = last
-            place[last] = place[choice]
-            place[choice] = -1
-        state ^= state << np.uint64(13)
-        state ^= state >> np.uint64(7)
-        state ^= state << np.uint64(17)
+            count = _out(clash, place, count, choice)
+        state = _drawn(state)
         until[choice, old] = time + np.int64(state % np.uint64(10)) + (6 * count) // 10
         if total < least:
             least = total

@@ -28,102 +28,6 @@ def _delta(
 
 
 @njit(cache=True)
-def tabu(
-    flow: NDArray[np.float64],
-    dist: NDArray[np.float64],
-    ranks: int,
-    p: NDArray[np.int64],
-    best: NDArray[np.int64],
-    steps: int,
-    state: NDArray[np.uint64],
-) -> float:
-    """Robust tabu search (Taillard, 1991) for ``steps`` swaps from ``p`` (m,).
-
-    flow and dist (m, m) float64; rows of flow from ``ranks`` on are empty, and swaps among them
-    are left out. ``p`` ends where the search ends; ``best`` gets the best location seen. state (1,)
-    is the random state. Returns the change of the objective from the first ``p`` to ``best``.
-    """
-    m = len(p)
-    delta = np.zeros((m, m))
-    for i in range(ranks):
-        for j in range(i + 1, m):
-            delta[i, j] = _delta(flow, dist, p, i, j)
-    until = np.zeros((m, m), dtype=np.int64)
-    x, y = np.empty(m), np.empty(m)
-    u, v = np.empty(m), np.empty(m)
-    now, least = 0.0, 0.0
-    best[:] = p
-    seed = state[0]
-    shortest, spread = np.int64(0.9 * m), np.uint64(1 + m // 5)
-    patience = np.int64(m) * m * 5
-    forced = False
-    aspired = False
-    for time in range(1, steps + 1):
-        r, s, value, forced = -1, -1, np.inf, False
-        for i in range(ranks):
-            for j in range(i + 1, m):
-                change = delta[i, j]
-                if change >= value and not forced and until[i, p[j]] >= time - patience:
-                    continue
-                old = until[i, p[j]] < time - patience and until[j, p[i]] < time - patience
-                free = until[i, p[j]] < time or until[j, p[i]] < time
-                aspired = bool(now + change < least - 1e-9 or (old and time > patience))
-                if not (free or aspired):
-                    continue
-                if (aspired and not forced) or (aspired == forced and change < value):
-                    r, s, value, forced = i, j, change, aspired
-        if r < 0:
-            continue
-        seed ^= seed << np.uint64(13)
-        seed ^= seed >> np.uint64(7)
-        seed ^= seed << np.uint64(17)
-        until[r, p[r]] = time + shortest + np.int64(seed % spread)
-        seed ^= seed << np.uint64(13)
-        seed ^= seed >> np.uint64(7)
-        seed ^= seed << np.uint64(17)
-        until[s, p[s]] = time + shortest + np.int64(seed % spread)
-        p[r], p[s] = p[s], p[r]
-        now += value
-        if now < least - 1e-9:
-            least = now
-            best[:] = p
-        # Swapping r and s changes another pair's delta by a product of differences.
-        a, b = p[r], p[s]
-        for k in range(m):
-            c = p[k]
-            x[k] = flow[r, k] - flow[s, k]
-            y[k] = dist[b, c] - dist[a, c]
-            u[k] = flow[k, r] - flow[k, s]
-            v[k] = dist[c, b] - dist[c, a]
-        for i in range(ranks):
-            if i in (r, s):
-                continue
-            xi, yi, ui, vi = x[i], y[i], u[i], v[i]
-            for j in range(i + 1, m):
-                delta[i, j] += (xi - x[j]) * (yi - y[j]) + (ui - u[j]) * (vi - v[j])
-        for k in range(m):
-            for e in (r, s):
-                if k != e:
-                    i, j = min(k, e), max(k, e)
-                    if i < ranks:
-                        delta[i, j] = _delta(flow, dist, p, i, j)
-    state[0] = seed
-    return least
-
-
-@njit(cache=True, fastmath={"reassoc", "contract"})
-def _delta_symmetric(flow: NDArray[np.float64], near: NDArray[np.float64], i: int, j: int) -> Any:
-    """As ``_delta``, for symmetric matrices without diagonal; near[i, k] is dist[p[i], p[k]]."""
-    fi, fj, ni, nj = flow[i], flow[j], near[i], near[j]
-    change = 0.0
-    for k in range(len(fi)):
-        change += (fi[k] - fj[k]) * (nj[k] - ni[k])
-    # The terms of i and j themselves do not change.
-    change -= (fi[i] - fj[i]) * (nj[i] - ni[i]) + (fi[j] - fj[j]) * (nj[j] - ni[j])
-    return 2.0 * change
-
-
-@njit(cache=True)
 def _best_swap(
     delta: NDArray[np.float64],
     until: NDArray[np.int64],
@@ -151,6 +55,100 @@ def _best_swap(
             if (aspired and not forced) or (aspired == forced and change < value):
                 r, s, value, forced = i, j, change, aspired
     return r, s
+
+
+@njit(cache=True)
+def _follow_swap(
+    flow: NDArray[np.float64],
+    dist: NDArray[np.float64],
+    p: NDArray[np.int64],
+    ranks: int,
+    r: int,
+    s: int,
+    delta: NDArray[np.float64],
+) -> None:
+    """Bring ``delta`` up to date after r and s swapped.
+
+    That changes another pair's delta by a product of differences.
+    """
+    m = len(p)
+    x, y, u, v = np.empty(m), np.empty(m), np.empty(m), np.empty(m)
+    a, b = p[r], p[s]
+    for k in range(m):
+        c = p[k]
+        x[k] = flow[r, k] - flow[s, k]
+        y[k] = dist[b, c] - dist[a, c]
+        u[k] = flow[k, r] - flow[k, s]
+        v[k] = dist[c, b] - dist[c, a]
+    for i in range(ranks):
+        if i in (r, s):
+            continue
+        xi, yi, ui, vi = x[i], y[i], u[i], v[i]
+        for j in range(i + 1, m):
+            delta[i, j] += (xi - x[j]) * (yi - y[j]) + (ui - u[j]) * (vi - v[j])
+    for k in range(m):
+        for e in (r, s):
+            if k != e:
+                i, j = min(k, e), max(k, e)
+                if i < ranks:
+                    delta[i, j] = _delta(flow, dist, p, i, j)
+
+
+@njit(cache=True)
+def tabu(
+    flow: NDArray[np.float64],
+    dist: NDArray[np.float64],
+    ranks: int,
+    p: NDArray[np.int64],
+    best: NDArray[np.int64],
+    steps: int,
+    state: NDArray[np.uint64],
+) -> float:
+    """Robust tabu search (Taillard, 1991) for ``steps`` swaps from ``p`` (m,).
+
+    flow and dist (m, m) float64; rows of flow from ``ranks`` on are empty, and swaps among them
+    are left out. ``p`` ends where the search ends; ``best`` gets the best location seen. state (1,)
+    is the random state. Returns the change of the objective from the first ``p`` to ``best``.
+    """
+    m = len(p)
+    delta = np.zeros((m, m))
+    for i in range(ranks):
+        for j in range(i + 1, m):
+            delta[i, j] = _delta(flow, dist, p, i, j)
+    until = np.zeros((m, m), dtype=np.int64)
+    now, least = 0.0, 0.0
+    best[:] = p
+    seed = state[0]
+    shortest, spread = np.int64(0.9 * m), np.uint64(1 + m // 5)
+    for time in range(1, steps + 1):
+        r, s = _best_swap(delta, until, p, ranks, time, least - now - 1e-9)
+        if r < 0:
+            continue
+        now += delta[r, s]
+        for e in (r, s):
+            seed ^= seed << np.uint64(13)
+            seed ^= seed >> np.uint64(7)
+            seed ^= seed << np.uint64(17)
+            until[e, p[e]] = time + shortest + np.int64(seed % spread)
+        p[r], p[s] = p[s], p[r]
+        if now < least - 1e-9:
+            least = now
+            best[:] = p
+        _follow_swap(flow, dist, p, ranks, r, s, delta)
+    state[0] = seed
+    return least
+
+
+@njit(cache=True, fastmath={"reassoc", "contract"})
+def _delta_symmetric(flow: NDArray[np.float64], near: NDArray[np.float64], i: int, j: int) -> Any:
+    """As ``_delta``, for symmetric matrices without diagonal; near[i, k] is dist[p[i], p[k]]."""
+    fi, fj, ni, nj = flow[i], flow[j], near[i], near[j]
+    change = 0.0
+    for k in range(len(fi)):
+        change += (fi[k] - fj[k]) * (nj[k] - ni[k])
+    # The terms of i and j themselves do not change.
+    change -= (fi[i] - fj[i]) * (nj[i] - ni[i]) + (fi[j] - fj[j]) * (nj[j] - ni[j])
+    return 2.0 * change
 
 
 @njit(cache=True)

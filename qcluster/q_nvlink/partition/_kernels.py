@@ -243,6 +243,36 @@ def _shift(
 
 
 @njit(cache=True)
+def _take(
+    weight: NDArray[np.float64],
+    size: NDArray[np.int64],
+    part: NDArray[np.int64],
+    ties: NDArray[np.float64],
+    room: NDArray[np.int64],
+    until: NDArray[np.int64],
+    tenure: int,
+    i: int,
+    j: int,
+    d: int,
+) -> tuple[int, int]:
+    """Swap nodes i and j, or move i to domain d where j is negative; the two domains."""
+    a = part[i]
+    until[i, a] = tenure
+    if j < 0:
+        room[a] += size[i]
+        room[d] -= size[i]
+        _shift(weight, part, ties, i, d)
+        return a, d
+    b = part[j]
+    until[j, b] = tenure
+    room[a] += size[i] - size[j]
+    room[b] += size[j] - size[i]
+    _shift(weight, part, ties, i, b)
+    _shift(weight, part, ties, j, a)
+    return a, b
+
+
+@njit(cache=True)
 def refine(
     weight: NDArray[np.float64],
     size: NDArray[np.int64],
@@ -293,21 +323,7 @@ def refine(
         seed ^= seed >> np.uint64(7)
         seed ^= seed << np.uint64(17)
         tenure = time + 2 + np.int64(seed % spread)
-        a = part[i]
-        c = a
-        until[i, a] = tenure
-        if j >= 0:
-            b = part[j]
-            until[j, b] = tenure
-            room[a] += size[i] - size[j]
-            room[b] += size[j] - size[i]
-            _shift(weight, part, ties, i, b)
-            _shift(weight, part, ties, j, a)
-            d = b
-        else:
-            room[a] += size[i]
-            room[d] -= size[i]
-            _shift(weight, part, ties, i, d)
+        c, d = _take(weight, size, part, ties, room, until, tenure, i, j, d)
         now += gain
         if now > least + tiny:
             least = now

@@ -6,10 +6,15 @@ largest utilisation; solved by HiGHS through SciPy. Used as a bound, never to ro
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import SolverFailed
+
+if TYPE_CHECKING:
+    from scipy.sparse import coo_matrix
 
 __all__ = ["least_utilisation"]
 
@@ -37,21 +42,7 @@ def least_utilisation(
         return 0.0
     count = len(links)
     unit = float(demand.max())
-    rows, cols, values, right = [], [], [], np.zeros(len(sources) * n)
-    upper = np.full(len(sources) * count + 1, np.inf)
-    for k, s in enumerate(sources):
-        for v in range(n):
-            right[k * n + v] = (
-                demand[s, v] if v != s else -(demand[s].sum() - demand[s, s])
-            ) / unit
-        for i, (u, v) in enumerate(links):
-            column = k * count + i
-            rows += [k * n + v, k * n + u]
-            cols += [column, column]
-            values += [1.0, -1.0]
-            if v == s or (u != s and not passing[u]):
-                upper[column] = 0.0
-    equal = coo_matrix((values, (rows, cols)), shape=(len(right), len(upper)))
+    equal, right, upper = _conservation(demand, links, passing, sources, unit)
     at = np.arange(len(sources) * count)
     over = coo_matrix(
         (
@@ -77,3 +68,33 @@ def least_utilisation(
     if found.status != 0:
         raise SolverFailed(f"linear programme: {found.message}")
     return float(found.fun)
+
+
+def _conservation(
+    demand: NDArray[np.float64],
+    links: NDArray[np.int64],
+    passing: NDArray[np.bool_],
+    sources: NDArray[np.int64],
+    unit: float,
+) -> tuple[coo_matrix, NDArray[np.float64], NDArray[np.float64]]:
+    """What flows in less what flows out at every node, by source; what it must be, in ``unit``;
+    and the upper bounds of the variables, of which the last is the utilisation.
+    """
+    from scipy.sparse import coo_matrix
+
+    n, count = len(demand), len(links)
+    rows, cols, values, right = [], [], [], np.zeros(len(sources) * n)
+    upper = np.full(len(sources) * count + 1, np.inf)
+    for k, s in enumerate(sources):
+        for v in range(n):
+            right[k * n + v] = (
+                demand[s, v] if v != s else -(demand[s].sum() - demand[s, s])
+            ) / unit
+        for i, (u, v) in enumerate(links):
+            column = k * count + i
+            rows += [k * n + v, k * n + u]
+            cols += [column, column]
+            values += [1.0, -1.0]
+            if v == s or (u != s and not passing[u]):
+                upper[column] = 0.0
+    return coo_matrix((values, (rows, cols)), shape=(len(right), len(upper))), right, upper

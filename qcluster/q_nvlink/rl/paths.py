@@ -136,7 +136,7 @@ def find_paths(
     Raises InputError for shapes that do not fit, Infeasible naming a pair that nothing joins.
     """
     n = len(capacity)
-    if capacity.shape != (n, n) or demand.shape != (n, n):
+    if not capacity.shape == demand.shape == (n, n):
         raise InputError(f"wants shape ({n}, {n}), got {demand.shape}", field="demand")
     passing = np.ones(n, dtype=np.bool_) if transit is None else transit
     links = np.argwhere(capacity > 0)
@@ -146,8 +146,7 @@ def find_paths(
     pairs = np.argwhere((demand > 0) & ~np.eye(n, dtype=np.bool_))
     known: dict[tuple[int, int], _Way] = {}
     steps = max(_LOOKED_AT, _STEPS // max(1, len(pairs)))
-    rows: list[list[int]] = []
-    owner: list[int] = []
+    rows, owner = list[list[int]](), list[int]()
     for p, (a, b) in enumerate(pairs.tolist()):
         key = (b, -1 if island is None else int(island[a]))
         if key not in known:
