@@ -187,7 +187,10 @@ def plan_units(
     )  # fmt: skip
     units, proof, caps = found.units, found.answer.certificate, found.answer.value
     if schedule is not None and schedule.peak_w > budget_w:
-        warnings.append(f"the jobs' lowest peak found, {schedule.peak_w:.0f} W, is over the budget")
+        warnings.append(
+            f"the jobs' lowest peak found, {schedule.peak_w:.0f} W, is "
+            f"{schedule.peak_w - budget_w:.0f} W over the budget"
+        )
     overhead = float(units.overhead_w.sum())
     return EnergyPlan(
         planner="energy",

@@ -26,6 +26,9 @@ def test_frames_are_refused_by_column() -> None:
             as_trace(frame.assign(**{column: value}))
     with pytest.raises(InputError, match=r"'config': wants EnergyConfig or a mapping, got 3"):
         plan_energy(frame, config=3)  # type: ignore[arg-type]
+    odd = {"nodes": [], "accelerators": [{"id": "q", "idle_w": 90, "active_w": 50}]}
+    with pytest.raises(InputError, match=r"accelerators\[0\].active_w.*below idle_w = 90"):
+        plan_energy(frame, odd)
     with pytest.raises(InputError, match="wants a mapping with 'nodes'"):
         plan_energy(frame, [1])  # type: ignore[arg-type]
 
