@@ -162,7 +162,8 @@ def _few(problem: _Problem, m: int) -> tuple[Choice | None, bool]:
     owner = np.repeat(np.arange(t.n), np.diff(t.begin))
     drawing = t.allowed & (t.power > 0)
     low, high = 0.0, float((t.value[drawing] / t.power[drawing]).max(initial=0.0)) * 1.001
-    price, bound, sets = 0.0, math.inf, []
+    price, bound = 0.0, math.inf
+    sets: list[NDArray[np.int64]] = []
     for _ in range(_PRICES):
         score = np.where(t.allowed, t.value - price * t.power, -np.inf)
         worth = np.maximum.reduceat(score, t.begin[:-1])
@@ -184,9 +185,9 @@ def _few(problem: _Problem, m: int) -> tuple[Choice | None, bool]:
         price = (low + high) / 2
     best_ones = np.maximum.reduceat(np.where(t.allowed, t.value, 0.0), t.begin[:-1])
     for members in (*sets, np.argsort(-best_ones, kind="stable")[:m]):
-        choice = _filled(problem, members)
-        if choice is not None:
-            return choice, False
+        filled = _filled(problem, members)
+        if filled is not None:
+            return filled, False
     return None, False
 
 

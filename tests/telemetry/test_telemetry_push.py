@@ -300,5 +300,6 @@ def test_push_takes_no_argument():
 
 
 def test_now_is_the_clock():
+    before = time.time()
     (batch,) = parse_samples({"node": "a", "gpu": 0, "power_w": 5})
-    assert math.isclose(batch.ts_s, time.time(), abs_tol=5)
+    assert before <= batch.ts_s <= time.time()
