@@ -35,6 +35,9 @@ class Config(BaseModel):
             return cls()
         if isinstance(data, cls):
             return data
+        if not isinstance(data, Mapping):
+            name = cls.__name__
+            raise InputError(f"wants {name} or a mapping, got {data!r:.40}", field="config")
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from qcluster.cli.output import emit_json, emit_table, note
+from qcluster.errors import InputError
 
 if TYPE_CHECKING:
     from qcluster.q_energy import EnergyPlan, Schedule
 
 __all__ = ["register"]
 
-_PROJECTS = (".sm", ".mm")
+_PROJECTS = (".sm", ".mm", ".rcp")
 _SHOWN = 16
+_JOBS = 200
 
 
 def register(app: typer.Typer) -> None:
@@ -31,8 +33,7 @@ def register(app: typer.Typer) -> None:
 def energy(
     telemetry: Path = typer.Argument(
         help="Power readings (CSV, nvidia-smi log, JSON lines, MLPerf log, Prometheus text; .gz "
-        "too), or a PSPLIB project "
-        "(.sm, .mm) to schedule by itself."
+        "too; - for a pipe), or a PSPLIB project (.sm, .mm) to schedule by itself."
     ),
     topology: Path | None = typer.Option(None, help="Cluster topology, YAML or JSON."),
     jobs: Path | None = typer.Option(None, help="Job profiles (JSON) or a PSPLIB project."),
@@ -48,15 +49,22 @@ def energy(
     qaoa: bool = typer.Option(False, "--qaoa", help="Rework windows at the peak by QAOA."),
     gnn: bool = typer.Option(True, "--gnn/--no-gnn", help="Learned curves, one shared budget."),
     meta: bool = typer.Option(False, "--meta", help="Choose the pipeline from past costs."),
+    power_modes: bool = typer.Option(
+        False,
+        "--power-modes",
+        help="Let jobs run slower at lower power where that lowers the peak.",
+    ),
     deadline_s: float = typer.Option(1.0, min=0, max=3600, help="Seconds for the answer."),
     seed: int = typer.Option(0, min=0, help="Seed of everything random."),
     as_json: bool = typer.Option(False, "--json", help="Machine output on stdout."),
 ) -> None:
     """Plan power: caps within a budget, and a schedule of dependent jobs with a low peak."""
-    if telemetry.suffix in _PROJECTS:
+    if telemetry.suffix.lower() in _PROJECTS:
         schedule = _project(telemetry, steps, stretch, qaoa, deadline_s, seed)
         emit_json(schedule) if as_json else _show_schedule(schedule)
         return
+    if steps is not None:
+        raise InputError("is for a PSPLIB project as TELEMETRY", field="--deadline")
     from qcluster.q_energy import EnergyConfig, plan_energy
 
     plan = plan_energy(
@@ -64,7 +72,9 @@ def energy(
         topology,
         jobs=jobs,
         budget_w=budget_w,
-        config=EnergyConfig(qaoa=qaoa, gnn=gnn, meta=meta, stretch=stretch),
+        config=EnergyConfig(
+            qaoa=qaoa, gnn=gnn, meta=meta, power_modes=power_modes, stretch=stretch
+        ),
         deadline_s=deadline_s,
         seed=seed,
     )
@@ -89,9 +99,7 @@ def _project(
 
 def _show_schedule(schedule: Schedule) -> None:
     emit_table(("figure", "value"), _schedule_rows(schedule))
-    order = sorted(schedule.start, key=lambda task: (schedule.start[task], str(task)))
-    rows = [(task, schedule.start[task], schedule.mode[task]) for task in order]
-    emit_table(("task", "start step", "mode"), rows, title="\nSchedule")
+    _show_starts(schedule)
 
 
 def _schedule_rows(schedule: Schedule) -> list[tuple[str, Any]]:
@@ -116,6 +124,7 @@ def _show_plan(plan: EnergyPlan) -> None:
         *((f"baseline {name}", f"{-value / n:.2%}") for name, value in plan.baselines.items()),
         (f"energy against {saved.baseline}",
          f"{saved.energy_j / 3.6e6:.3f} kWh less in {plan.window_s:g} s ({saved.share:.2%})"),
+        ("active", ", ".join(f"{n} {kind}" for kind, n in plan.active_accelerators.items())),
         ("solver", plan.solver.used),
     ]  # fmt: skip
     emit_table(("figure", "value"), rows)
@@ -134,3 +143,18 @@ def _show_plan(plan: EnergyPlan) -> None:
         note(f"{len(plan.nodes) - _SHOWN} more nodes; --json has all")
     if plan.schedule is not None:
         emit_table(("figure", "value"), _schedule_rows(plan.schedule), title="\nJobs")
+        _show_starts(plan.schedule)
+    if plan.dispatch:
+        sent = [(row.job, row.to or "GPUs", row.reason) for row in plan.dispatch]
+        emit_table(("job", "goes to", "why"), sent, title="\nAccelerators")
+
+
+def _show_starts(schedule: Schedule) -> None:
+    step = schedule.notes.get("step_s")
+    name = "start step" if step is None else "start s"
+    order = sorted(schedule.start, key=lambda task: (schedule.start[task], str(task)))
+    scale = 1 if step is None else step
+    rows = [(task, schedule.start[task] * scale, schedule.mode[task]) for task in order[:_JOBS]]
+    emit_table(("job", name, "mode"), rows)
+    if len(order) > _JOBS:
+        note(f"{len(order) - _JOBS} more jobs; --json has all")

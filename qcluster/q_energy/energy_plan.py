@@ -50,6 +50,8 @@ __all__ = ["EnergyPlan", "NodePower", "Savings", "plan_energy", "plan_units"]
 _LIFETIME_WINDOWS = 2.0
 # Time between two plans where there is none yet, seconds.
 _PERIOD_S = 2.0
+# How much of the time for the answer jobs' schedules may take.
+_SCHEDULE_SHARE = 0.8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,10 +138,12 @@ def plan_energy(
     dispatch = dispatch_jobs(profiles, where)
     schedule = schedule_jobs(
         dispatched(jobs, dispatch), config, qaoa="qaoa" in picked.pipeline, topology=where,
-        deadline_s=deadline_s * 0.8, seed=seed,
+        deadline_s=deadline_s * _SCHEDULE_SHARE, seed=seed,
     )  # fmt: skip
+    # A schedule that took too long, such as the first one of a process, must not cost the caps.
+    left = Deadline.after(max(deadline.remaining(), (1.0 - _SCHEDULE_SHARE) * deadline_s))
     return plan_units(
-        units, given, config, picked=picked, ref=ref, schedule=schedule, deadline=deadline,
+        units, given, config, picked=picked, ref=ref, schedule=schedule, deadline=left,
         seed=seed, topology=where, sightings=sightings, dispatch=dispatch,
     )  # fmt: skip
 
@@ -183,7 +187,10 @@ def plan_units(
     )  # fmt: skip
     units, proof, caps = found.units, found.answer.certificate, found.answer.value
     if schedule is not None and schedule.peak_w > budget_w:
-        warnings.append(f"the jobs' lowest peak found, {schedule.peak_w:.0f} W, is over the budget")
+        warnings.append(
+            f"the jobs' lowest peak found, {schedule.peak_w:.0f} W, is "
+            f"{schedule.peak_w - budget_w:.0f} W over the budget"
+        )
     overhead = float(units.overhead_w.sum())
     return EnergyPlan(
         planner="energy",
@@ -322,6 +329,6 @@ def _units(
 def _topology(topology: Topology | str | Path | Mapping[str, Any] | None) -> Topology | None:
     if isinstance(topology, (str, Path)):
         return Topology.read(topology)
-    if isinstance(topology, Mapping):
-        return Topology.parse(topology)
-    return topology
+    if topology is None or isinstance(topology, Topology):
+        return topology
+    return Topology.parse(topology)

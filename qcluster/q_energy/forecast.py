@@ -12,7 +12,7 @@ unknown job it knows no more than the running means do.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ Floats = NDArray[np.float64]
 _KEPT_SCORES = 2_000
 _LEAST_STEPS = LAGS + 4  # of a run, beside the horizon: too little else to learn from
 _MEANS = (1, 4, 15, 60)
+_MOST_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -188,8 +189,11 @@ def forecast_power(
     """
     import pandas as pd
 
-    if isinstance(horizon_s, bool) or not np.isfinite(horizon_s) or horizon_s <= 0:
+    number = isinstance(horizon_s, (int, float, np.number)) and not isinstance(horizon_s, bool)
+    if not number or not np.isfinite(horizon_s) or horizon_s <= 0:
         raise InputError(f"wants seconds above 0, got {horizon_s!r}", field="horizon_s")
+    if not isinstance(quantiles, Iterable):
+        raise InputError(f"wants shares between 0 and 1, got {quantiles!r}", field="quantiles")
     levels = sorted(set(quantiles))
     if not levels or not all(0 < q < 1 for q in levels):
         raise InputError(f"wants shares between 0 and 1, got {quantiles}", field="quantiles")
@@ -197,6 +201,9 @@ def forecast_power(
     period = trace.period_s if model is None else model.period_s
     times, run = grid(trace, period)
     steps = max(1, int(np.floor(horizon_s / period + 1e-6)))
+    if steps > _MOST_STEPS:
+        message = f"wants at most {_MOST_STEPS} steps of {period:g} s, got {horizon_s:g} s"
+        raise InputError(message, field="horizon_s")
     if model is not None and steps > model.horizons[-1]:
         most = model.horizons[-1] * period
         raise InputError(f"the model was fitted for {most:g} s ahead", field="horizon_s")

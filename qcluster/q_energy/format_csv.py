@@ -35,7 +35,9 @@ def read_csv(lines: Lines, readings: Readings, node: str) -> None:
 
     Raises FormatError naming row and column; csv.Error for what is no CSV.
     """
-    first = next(line for line in lines if line.strip() and not line.startswith("#"))
+    first = next((line for line in lines if line.strip() and not line.startswith("#")), None)
+    if first is None:
+        raise FormatError("has no header", file=readings.file)
     head_row = lines.row
     mark = max(",;\t", key=first.count)
     header = [name.strip().lower() for name in next(csv.reader([first], delimiter=mark))]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qcluster.errors import FormatError, InputError
+from qcluster.errors import FormatError, Infeasible, InputError
 from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.curve_net import default_net
 from qcluster.q_energy.levelling import level_peak
@@ -25,6 +25,7 @@ from qcluster.telemetry import Job, Topology
 __all__ = ["job_tasks", "read_jobs", "schedule_jobs"]
 
 _STEPS = 300  # about how many steps the sum of all jobs' critical path is cut into
+_MOST_STEPS = 30_000
 
 
 def read_jobs(path: str | Path) -> tuple[Job, ...] | tuple[Task, ...]:
@@ -100,7 +101,8 @@ def job_tasks(
     Jobs without duration or power are left out. A job whose own deadline is sooner than the
     common one is followed by an idle task of the difference, which holds it to its own.
 
-    Raises InputError when a scheduled job waits for one that is left out.
+    Raises InputError when a scheduled job waits for one that is left out; Infeasible naming the job
+    that cannot be done by its deadline, and by how many seconds.
     """
     known = {job.id: job for job in jobs if job.duration_s > 0 and job.power_w > 0}
     if not known:
@@ -114,8 +116,52 @@ def job_tasks(
     unit = max(job.duration_s for job in known.values()) / 1e6
     fine = [Task(j.id, math.ceil(j.duration_s / unit), j.power_w, j.after) for j in known.values()]
     longest = critical_path(fine) * unit
-    step = max(longest / _STEPS, 1e-3)
+    _check_deadlines(known)
     modes = _modes(list(known.values()), config, topology)
+    steps = [max(longest / _STEPS, 1e-3), *_finer(known, longest)]
+    for step in steps[:-1]:
+        tasks, common = _in_steps(known, modes, step, config)
+        if critical_path(tasks) <= common:
+            return tasks, common, step
+    return (*_in_steps(known, modes, steps[-1], config), steps[-1])
+
+
+def _check_deadlines(jobs: dict[str, Job]) -> None:
+    """Refuse a deadline before the job's chain can be done, with seconds."""
+    done: dict[str, float] = {}
+    left = dict(jobs)
+    while left:  # without cycles: the critical path was found before
+        for job in [job for job in left.values() if all(name in done for name in job.after)]:
+            done[job.id] = job.duration_s + max((done[name] for name in job.after), default=0.0)
+            del left[job.id]
+            late = done[job.id] - job.deadline_s
+            if job.deadline_s and late > 1e-9 * done[job.id]:
+                raise Infeasible(
+                    f"job '{job.id}' is done after {done[job.id]:g} s at the earliest, {late:g} s "
+                    f"past its deadline of {job.deadline_s:g} s",
+                    field="jobs.deadline_s",
+                )
+
+
+def _finer(jobs: dict[str, Job], longest: float) -> list[float]:
+    """Steps for when rounding up to coarse ones leaves no room: one that all times are whole
+    multiples of, if there is one, and a small one.
+    """
+    times = [job.duration_s for job in jobs.values()]
+    times += [job.deadline_s for job in jobs.values() if job.deadline_s]
+    grid = math.gcd(*(round(seconds * 1000) for seconds in times)) / 1000
+    whole = all(abs(seconds * 1000 - round(seconds * 1000)) < 1e-6 for seconds in times)
+    exact = [grid] if whole and longest / grid <= _MOST_STEPS else []
+    return [*exact, max(longest / _MOST_STEPS, 1e-6)]
+
+
+def _in_steps(
+    known: dict[str, Job],
+    modes: dict[str, list[tuple[float, float]]],
+    step: float,
+    config: EnergyConfig,
+) -> tuple[list[Task], int]:
+    """Tasks and their common deadline in whole steps."""
     tasks = [
         Task(
             j.id, _steps(j.duration_s, step), j.power_w, j.after,
@@ -130,7 +176,7 @@ def job_tasks(
     for name, limit in limits.items():
         if limit < common:
             tasks.append(Task(f"{name} (deadline)", common - limit, 0.0, (name,)))
-    return tasks, common, step
+    return tasks, common
 
 
 def _steps(seconds: float, step: float) -> int:

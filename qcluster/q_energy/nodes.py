@@ -2,8 +2,9 @@
 
 Work is shared over the active ones, so it takes work / (sum of their throughput). Which are on and
 at which operating point is a multiple-choice knapsack with a count to minimise: an integer
-programme for HiGHS, with a greedy in front that fixes a floor. Idle power of accelerators that are
-off is not counted; give it as part of what the budget excludes.
+programme for HiGHS, with a search by prices on watts (Everett 1963) in front, which also proves a
+bound, and which answers alone where the programme would be too large to end in time. Idle power of
+accelerators that are off is not counted; give it as part of what the budget excludes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ __all__ = ["NodeSelection", "select_nodes"]
 Choice = NDArray[np.int64]
 
 _BREAKER = CircuitBreaker()
+# Operating points up to which HiGHS keeps its time limit.
+_MILP_POINTS = 4_000
+_PRICES = 40
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,12 +85,13 @@ def select_nodes(
     if isinstance(curves, Curve) or not len(curves):
         raise InputError("wants at least one curve", field="curves")
     for name, value in (("slo_s", slo_s), ("work", work)):
-        if isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value <= 0:
             raise InputError(f"wants a number above 0, got {value!r}", field=name)
     problem = _Problem(_with_off(curves), work / slo_s, check_watts(budget_w, "budget_w"))
     answer = certified(
         problem,
-        stages=[Stage("milp", _milp)],
+        stages=[Stage("milp", _milp)] if len(problem.table.power) <= _MILP_POINTS else [],
         fallback=Stage("greedy", _greedy),
         baselines=[],
         bound=_bound,
@@ -127,43 +132,97 @@ def _with_off(curves: Sequence[Curve]) -> CurveTable:
 
 
 def _greedy(problem: _Problem, **_: Any) -> Candidate[Choice]:
-    """Budget shared over the m fastest accelerators, for the least m that then is in time.
+    """The least count that is found to be in time, with the most that is proven not to be.
 
     Raises Infeasible when even all of them are not, naming the shortest time found.
     """
-    t = problem.table
-    best = np.maximum.reduceat(np.where(t.allowed, t.value, 0.0), t.begin[:-1])
-    rank = np.empty(t.n, np.int64)
-    rank[np.argsort(-best, kind="stable")] = np.arange(t.n)
-    owner = np.repeat(np.arange(t.n), np.diff(t.begin))
-    off = np.zeros(len(t.power), bool)
-    off[t.begin[1:] - 1] = True
-    low, high, found = 1, t.n, None
+    low, high = max(1, int(_bound(problem))), problem.table.n
+    proven, found, m = low, None, low
     while low <= high:
-        # The most throughput of the m fastest grows with m, so the least m is found by halves.
-        m = (low + high) // 2
-        few = CurveTable(t.power, t.value, t.begin, t.allowed & ((rank[owner] < m) | off))
-        shared = allocate_table(few, budget_w=problem.budget_w)
-        if shared.value >= problem.need * (1 - 1e-12):
-            found, high = shared.choice + t.begin[:-1], m - 1
+        # The most throughput of m accelerators grows with m; few more than the bound are the rule.
+        choice, too_few = _few(problem, m)
+        if choice is not None:
+            found, high = choice, m - 1
         else:
+            proven = max(proven, m + 1) if too_few else proven
             low = m + 1
+        m = (low + high) // 2 if found is not None else min(2 * m, high)
     if found is None:
         return _candidate(problem, _rescue(problem))
-    return _candidate(problem, found)
+    return _candidate(problem, found, float(proven))
+
+
+def _few(problem: _Problem, m: int) -> tuple[Choice | None, bool]:
+    """A choice of at most m accelerators that is in time, or whether none is, by proof.
+
+    At a price on watts every accelerator has one best point, and the m that are worth most are
+    the best set at that price; its worth with the budget's bounds the throughput of all sets.
+    """
+    t = problem.table
+    owner = np.repeat(np.arange(t.n), np.diff(t.begin))
+    drawing = t.allowed & (t.power > 0)
+    low, high = 0.0, float((t.value[drawing] / t.power[drawing]).max(initial=0.0)) * 1.001
+    price, bound = 0.0, math.inf
+    sets: list[NDArray[np.int64]] = []
+    for _ in range(_PRICES):
+        score = np.where(t.allowed, t.value - price * t.power, -np.inf)
+        worth = np.maximum.reduceat(score, t.begin[:-1])
+        taken = np.argpartition(-worth, m - 1)[:m] if m < t.n else np.arange(t.n)
+        bound = min(bound, float(worth[taken].sum()) + price * problem.budget_w)
+        if bound < problem.need * (1 - 1e-9):
+            return None, True
+        best = np.flatnonzero(score == worth[owner])
+        first = best[np.searchsorted(owner[best], taken)]
+        within = float(t.power[first].sum()) <= problem.budget_w
+        sets = [*sets[-1:], taken]
+        if within and t.value[first].sum() >= problem.need * (1 - 1e-12):
+            choice = t.begin[1:] - 1
+            choice[taken] = first
+            return choice, False
+        if within and price == 0.0:
+            break
+        low, high = (low, price) if within else (price, high)
+        price = (low + high) / 2
+    best_ones = np.maximum.reduceat(np.where(t.allowed, t.value, 0.0), t.begin[:-1])
+    for members in (*sets, np.argsort(-best_ones, kind="stable")[:m]):
+        filled = _filled(problem, members)
+        if filled is not None:
+            return filled, False
+    return None, False
+
+
+def _filled(problem: _Problem, members: NDArray[np.int64]) -> Choice | None:
+    """The budget shared over these accelerators, None when that is not in time."""
+    t = problem.table
+    on = np.zeros(t.n, bool)
+    on[members] = True
+    off = np.zeros(len(t.power), bool)
+    off[t.begin[1:] - 1] = True
+    owner = np.repeat(np.arange(t.n), np.diff(t.begin))
+    few = CurveTable(t.power, t.value, t.begin, t.allowed & (on[owner] | off))
+    shared = allocate_table(few, budget_w=problem.budget_w)
+    in_time = shared.value >= problem.need * (1 - 1e-12)
+    return shared.choice + t.begin[:-1] if in_time else None
 
 
 def _rescue(problem: _Problem) -> Choice:
     """When sharing falls just short: the integer programme for the most throughput."""
     whole = allocate_table(problem.table, budget_w=problem.budget_w)
-    if whole.upper_bound >= problem.need:
+    if whole.upper_bound >= problem.need and len(problem.table.power) <= _MILP_POINTS:
         try:
             return _milp(problem, deadline=Deadline.after(5.0)).value
         except (SolverFailed, DeadlineExceeded):
             pass
+    if whole.value <= 0:
+        t = problem.table
+        least = float(t.power[t.allowed & (t.value > 0)].min(initial=math.inf))
+        short = f"the first needs {least - problem.budget_w:g} W more"
+        why = short if math.isfinite(least) else "no point has any throughput"
+        message = f"within {problem.budget_w:g} W none of {t.n} can be on: {why}"
+        raise Infeasible(message, field="budget_w")
     raise Infeasible(
         f"within {problem.budget_w:g} W all {problem.table.n} together take "
-        f"{problem.need / max(whole.value, 1e-300):.4g} times as long as allowed",
+        f"{problem.need / whole.value:.4g} times as long as allowed",
         field="slo_s",
     )
 

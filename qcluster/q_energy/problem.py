@@ -189,7 +189,10 @@ def _steps(value: Any, name: str) -> int:
 def _after(after: Any, where: str) -> tuple[Any, ...]:
     if isinstance(after, (str, bytes, Mapping)) or not isinstance(after, Sequence):
         raise InputError(f"wants a tuple of task ids, got {after!r}", field=f"{where}.after")
-    return tuple(dict.fromkeys(after))
+    try:
+        return tuple(dict.fromkeys(after))
+    except TypeError:
+        raise InputError(f"wants task ids, got {after!r:.60}", field=f"{where}.after") from None
 
 
 def _modes(modes: Any, where: str) -> tuple[tuple[int, float], ...]:

@@ -26,7 +26,8 @@ _TABLE: tuple[tuple[str, str, str, str, dict[str, Any], str | None], ...] = (
         "on drifting measured workloads within a few thousandths of the best single pipeline",
     ),
     (
-        "Power constrained", "None", "Classical fallback", "Keeps consumption steady", {},
+        "Power constrained", "None", "Classical fallback", "Keeps consumption steady",
+        {"qaoa": False, "gnn": False, "meta": False},
         "the sum of caps never exceeds the budget, by construction",
     ),
 )  # fmt: skip
@@ -37,8 +38,9 @@ def recommend(*, workload: str, hardware: str) -> Recommendation[EnergyConfig]:
 
     Case does not matter. Raises ValueError listing the choices when no row has this pair.
     """
+    asked = str(workload).strip().lower(), str(hardware).strip().lower()
     for row in _TABLE:
-        if (row[0].lower(), row[1].lower()) == (workload.strip().lower(), hardware.strip().lower()):
+        if (row[0].lower(), row[1].lower()) == asked:
             return Recommendation(
                 row={
                     "Workload Type": row[0],

@@ -8,7 +8,7 @@ steps, power in watts.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ __all__ = ["Ints", "Placement", "TaskSet", "check_placement", "critical_path", "
 
 # Longest horizon for which the interval bound looks at every pair of steps.
 _INTERVAL_STEPS = 400
+# Steps of work for the bound, tasks times intervals: a second or so.
+_BOUND_STEPS = 120_000_000
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -65,6 +67,7 @@ class TaskSet:
         Raises InputError for no tasks, a duplicate or unknown id or a cycle (naming it), and
         Infeasible when the deadline is shorter than the critical path, saying by how much.
         """
+        tasks = _listed(tasks)
         if isinstance(deadline, (bool, np.bool_)) or not isinstance(deadline, (int, np.integer)):
             raise InputError(f"wants a whole number of steps, got {deadline!r}", field="deadline")
         index = index_of(tasks, Task, "task")
@@ -117,6 +120,7 @@ class TaskSet:
 
 def critical_path(tasks: Sequence[Task]) -> int:
     """Steps that the longest chain of tasks takes in its fastest modes; 0 for no tasks."""
+    tasks = _listed(tasks)
     if not tasks:
         return 0
     index = index_of(tasks, Task, "task")
@@ -124,6 +128,12 @@ def critical_path(tasks: Sequence[Task]) -> int:
     shortest = np.array([min(d for d, _ in task.options) for task in tasks])
     head, _ = _heads_tails(topological(before, [task.id for task in tasks]), before, shortest)
     return int((head + shortest).max())
+
+
+def _listed(tasks: Iterable[Task]) -> Sequence[Task]:
+    if isinstance(tasks, Task) or not isinstance(tasks, Iterable):
+        raise InputError(f"wants tasks, got {type(tasks).__name__}", field="tasks")
+    return tuple(tasks)
 
 
 def peak_of(problem: TaskSet, placement: Placement) -> float:
@@ -199,13 +209,13 @@ def _forced_energy(problem: TaskSet, t: int, starts: Ints, ends: Ints) -> Floats
 
 def _interval_ends(problem: TaskSet) -> tuple[Ints, Ints]:
     """Starts and ends worth looking at: all steps when few, else each task's own corners."""
-    if problem.deadline <= _INTERVAL_STEPS:
+    keep = max(16, min(_INTERVAL_STEPS, math.isqrt(_BOUND_STEPS // max(problem.n, 1))))
+    if problem.deadline <= keep:
         steps = np.arange(problem.deadline + 1)
         return steps[:-1], steps[1:]
     late_end = problem.deadline - problem.tail
     starts = np.unique(np.concatenate([[0], problem.head]))
     ends = np.unique(np.concatenate([[problem.deadline], late_end]))
-    keep = _INTERVAL_STEPS
     return starts[:: max(1, len(starts) // keep)], ends[:: -max(1, len(ends) // keep)]
 
 

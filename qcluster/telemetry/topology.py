@@ -183,11 +183,16 @@ def _clocks(data: Any, place: str, file: Any) -> tuple[int, ...]:
 
 def _accelerator(row: Mapping[str, Any], place: str, file: Any) -> Accelerator:
     _known(row, Accelerator, place, file)
+    idle = number(row, "idle_w", place, file, default=0.0)
+    active = number(row, "active_w", place, file, default=0.0)
+    if "active_w" in row and active < idle:
+        field = f"{place}.active_w"
+        raise FormatError(f"is below idle_w = {idle:g}, got {active:g}", file=file, field=field)
     return Accelerator(
         id=name_of(row, "id", place, file),
         kind=str(row.get("kind", "quantum")),
-        idle_w=number(row, "idle_w", place, file, default=0.0),
-        active_w=number(row, "active_w", place, file, default=0.0),
+        idle_w=idle,
+        active_w=active,
         queue=int(number(row, "queue", place, file, default=0.0)),
     )
 

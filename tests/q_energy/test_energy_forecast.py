@@ -137,6 +137,9 @@ def test_a_saved_model_forecasts_the_same(model: Forecaster, tmp_path: Path) -> 
     [
         ({"horizon_s": 0}, "above 0"),
         ({"horizon_s": float("nan")}, "above 0"),
+        ({"horizon_s": "4"}, "above 0"),
+        ({"horizon_s": 1e9}, "at most 100000 steps"),
+        ({"quantiles": 0.5}, "between 0 and 1"),
         ({"quantiles": (0.5, 1.0)}, "between 0 and 1"),
         ({"quantiles": ()}, "between 0 and 1"),
         ({"history": pd.DataFrame({"ts_s": [0], "node": ["a"]})}, "power_w"),

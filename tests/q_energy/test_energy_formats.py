@@ -122,6 +122,7 @@ def test_iso_time_stamps_need_a_zone() -> None:
         ("+-----+\n| NVIDIA-SMI 525 |\n", "table for people"),
         ("# gpu pwr\n# Idx W\n 0 43\n", "nvidia-smi dmon"),
         ("<html></html>", "HTML"),
+        ("# nothing\n", "has no header"),
         ("[]", "no readings"),
         ("[1]", "row 1: wants a list of JSON objects"),
         ('{"data": {"result": 3}}', "is not|no power|wants"),
@@ -412,11 +413,20 @@ def test_psplib_reads_precedence_demands_and_modes() -> None:
         (("  1      1     0       0    0", "  1      1     0"), "wants a mode"),
         (("REQUESTS", "NOTHING"), "no rows under"),
         (("2   3\n", "2   x\n"), "whole numbers"),
+        (("         2     6       2    1\n", ""), "job 2 has 1 modes where it should have 2"),
+        (("- renewable", "projects : 2\n- renewable"), "row .*: wants one project"),
+        (("REQUESTS", "PRECEDENCE RELATIONS\nREQUESTS"), "second project"),
     ],
 )
 def test_psplib_refuses(change: tuple[str, str], words: str) -> None:
     with pytest.raises(FormatError, match=words):
         parse_psplib(SM.replace(*change))
+
+
+def test_psplib_in_other_hands_writing() -> None:
+    tasks = parse_psplib(SM)
+    assert parse_psplib(SM.lower()) == tasks
+    assert parse_psplib(SM.replace("\n", "\r\n ").replace("   ", "\t")) == tasks
 
 
 def test_real_traces_read(data_dir: Path) -> None:

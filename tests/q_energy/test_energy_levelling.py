@@ -246,3 +246,13 @@ def test_real_projects_stay_at_or_below_the_reference(data_dir: Path, stretch: f
         check(tasks, schedule, deadline)
         assert schedule.peak_w <= 0.85 * schedule.baselines["earliest-start"]
         assert schedule.gap < 0.3
+
+
+def test_thousands_of_tasks_are_bounded_in_little_time() -> None:
+    chain = (Task(i, 1, 1.0, (i - 1,) if i else ()) for i in range(3000))
+    found = level_peak(chain, deadline=3000, deadline_s=0.2)  # type: ignore[arg-type]
+    assert found.peak_w == found.lower_bound == 1.0
+    with pytest.raises(InputError, match=r"task a.after.*wants task ids"):
+        Task("a", 1, 1.0, ([1],))
+    with pytest.raises(InputError, match="wants tasks, got int"):
+        level_peak(3, deadline=3)  # type: ignore[arg-type]

@@ -308,18 +308,18 @@ def test_request_example_works_and_bad_bodies_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("workload", "hardware", "toggles", "qaoa"),
+    ("workload", "hardware", "toggles", "on"),
     [
-        ("Recurrent training job", "Available", "QAOA + Hybrid meta-learning", True),
-        ("Transformer inference", "Limited", "Classical GNN only", False),
-        ("Mixed batch workloads", "Busy quantum hardware", "Hybrid meta-learning", False),
-        ("Power constrained", "None", "Classical fallback", False),
+        ("Recurrent training job", "Available", "QAOA + Hybrid meta-learning", {"qaoa", "meta"}),
+        ("Transformer inference", "Limited", "Classical GNN only", {"gnn"}),
+        ("Mixed batch workloads", "Busy quantum hardware", "Hybrid meta-learning", {"meta"}),
+        ("Power constrained", "None", "Classical fallback", set()),
     ],
 )
-def test_recommendation_rows(workload: str, hardware: str, toggles: str, qaoa: bool) -> None:
+def test_recommendation_rows(workload: str, hardware: str, toggles: str, on: set[str]) -> None:
     found = recommend(workload=workload.lower(), hardware=hardware)
     assert found.row["Recommended Toggles"] == toggles
-    assert found.config.qaoa is qaoa
+    assert {name for name in ("qaoa", "gnn", "meta") if getattr(found.config, name)} == on
 
 
 def test_outside_the_table_the_choices_are_listed() -> None:

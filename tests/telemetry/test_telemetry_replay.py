@@ -297,7 +297,7 @@ def test_time_is_moved_to_now_and_keeps_its_spacing_at_any_speed(tmp_path):
     begin = time.time()
     batches = collect(open_source(f"replay:{path}@max"), 99)
     assert len(batches) == 10
-    assert batches[0].ts_s == pytest.approx(begin, abs=2)
+    assert begin <= batches[0].ts_s <= time.time()
     assert np.diff([b.ts_s for b in batches]) == pytest.approx(2.0)
     assert batches[0].source == f"replay:{path}@max"
 

@@ -275,6 +275,7 @@ def take(source, n):
 
 def test_a_real_exporter_text_over_loopback(exporter, data_dir):
     text = (data_dir / "ray" / "dcgm-sample.prom").read_text()
+    begin = time.time()
     batches = take(open_source(f"dcgm:{exporter((200, text)).url},period=0.02"), 3)
     ring = Ring()
     for batch in batches:
@@ -283,7 +284,7 @@ def test_a_real_exporter_text_over_loopback(exporter, data_dir):
     assert not snapshot.simulated
     assert snapshot.topology.gpu_ids == ("127.0.0.1/0",)
     assert snapshot.gpu["sm_clock_mhz"].tolist() == [139]
-    assert abs(batches[0].ts_s - time.time()) < 5
+    assert begin <= batches[0].ts_s <= time.time()
 
 
 def test_an_exporter_that_fails_gives_one_alarm_and_clears_it(exporter):
