@@ -17,6 +17,8 @@ __all__ = ["history_svg", "importance_svg", "parallel_svg", "write_plots"]
 
 _W, _H, _PAD = 720, 400, 64
 _MOST_MARKS = 12
+_MOST_PARAMETERS = 16
+_FAR = 10  # interquartile ranges from the median
 _STYLE = (
     "text{font:12px sans-serif;fill:#333}.axis{stroke:#888;fill:none}"
     ".dot{fill:#5b8bd0}.bad{fill:#c33;font-size:11px}.best{stroke:#d07020;stroke-width:2;fill:none}"
@@ -42,7 +44,7 @@ def history_svg(study: Study) -> str:
     """Value of every trial and the best so far; failed trials as crosses below the axis."""
     trials = study.history
     values = [t.value for t in trials if t.value is not None]
-    scale = _Scale(values)
+    scale = _Scale(values, study.mode)
     parts, path, best = [], [], math.inf if study.mode == "min" else -math.inf
     for t in trials:
         x = _at(t.number, len(trials))
@@ -65,7 +67,11 @@ def importance_svg(study: Study) -> str:
     shares = importance(study.view())
     if not shares:
         return _page("Importance: too few different values to say", [])
+    rest = len(shares) - _MOST_PARAMETERS
+    shares = dict(list(shares.items())[:_MOST_PARAMETERS])
     parts = []
+    if rest > 0:
+        parts.append(_text(_W / 2, _H - 24, f"and {rest} parameters that matter less", "middle"))
     step = (_H - 2 * _PAD) / len(shares)
     room = min(3.0 * _PAD, 7.0 * max(len(name) for name in shares))
     for i, (name, share) in enumerate(shares.items()):
@@ -83,13 +89,15 @@ def importance_svg(study: Study) -> str:
 def parallel_svg(study: Study) -> str:
     """One line a trial through all parameters; blue is best and drawn last, red is worst."""
     done = [t for t in study.history if t.value is not None]
-    parameters = study.space.parameters
+    parameters = _parallel(study)
+    columns = [study.space.names.index(p.name) for p in parameters]
     at = [_PAD + i * (_W - 2 * _PAD) / len(parameters) for i in range(len(parameters) + 1)]
-    scale = _Scale([t.value for t in done if t.value is not None])
+    scale = _Scale([t.value for t in done if t.value is not None], study.mode)
     done.sort(key=lambda t: (t.value or 0.0) * (-1 if study.mode == "min" else 1))
     parts = []
     for place, t in enumerate(done):
-        heights = [_H - _PAD - u * (_H - 2 * _PAD) for u in study.space.point(t.config)]
+        point = study.space.point(t.config)[columns]
+        heights = [_H - _PAD - u * (_H - 2 * _PAD) for u in point]
         points = " ".join(
             f"{x:.1f},{y:.1f}" for x, y in zip(at, [*heights, scale(t.value or 0.0)], strict=True)
         )
@@ -107,7 +115,21 @@ def parallel_svg(study: Study) -> str:
         _tilted(at[-1], "value"),
     ]
     parts += [_text(at[-1] + 4, y, text, "start", "mark") for y, text in scale.marks()]
-    return _page("Parallel coordinates: blue is best; inactive parameters pass the middle", parts)
+    few = len(parameters) < sum(p.levels != 1 for p in study.space.parameters)
+    which = f"the {len(parameters)} parameters that matter most" if few else "all parameters"
+    return _page(
+        f"Parallel coordinates, {which}: blue is best, inactive ones pass the middle", parts
+    )
+
+
+def _parallel(study: Study) -> list[Parameter]:
+    """What gets an axis: what varies, and of many parameters those that matter most."""
+    parameters = [p for p in study.space.parameters if p.levels != 1]
+    if len(parameters) <= _MOST_PARAMETERS:
+        return parameters or list(study.space.parameters[:_MOST_PARAMETERS])
+    order = list(importance(study.view())) or [p.name for p in parameters]
+    most = set(order[:_MOST_PARAMETERS])
+    return [p for p in parameters if p.name in most]
 
 
 def _marks(p: Parameter) -> list[tuple[float, str]]:
@@ -120,13 +142,31 @@ def _marks(p: Parameter) -> list[tuple[float, str]]:
 
 
 class _Scale:
-    """Values to heights: logarithmic if they are positive and span a factor of 100."""
+    """Values to heights: logarithmic if they are positive and span a factor of 100.
 
-    def __init__(self, values: Sequence[float]) -> None:
+    On other scales values much worse than most (a training that diverged) are drawn at the edge,
+    so that the rest can be told apart.
+    """
+
+    def __init__(self, values: Sequence[float], mode: str) -> None:
         self.low, self.high = (min(values), max(values)) if values else (0.0, 1.0)
         self.log = self.low > 0 and self.high / self.low >= 100
+        self._cut = ""
+        if values and not self.log:
+            self._leave_out(np.array(values), mode)
+
+    def _leave_out(self, values: np.ndarray, mode: str) -> None:
+        first, middle, third = np.quantile(values, [0.25, 0.5, 0.75])
+        reach = _FAR * float(third - first)
+        if mode == "min" and reach > 0 and self.high > middle + reach:
+            kept = values[values <= middle + reach]
+            self.high, self._cut = float(kept.max()), ">="
+        if mode == "max" and reach > 0 and self.low < middle - reach:
+            kept = values[values >= middle - reach]
+            self.low, self._cut = float(kept.min()), "<="
 
     def __call__(self, value: float) -> float:
+        value = min(max(value, self.low), self.high)
         low, high = self._turned(self.low), self._turned(self.high)
         if not math.isfinite(high - low):
             return _H / 2
@@ -141,7 +181,11 @@ class _Scale:
             numbers = np.geomspace(self.low, self.high, 5)
         else:
             numbers = self.low + np.linspace(0, 1, 5) * (self.high - self.low)
-        return [(self(float(v)) + 4, f"{v:.4g}") for v in numbers if math.isfinite(v)]
+        found = [(self(float(v)) + 4, f"{v:.4g}") for v in numbers if math.isfinite(v)]
+        if self._cut and found:
+            edge = -1 if self._cut == ">=" else 0
+            found[edge] = (found[edge][0], f"{self._cut} {found[edge][1]}")
+        return found
 
     def axis(self) -> list[str]:
         """Both axes of a chart and the marks on the left."""

@@ -17,7 +17,10 @@ SPACE = {
     "layers": {"type": "randint", "low": 1, "high": 5},
 }
 
-pytestmark = pytest.mark.ray
+PATIENCE = 600
+"""Seconds for twelve trials and two new processes of the host, on a busy machine."""
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(2 * PATIENCE)]
 
 
 def test_a_trainer_in_shell_outlives_its_study_host(server: Server) -> None:
@@ -34,7 +37,7 @@ def test_a_trainer_in_shell_outlives_its_study_host(server: Server) -> None:
             )
         )
         server.kill("StudyHost")
-    out, err = child.communicate(timeout=150)
+    out, err = child.communicate(timeout=PATIENCE)
     assert child.returncode == 0, err
     shown = json.loads(out)
     assert shown["trials"] == 12

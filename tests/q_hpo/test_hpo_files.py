@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 
 from qcluster.cli import main
@@ -17,7 +18,7 @@ from qcluster.errors import FormatError, InputError
 from qcluster.q_hpo import Study, load_prior, load_space, parse_space, recommend
 from qcluster.q_hpo.formats import write_best, write_history
 from qcluster.q_hpo.importance import importance
-from qcluster.q_hpo.plots import write_plots
+from qcluster.q_hpo.plots import history_svg, write_plots
 
 YAML = """
 lr: {type: loguniform, low: 1e-5, high: 1e-1}
@@ -176,6 +177,38 @@ def test_plots_say_what_stands_where(tmp_path: Path) -> None:
                if e.get("class") == "dot"]  # fmt: skip
     steps = [a - b for a, b in itertools.pairwise(heights)]
     assert max(steps) == pytest.approx(min(steps), abs=0.2)  # one decade a trial
+
+
+def dots(page: str) -> list[float]:
+    return [float(e.get("cy", "0")) for e in ET.fromstring(page).iter() if e.get("class") == "dot"]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_training_that_diverged_does_not_flatten_the_plot(sign: int) -> None:
+    study = Study(
+        {"x": {"type": "uniform", "low": -1, "high": 1}}, mode="min" if sign > 0 else "max"
+    )
+    for i in range(12):
+        study.tell(study.ask().id, sign * (1e6 if i == 3 else 0.1 * i - 0.5))
+    page = history_svg(study)
+    heights = dots(page)
+    assert heights[3] == (min if sign > 0 else max)(heights)  # at the edge
+    assert np.ptp(np.delete(heights, 3)) > 200
+    assert ("&gt;= " if sign > 0 else "&lt;= ") in page
+
+
+def test_of_many_parameters_those_that_matter_are_drawn(tmp_path: Path) -> None:
+    space = {f"p{i}": {"type": "uniform", "low": 0, "high": 1} for i in range(40)}
+    study = Study({**space, "fixed": 3}, strategy="random")
+    for _ in range(30):
+        trial = study.ask()
+        study.tell(trial.id, (trial.config["p7"] - 0.3) ** 2)
+    write_plots(study, tmp_path)
+    parallel, shares = ((tmp_path / f"{n}.svg").read_text() for n in ("parallel", "importance"))
+    assert parallel.count("rotate(") == 17  # sixteen and the value
+    assert ">p7<" in parallel
+    assert ">fixed<" not in parallel
+    assert "and 25 parameters that matter less" in shares
 
 
 ROWS = [
