@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from qcluster.q_hpo.gp.search import GPStrategy
+from qcluster.q_hpo.gp.warping import DEEP
 from qcluster.q_hpo.strategy import View
 
 __all__ = ["importance"]
@@ -21,7 +22,9 @@ def importance(view: View, samples: int = 1024) -> dict[str, float]:
     if view.ok.sum() < 4 or np.ptp(view.values[view.ok]) == 0:
         return {}
     space = view.space
-    model = GPStrategy().fitted(view)[0].model
+    # The deep logarithm looks at the best few alone; what matters is asked of all values.
+    models = GPStrategy().fitted(view)
+    model = next(one.model for one in models if one.power != DEEP)
     both = qmc.Sobol(2 * space.d, rng=np.random.default_rng(0)).random(samples)
     a, b = both[:, : space.d], both[:, space.d :]
 
