@@ -168,8 +168,8 @@ def _named(frame: pd.DataFrame) -> pd.DataFrame:
     parts = [frame[name].astype(str) for name in _ZEUS_JOB if name in frame]
     if "job" in frame or len(parts) < len(_ZEUS_JOB):
         return frame
-    work = parts[0].str.cat(parts[1:2], sep=" ")
-    return frame.assign(job=work.str.cat(parts[2:], sep=" "), group=work)
+    work = parts[0] + " " + parts[1]
+    return frame.assign(job=work + " " + parts[2] + " " + parts[3], group=work)
 
 
 def _plans(path: Path) -> list[dict[str, Any]]:
