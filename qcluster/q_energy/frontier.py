@@ -50,7 +50,10 @@ class Op(Record):
     def __post_init__(self) -> None:
         where = f"op {self.id}"
         for name in ("time_s", "energy_j"):
-            values = tuple(float(v) for v in getattr(self, name))
+            try:
+                values = tuple(map(float, getattr(self, name)))
+            except (TypeError, ValueError):
+                raise InputError("wants a row of numbers", field=f"{where}.{name}") from None
             least = 0.0 if name == "energy_j" else 1e-12
             if not values or not all(math.isfinite(v) and v >= least for v in values):
                 raise InputError("wants finite values above 0", field=f"{where}.{name}")
@@ -140,8 +143,12 @@ def one_f_one_b(
     """The ops of a 1F1B pipeline schedule (Narayanan et al. 2019).
 
     ``forward`` and ``backward`` hold (time_s, energy_j) at each clock, one pair a stage. Ids are
-    ``f<stage>.<microbatch>`` and ``b<stage>.<microbatch>``.
+    ``f<stage>.<microbatch>`` and ``b<stage>.<microbatch>``. Raises InputError for curves missing.
     """
+    if min(len(forward), len(backward)) < stages or stages < 1 or microbatches < 1:
+        raise InputError(
+            "wants a stage and a microbatch, and curves for each stage", field="stages"
+        )
     ops = []
     for s in range(stages):
         warm = min(stages - s, microbatches)

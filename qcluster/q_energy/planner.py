@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.deadline import Deadline
-from qcluster.errors import SolverFailed
+from qcluster.errors import InputError, SolverFailed
 from qcluster.plan import Plan, TelemetryRef
 from qcluster.q_energy.budget import allocate_budget
 from qcluster.q_energy.capping import predicted_speed
@@ -66,6 +66,12 @@ class EnergyPlanner:
         seconds = min(0.5 * deadline.remaining(), 1.0)
         dispatch = dispatch_jobs(snapshot.jobs, snapshot.topology)
         picked = pick(self.config, units, snapshot.jobs, in_force)
+        schedule = None
+        try:
+            schedule = self._schedule(snapshot, dispatch, "qaoa" in picked.pipeline, seconds)
+        except InputError as error:
+            # A job that waits for itself or is late already must not leave all GPUs uncapped.
+            left_out = [*left_out, f"the jobs are not scheduled: {error}"]
         plan = plan_units(
             units,
             self.config.budget_w,
@@ -82,7 +88,7 @@ class EnergyPlanner:
             demand=demand,
             sightings=sightings,
             dispatch=dispatch,
-            schedule=self._schedule(snapshot, dispatch, "qaoa" in picked.pipeline, seconds),
+            schedule=schedule,
         )
         return dataclasses.replace(plan, warnings=[*left_out, *plan.warnings])
 

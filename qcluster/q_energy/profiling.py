@@ -125,7 +125,11 @@ def _limits(limits_w: Sequence[float], max_slowdown: float, most: int) -> list[f
 
 
 def _checked(found: tuple[float, float], limit: float) -> tuple[float, float]:
-    seconds, joules = (float(value) for value in found)
+    try:
+        seconds, joules = (float(value) for value in found)
+    except (TypeError, ValueError):
+        message = f"at {limit:g} W gave {found!r:.60}; wants (seconds, joules)"
+        raise InputError(message, field="measure") from None
     if not (np.isfinite([seconds, joules]).all() and seconds > 0 and joules > 0):
         raise InputError(
             f"at {limit:g} W gave {seconds:g} s and {joules:g} J; wants both above 0",

@@ -2,7 +2,8 @@
 
 A sweep is a CSV with one row a job and limit: ``job``, ``power_limit_w``, ``power_w`` (mean draw)
 and ``seconds`` (of the same work); ``group`` (optional) joins jobs that resemble each other, such
-as one model at several batch sizes. Stored plans are JSON lines, one energy plan each.
+as one model at several batch sizes. The sweeps that Zeus published are read as they are. Stored
+plans are JSON lines, one energy plan each.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -21,10 +22,16 @@ from qcluster.q_energy.curve_training import Sweep, fit_curve_net, generated
 from qcluster.q_energy.meta_training import fit_meta, generated_history, stored_histories
 from qcluster.q_energy.task_graph import TaskGraph
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["TrainGnn", "TrainMeta", "read_sweep", "train_gnn", "train_meta"]
 
 _COLUMNS = ("job", "power_limit_w", "power_w", "seconds")
 _FEWEST_LIMITS = 3
+# Columns of the sweeps that Zeus (You et al. 2023) published, and ours.
+_ZEUS = {"power_limit": "power_limit_w", "average_power": "power_w", "time_per_epoch": "seconds"}
+_ZEUS_JOB = ("dataset", "network", "batch_size", "optimizer")
 
 
 class TrainGnn(Config):
@@ -119,6 +126,7 @@ def read_sweep(path: str | Path) -> Sweep:
         raise FormatError(error.strerror or "cannot be read", file=path) from None
     except (ValueError, UnicodeDecodeError) as error:
         raise FormatError(f"is not CSV: {error}", file=path) from None
+    frame = _named(frame)
     if missing := [name for name in _COLUMNS if name not in frame.columns]:
         raise FormatError("the file lacks this column", file=path, field=missing[0])
     for name in _COLUMNS[1:]:
@@ -126,8 +134,11 @@ def read_sweep(path: str | Path) -> Sweep:
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if len(bad):
             row, got = int(bad[0]), frame[name].iloc[int(bad[0])]
-            message = f"wants a number above 0, got {got!r}"
+            message = f"wants a number above 0, got '{got}'"
             raise FormatError(message, file=path, row=row + 2, field=name)
+    if frame["job"].isna().any():
+        row = int(np.argmax(frame["job"].isna().to_numpy()))
+        raise FormatError("is empty", file=path, row=row + 2, field="job")
     jobs = [str(job) for job in dict.fromkeys(frame["job"])]
     groups: dict[str, list[int]] = {}
     features = np.zeros((len(jobs), 4))
@@ -149,6 +160,16 @@ def read_sweep(path: str | Path) -> Sweep:
     pairs = [(a, b) for members in groups.values() for a in members for b in members if a != b]
     edges = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     return Sweep(TaskGraph(features, edges), *(np.concatenate(x) for x in (node, cap, fast, power)))
+
+
+def _named(frame: pd.DataFrame) -> pd.DataFrame:
+    """The sweep's columns by our names where they have those of Zeus' published sweeps."""
+    frame = frame.rename(columns=_ZEUS)
+    parts = [frame[name].astype(str) for name in _ZEUS_JOB if name in frame]
+    if "job" in frame or len(parts) < len(_ZEUS_JOB):
+        return frame
+    work = parts[0] + " " + parts[1]
+    return frame.assign(job=work + " " + parts[2] + " " + parts[3], group=work)
 
 
 def _plans(path: Path) -> list[dict[str, Any]]:

@@ -124,3 +124,11 @@ def test_without_solver_bindings_the_refusal_says_what_to_install(
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(SolverFailed, match="install highspy"):
         _bindings()
+
+
+def test_missing_curves_are_named() -> None:
+    for time_s in (None, ("a",)):
+        with pytest.raises(InputError, match=r"op 0.time_s.*row of numbers"):
+            Op(0, time_s, (1.0,))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="curves for each stage"):
+        one_f_one_b(2, 4, [((1.0,), (1.0,))], [((1.0,), (1.0,))])

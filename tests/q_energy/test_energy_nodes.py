@@ -20,7 +20,9 @@ def fewest(curves: list[Curve], need: float, budget: float) -> int | None:
         picked = [(c, i) for c, i in zip(curves, choice, strict=True) if i >= 0]
         watts = sum(float(c.power_w[i]) for c, i in picked)
         speed = sum(float(c.throughput[i]) for c, i in picked)
-        if watts <= budget and speed >= need and (best is None or len(picked) < best):
+        # A budget that is met but for rounding is met.
+        fits = watts <= budget + 1e-6 and speed >= need * (1 - 1e-9)
+        if fits and (best is None or len(picked) < best):
             best = len(picked)
     return best
 

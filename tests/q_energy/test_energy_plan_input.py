@@ -6,16 +6,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from qcluster.cli import main
 from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, InputError
-from qcluster.q_energy import EnergyConfig, plan_energy
+from qcluster.q_energy import EnergyConfig, EnergyPlanner, plan_energy
 from qcluster.q_energy.jobs import schedule_jobs
 from qcluster.q_energy.traces import as_trace
-from qcluster.telemetry import Job
+from qcluster.telemetry import Job, Snapshot, Topology
 
 
 def test_frames_are_refused_by_column() -> None:
@@ -104,3 +105,32 @@ def test_the_verb_tells_where_jobs_go(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "start s" in out
     assert main([*verb, "--deadline", "3"]) == 2
     assert "--deadline" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("jobs", "words"),
+    [
+        (({"id": "a", "duration_s": 50, "deadline_s": 10},), "40 s past its deadline"),
+        (
+            ({"id": "a", "duration_s": 5, "after": ["b"]},
+             {"id": "b", "duration_s": 5, "after": ["a"]}),
+            "wait for each other",
+        ),
+    ],
+)  # fmt: skip
+def test_jobs_that_cannot_be_scheduled_do_not_stop_live_caps(
+    jobs: tuple[dict[str, object], ...], words: str
+) -> None:
+    snapshot = Snapshot(
+        seq=1,
+        ts_s=1.0,
+        topology=Topology.parse({"nodes": [{"id": "a", "gpus": 2, "model": "H100"}]}),
+        alive=np.ones(2, bool),
+        gpu={"power_w": np.array([600.0, 300.0])},
+        jobs=_jobs(*jobs),
+    )
+    planner = EnergyPlanner({"budget_w": 900.0})
+    plan = planner.plan(snapshot, None, {}, deadline=Deadline.after(1.0))
+    planner.verify(plan, snapshot)
+    assert plan.schedule is None
+    assert any(words in line for line in plan.warnings)

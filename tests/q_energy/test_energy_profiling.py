@@ -79,3 +79,8 @@ def test_one_limit_or_one_measurement_is_the_reference() -> None:
 def test_bad_values_are_named(change: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         choose_limit(**{"limits_w": LIMITS, "measure": sweep(200, 0.3).__getitem__, **change})
+
+
+def test_a_measurement_that_is_none_is_named() -> None:
+    with pytest.raises(InputError, match=r"at 200 W gave 1; wants \(seconds, joules\)"):
+        choose_limit([100, 200], lambda _: 1)  # type: ignore[arg-type, return-value]

@@ -104,3 +104,21 @@ def test_both_are_kinds_of_the_train_verb(tmp_path: Path) -> None:
     assert function(rest, out=tmp_path, resume=False, note=print)["kind"] == "energy-gnn"
     function, rest = training({"kind": "energy-meta", "epochs": 1, "generated": 1})
     assert function(rest, out=tmp_path, resume=False, note=print)["generated"] == 1
+
+
+def test_sweeps_as_zeus_publishes_them(tmp_path: Path) -> None:
+    head = "dataset,network,batch_size,optimizer,power_limit,time_per_epoch,average_power\n"
+    rows = [
+        f"cifar100,shufflenetv2,{batch},adam,{limit},{2000 / limit},{0.9 * limit}\n"
+        for batch in (64, 128)
+        for limit in (100, 150, 200)
+    ]
+    path = tmp_path / "zeus.csv"
+    path.write_text(head + "".join(rows))
+    sweep = read_sweep(path)
+    assert sweep.graph.n == 2
+    assert len(sweep.cap) == 6
+    assert sweep.graph.edges.shape == (2, 2), "one network at two batch sizes"
+    path.write_text("job,power_limit_w,power_w,seconds\n,100,90,5\n")
+    with pytest.raises(FormatError, match=r"row 2.*'job': is empty"):
+        read_sweep(path)
