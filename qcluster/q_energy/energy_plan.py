@@ -164,18 +164,11 @@ def plan_units(
     dispatch: tuple[Dispatch, ...] = (),
     seed: int = 0,
 ) -> EnergyPlan:
-    """The plan for units already joined; ``previous`` is the plan in force.
-
-    With ``sightings`` the draw predicted under the caps stays within the budget, without them the
-    sum of caps.
+    """The plan for units already joined, after ``previous``; with ``sightings`` the draw predicted
+    under the caps stays within the budget, without them the sum of caps.
     """
-    units = with_accelerators(units, dispatch)
+    units, reasons = _with_curves(with_accelerators(units, dispatch), picked)
     warnings = list(units.warnings)
-    reasons: dict[str, str] = {}
-    if "gnn" in picked.pipeline:
-        units, curves = learned_units(units)
-        if unknown := unlearned(curves):
-            reasons["gnn"] = unknown
     if budget_w is None:
         budget_w = config.budget_share * units.nameplate_w
         warnings.append(
@@ -185,43 +178,24 @@ def plan_units(
         units, budget_w, config, picked.pipeline != "independent", previous, sightings, deadline,
         warnings,
     )  # fmt: skip
-    units, proof, caps = found.units, found.answer.certificate, found.answer.value
+    units = found.units
     if schedule is not None and schedule.peak_w > budget_w:
         warnings.append(
             f"the jobs' lowest peak found, {schedule.peak_w:.0f} W, is "
             f"{schedule.peak_w - budget_w:.0f} W over the budget"
         )
-    overhead = float(units.overhead_w.sum())
     return EnergyPlan(
+        **_proven(found.answer, units, reasons, warnings),
+        **_watts(found, topology),
         planner="energy",
         config=config.model_dump(mode="json"),
         seed=seed,
-        solver=found.answer.solver,
-        objective=proof.objective,
-        lower_bound=proof.lower_bound,
-        gap=proof.gap,
-        baselines=proof.baselines,
-        quantum_gain=proof.quantum_gain,
-        reasons={**proof.reasons, **reasons},
         telemetry=ref,
-        wall_s=found.answer.wall_s,
-        warnings=merge_warnings(warnings, found.answer.warnings),
         expires_at=None,
         window_s=config.window_s,
         budget_w=budget_w,
         gpus=units.ids,
-        caps_w=found.final_w,
-        nodes=node_powers(units, caps, found.final_w, topology),
-        throughput=-proof.objective,
-        upper_bound=None if proof.lower_bound is None else -proof.lower_bound,
-        slowdown=1.0 + proof.objective / units.n,
-        allocated_w=found.allocated_w,
-        overhead_w=overhead,
-        predicted_power_w={
-            "p50": overhead + float(np.minimum(caps, units.p50_w).sum()),
-            "p95": overhead + found.allocated_w,
-        },
-        predicted_savings=savings(units, caps, config.window_s),
+        predicted_savings=savings(units, found.answer.value, config.window_s),
         active_accelerators=active_counts(units, topology, dispatch),
         dispatch=dispatch,
         schedule=schedule,
@@ -234,6 +208,55 @@ def plan_units(
         sightings=sightings,
         reserve_w=found.reserve_w,
     )
+
+
+def _with_curves(units: Units, picked: Picked) -> tuple[Units, dict[str, str]]:
+    """Units with the learned curves that the pipeline asks for, and why some have none."""
+    if "gnn" not in picked.pipeline:
+        return units, {}
+    learned, curves = learned_units(units)
+    unknown = unlearned(curves)
+    return learned, {"gnn": unknown} if unknown else {}
+
+
+def _proven(
+    answer: Certified[NDArray[np.float64]],
+    units: Units,
+    reasons: dict[str, str],
+    warnings: list[str],
+) -> dict[str, Any]:
+    """The plan's fields that its certificate fills."""
+    proof = answer.certificate
+    return {
+        "solver": answer.solver,
+        "objective": proof.objective,
+        "lower_bound": proof.lower_bound,
+        "gap": proof.gap,
+        "baselines": proof.baselines,
+        "quantum_gain": proof.quantum_gain,
+        "reasons": {**proof.reasons, **reasons},
+        "wall_s": answer.wall_s,
+        "warnings": merge_warnings(warnings, answer.warnings),
+        "throughput": -proof.objective,
+        "upper_bound": None if proof.lower_bound is None else -proof.lower_bound,
+        "slowdown": 1.0 + proof.objective / units.n,
+    }
+
+
+def _watts(found: _Found, topology: Topology | None) -> dict[str, Any]:
+    """The plan's fields that its caps fill."""
+    units, caps = found.units, found.answer.value
+    overhead = float(units.overhead_w.sum())
+    return {
+        "caps_w": found.final_w,
+        "nodes": node_powers(units, caps, found.final_w, topology),
+        "allocated_w": found.allocated_w,
+        "overhead_w": overhead,
+        "predicted_power_w": {
+            "p50": overhead + float(np.minimum(caps, units.p50_w).sum()),
+            "p95": overhead + found.allocated_w,
+        },
+    }
 
 
 @dataclass(frozen=True)
