@@ -33,7 +33,8 @@ class EnergyConfig(Config):
     budget_mean_s: Annotated[float, Field(ge=0, le=60)] = 0.0
     """Seconds over which the budget is a mean, with hold draw: a new job's draw counts until the
     next plan has seen it, so plans made more often than this need a smaller reserve. 0: the budget
-    holds between any two plans. Plans are made as often as the planner is called."""
+    holds between any two plans. How often
+    plans are made is the host's choice, 2 s unless ``--period-s`` says else."""
     power_modes: bool = False
     """Let dependent jobs run slower at lower power where that lowers the peak in time."""
     budget_w: Watts | None = None

@@ -61,7 +61,8 @@ class Forecaster:
         mixture = self.mixtures[at]
         members = mixture.predict(run, step, self.library)
         led = follow(members, run, step, mixture.prior, LAGS)
-        return np.clip(members[1] + mixture.reach * (led - members[1]), 0.0, None)
+        found = members[1] + mixture.reach * (led - members[1])
+        return np.asarray(np.clip(found, 0.0, None))
 
     def save(self, path: str | Path) -> None:
         """Write ``path`` (safetensors) and ``path`` with .json beside it."""

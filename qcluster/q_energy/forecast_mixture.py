@@ -202,8 +202,8 @@ def convex_weights(held: Floats, actual: Floats, fold: NDArray[np.int64], seed: 
 def _ratio(mixed: Floats, floor: Floats, actual: Floats, rows: NDArray[np.bool_]) -> float:
     """Mean relative error over the floor's."""
     scale = np.maximum(actual, 1.0)[rows]
-    mine, theirs = (np.mean(np.abs(f - actual)[rows] / scale) for f in (mixed, floor))
-    return float(mine / max(theirs, 1e-9))
+    mine, theirs = (float(np.mean(np.abs(f - actual)[rows] / scale)) for f in (mixed, floor))
+    return mine / max(theirs, 1e-9)
 
 
 def _folds(runs: Sequence[Floats], step: int) -> list[NDArray[np.int64]]:
