@@ -41,10 +41,14 @@ class Trees:
     ) -> Trees:
         """Least absolute error over rows x (n, features), or as ``options`` say."""
         from sklearn.ensemble import HistGradientBoostingRegressor
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         options = {"loss": "absolute_error", **options}
         model = HistGradientBoostingRegressor(max_iter=rounds, random_state=seed, **options)
-        model.fit(x, y, sample_weight=weight)
+        # On small tables threads that wait for each other cost more than they bring, and beside
+        # busy neighbours many times more.
+        with threadpool_limits(1, "openmp"):
+            model.fit(x, y, sample_weight=weight)
         split, link, root, total = [], [], [], 0
         for (tree,) in model._predictors:  # noqa: SLF001 - the only place that trees live
             nodes = tree.nodes
