@@ -22,8 +22,8 @@ _CREATE = {
     "strategy": {"type": ["string", "object"]},
     "mode": {"enum": ["min", "max"]},
     "seed": {"type": "integer", "minimum": 0},
-    "points": {"type": "array", "items": {"type": "object"}},
-    "pool": {"type": "array", "items": {"type": "object"}, "minItems": 1},
+    "points": {"type": ["array", "null"], "items": {"type": "object"}},
+    "pool": {"type": ["array", "null"], "items": {"type": "object"}, "minItems": 1},
     "max_step": {"type": ["integer", "null"], "minimum": 1},
 }
 _ASK = {"n": {"type": "integer", "minimum": 1, "maximum": 256}, "request": _NAME}

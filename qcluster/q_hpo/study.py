@@ -79,7 +79,7 @@ class Study:
         self.prior = prior
         self._settings = settings_of(strategy)
         self._strategy = make_strategy(self._settings)
-        self._queue = self._listed(points or ())
+        self._queue = self._listed(() if points is None else points)
         self._pool = pool if pool is None else pool_points(self.space, listed_configs(pool, "pool"))
         if prior is not None and not isinstance(prior, Prior):
             raise InputError(f"wants what load_prior gives, got {prior!r:.40}", field="prior")

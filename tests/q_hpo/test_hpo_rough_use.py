@@ -241,3 +241,9 @@ def test_long_histories_are_modelled_by_their_best_and_their_latest() -> None:
     assert set(np.sort(values)[-250:].tolist()) <= modelled
     assert set(values[-200:].tolist()) <= modelled
     assert list(-view.values) == [v for v in values.tolist() if v in modelled]
+
+
+@pytest.mark.parametrize("points", [False, 0, "", {}])
+def test_points_that_are_no_list_are_refused_even_when_empty(points: Any) -> None:
+    with pytest.raises(InputError, match="'points': wants a list"):
+        Study({"x": {"type": "uniform", "low": 0, "high": 1}}, points=points)
