@@ -69,8 +69,9 @@ def test_deadlines_are_refused_in_seconds_by_job() -> None:
     first, second = {"id": "a", "duration_s": 50}, {"id": "b", "duration_s": 2.5, "after": ["a"]}
     with pytest.raises(Infeasible, match=r"'b' is done after 52.5 s .* 12.5 s past its deadline"):
         schedule_jobs(_jobs(first, {**second, "deadline_s": 40}), EnergyConfig())
-    late = _jobs(first, {**second, "deadline_s": 52.5})
-    assert schedule_jobs(late, EnergyConfig()) is not None
+    late = schedule_jobs(_jobs(first, {**second, "deadline_s": 52.5}), EnergyConfig())
+    assert late is not None
+    assert late.peak_w == 5.0
 
 
 def test_fractions_of_a_step_do_not_make_a_deadline_impossible() -> None:
