@@ -22,6 +22,7 @@ const joint = new JointPanel();
 const table = new PlanTable(state, (plan) => showWhy(plan, plan ? state.planState(plan, isLive()) : ""));
 let frame = 0;
 let dirty = new Set();
+let hasRead = false;
 
 const stream = new Stream("/v1/telemetry/stream", { onEvent: take, onState: linkChanged, headers: authorization });
 
@@ -56,6 +57,7 @@ async function readAll() {
   if (latest?.snapshot && !(state.snapshot?.seq >= latest.snapshot.seq)) state.takeSnapshot(latest.snapshot);
   state.takeHistory(latest?.power_history);
   state.takeSilence(latest?.health?.silent_s);
+  hasRead = true;
   draw("snapshot", "plans");
 }
 
@@ -109,9 +111,10 @@ function linkChanged(link, reason) {
 function tick() {
   const old = state.age();
   const live = isLive();
+  const lacking = old === null ? "Connected, no data yet" : "Connected, data is old";
   document.body.dataset.link = stream.state;
   document.body.dataset.fresh = live ? "yes" : "no";
-  setText(byId("link-text"), stream.state === "live" && !live ? "Connected, data is old" : LINK_TEXT[stream.state]);
+  setText(byId("link-text"), stream.state === "live" && !live ? lacking : LINK_TEXT[stream.state]);
   setText(byId("t-age"), age(old));
   banner(old);
   if (table.live !== live) { table.live = live; table.update(); } else table.tick();
@@ -121,11 +124,13 @@ function tick() {
 
 function banner(old) {
   const node = byId("banner");
-  setHidden(node, isLive() || stream.state === "denied" || (stream.state === "connecting" && old === null));
+  // A page that has just been opened has nothing to warn of before the first answer is in.
+  const opening = old === null && (stream.state === "connecting" || (stream.state === "live" && !hasRead));
+  setHidden(node, isLive() || stream.state === "denied" || opening);
   if (node.hidden) return;
   const shown = old === null ? "No data has come yet." : `All below is as it was ${age(old)} ago.`;
   const why = {
-    live: "The server answers, but its telemetry stands still.", silent: "The server has gone silent.",
+    live: old === null ? "The server answers, but has no telemetry." : "The server answers, but its telemetry stands still.", silent: "The server has gone silent.",
     cut: `Disconnected: ${stream.reason}; trying again.`, connecting: "Connecting again.",
   }[stream.state] ?? "";
   setText(node, `${why} ${shown}`);

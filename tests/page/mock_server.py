@@ -65,7 +65,7 @@ class MockServer:
         now = self.frozen_at or time.time()
         return 100 + int((now - self.started) * self.rate)
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> dict[str, Any] | None:
         now = self.frozen_at or time.time()
         return self.scene.snapshot(self.tick, now)
 
@@ -153,6 +153,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_events(self, sent: dict[str, str]) -> None:
         snapshot = self.mock.snapshot()
+        if snapshot is None:
+            self.wfile.write(b"retry: 2000\n\n")
+            self.wfile.flush()
+            return
         if self.mock.frozen_at or sent.get("tick") != str(snapshot["seq"]):
             sent["tick"] = str(snapshot["seq"])
             self.event("snapshot", snapshot, snapshot["seq"])
