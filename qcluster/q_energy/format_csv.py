@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.csv_table import decimal_point, is_number, rows_of, separator
 from qcluster.errors import FormatError
 from qcluster.q_energy.readings import Counters, Lines, Readings, is_blank_text
 from qcluster.telemetry.sources.replay.smi import is_smi_log, smi_columns
@@ -39,10 +39,10 @@ def read_csv(lines: Lines, readings: Readings, node: str) -> None:
     if first is None:
         raise FormatError("has no header", file=readings.file)
     head_row = lines.row
-    mark = max(",;\t", key=first.count)
-    header = [name.strip().lower() for name in next(csv.reader([first], delimiter=mark))]
+    mark = separator(first)
+    header = [name.strip().lower() for name in next(rows_of([first], mark))]
     file = readings.file
-    table = csv.reader(lines, delimiter=mark, skipinitialspace=True)
+    table = rows_of(lines, mark)
     is_log = is_smi_log(header)
     for name in {name for name in header if header.count(name) > 1}:
         if name in (*TIME, *POWER, *NODE, "gpu", "index"):
@@ -163,7 +163,7 @@ class _Columns:
     def _times(
         self, cells: Sequence[str], name: str, rows: NDArray[np.int64], comma: bool
     ) -> NDArray[np.float64]:
-        if name in _PLAIN_TIMES and cells and not _is_number(cells[0].replace(",", ".")):
+        if name in _PLAIN_TIMES and cells and not is_number(decimal_point(cells[0])):
             pairs = zip(cells, rows.tolist(), strict=True)
             return np.array([stamp(cell, row, self._file, name) for cell, row in pairs])
         times, blank = self._floats(cells, name, rows, comma)
@@ -178,7 +178,7 @@ class _Columns:
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Numbers, and which cells say that there is none."""
         if comma:
-            cells = [cell.replace(",", ".") for cell in cells]
+            cells = [decimal_point(cell) for cell in cells]
         blank = np.zeros(len(cells), bool)
         try:
             if "_" not in "".join(cells):  # 1_000 is a number in Python only
@@ -190,7 +190,7 @@ class _Columns:
             blank[i] = is_blank_text(cell)
             if blank[i]:
                 continue
-            if not _is_number(cell):
+            if not is_number(cell):
                 message = f"wants a number, got '{cell[:40]}'"
                 raise FormatError(message, file=self._file, row=int(rows[i]), field=name)
             out[i] = float(cell)
@@ -221,11 +221,3 @@ def stamp(cell: str, row: int, file: object, field: str = "timestamp") -> float:
         message = f"'{cell[:40]}' has no time zone; add one, such as Z"
         raise FormatError(message, file=file, row=row, field=field)
     return when.timestamp()
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell

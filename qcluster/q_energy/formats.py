@@ -11,11 +11,9 @@ last line that was cut are left out and counted in the trace's warnings.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
 import sys
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
@@ -32,6 +30,7 @@ from qcluster.q_energy.format_lines import (
 from qcluster.q_energy.format_scrape import read_scrape_text
 from qcluster.q_energy.readings import Lines, Readings
 from qcluster.q_energy.trace import PowerTrace
+from qcluster.text_file import decoded
 
 __all__ = ["parse_trace", "read_trace"]
 
@@ -63,10 +62,10 @@ def read_trace(path: str | Path, *, last_s: float | None = None) -> PowerTrace:
     path = Path(path)
     name = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
     if str(path) == "-":
-        return _decoded(cast(io.BufferedReader, sys.stdin.buffer), path, "node_0", last_s)
+        return _of_raw(cast(io.BufferedReader, sys.stdin.buffer), path, "node_0", last_s)
     try:
         with path.open("rb") as raw:
-            return _decoded(raw, path, name, last_s)
+            return _of_raw(raw, path, name, last_s)
     except OSError as error:
         raise FormatError(error.strerror or "cannot be read", file=path) from None
 
@@ -78,22 +77,9 @@ def parse_trace(
     return _parsed(io.StringIO(text, newline=""), file, node, last_s)
 
 
-def _decoded(raw: io.BufferedReader, path: Path, node: str, last_s: float | None) -> PowerTrace:
-    try:
-        packed = raw
-        if raw.peek(2)[:2] == b"\x1f\x8b":
-            packed = io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=raw)))
-        # Shells of Windows write UTF-16.
-        wide = packed.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff")
-        text = io.TextIOWrapper(packed, encoding="utf-16" if wide else "utf-8-sig", newline="")
-        try:
-            return _parsed(text, path, node, last_s)
-        finally:
-            text.detach()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise FormatError(f"is not a whole gzip file: {error}", file=path) from None
-    except UnicodeError:
-        raise FormatError("is not UTF-8 text", file=path) from None
+def _of_raw(raw: io.BufferedReader, path: Path, node: str, last_s: float | None) -> PowerTrace:
+    with decoded(raw, path) as text:
+        return _parsed(text, path, node, last_s)
 
 
 def _parsed(text: Iterable[str], file: object, node: str, last_s: float | None) -> PowerTrace:

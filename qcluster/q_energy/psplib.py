@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qcluster.errors import FormatError
+from qcluster.errors import FormatError, InputError
 from qcluster.q_energy.problem import Task
 
 __all__ = ["parse_psplib", "read_psplib"]
@@ -19,7 +19,7 @@ __all__ = ["parse_psplib", "read_psplib"]
 def read_psplib(path: str | Path, *, watts_per_unit: float = 1.0) -> tuple[Task, ...]:
     """The tasks of a PSPLIB file; ids are the job numbers, as text.
 
-    Raises FormatError naming file and row.
+    Raises FormatError naming file and row; InputError naming file and task.
     """
     try:
         text = Path(path).read_text(encoding="latin-1")
@@ -27,7 +27,7 @@ def read_psplib(path: str | Path, *, watts_per_unit: float = 1.0) -> tuple[Task,
         raise FormatError(error.strerror or "cannot be read", file=path) from None
     try:
         return parse_psplib(text, watts_per_unit=watts_per_unit)
-    except FormatError as error:
+    except InputError as error:
         raise error.at(file=path) from None
 
 

@@ -99,7 +99,8 @@ def units_from_trace(trace: PowerTrace, topology: Topology | None, config: Energ
     for index, name in enumerate(nodes):
         mine = np.flatnonzero(owner == index)
         if name in row:
-            overhead[index] = config.host_share * quantiles[row[name], 1]
+            part = config.host_share if len(mine) else 1.0
+            overhead[index] = part * quantiles[row[name], 1]
             if len(mine):
                 draw[mine] = (1 - config.host_share) * quantiles[row[name]] / len(mine)
     metered = np.array([name in row for name in gpus], bool)
@@ -189,7 +190,7 @@ def units_from_snapshot(
     overhead = np.where(
         np.isfinite(hosts) & (metered > 0),
         np.clip(hosts - metered, 0, None),
-        np.nan_to_num(hosts) * config.host_share,
+        np.nan_to_num(hosts) * np.where(gpus > 0, config.host_share, 1.0),
     )
     share = ((1 - config.host_share) * hosts / np.maximum(gpus, 1))[owner]
     if not np.isfinite(board).all() and np.isfinite(share).any():
@@ -253,7 +254,7 @@ def _gpu_units(
     if (high <= 0).any():
         node = topology.nodes[int(owner[np.argmax(high <= 0)])]
         raise InputError(
-            f"node '{node.id}' has no power limits: give min_w and max_w or a known model",
+            f"node '{node.id}' has no power limits: {_unknown(node.model)}give min_w and max_w",
             field="topology.nodes",
         )
     blind = ~np.isfinite(draw[:, 1])
@@ -281,6 +282,10 @@ def _gpu_units(
         overhead_w=np.append(overhead, rest),
         warnings=tuple(warnings),
     )
+
+
+def _unknown(model: str) -> str:
+    return f"GPU model '{model}' is not known, " if model else "it names no GPU model, "
 
 
 def _bare(trace: PowerTrace, quantiles: Floats, config: EnergyConfig) -> Units:

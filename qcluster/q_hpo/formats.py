@@ -16,6 +16,7 @@ from qcluster.q_hpo.journal import write_lines
 from qcluster.q_hpo.space import Space, flatten
 from qcluster.q_hpo.trial import Trial
 from qcluster.record import encode
+from qcluster.text_file import read_text
 
 __all__ = ["load_space", "write_best", "write_history"]
 
@@ -26,10 +27,7 @@ _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 def load_space(path: str | Path) -> Space:
     """A space from a JSON or YAML file. Raises FormatError or InputError naming file and field."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"cannot be read: {error}", file=path) from None
+    text = read_text(path)
     try:
         return parse_space(_document(text, path))
     except InputError as error:

@@ -6,17 +6,13 @@ and as text otherwise, and matched to the space's own values.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
 import math
-import re
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qcluster.csv_table import read_rows
 from qcluster.errors import FormatError, InputError
 from qcluster.q_hpo.domains import parse_space
 from qcluster.q_hpo.optuna_import import is_optuna_file, matched, optuna_trials
@@ -25,6 +21,7 @@ from qcluster.q_hpo.parameter import Parameter, same_value
 from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.ray_results import is_ray_results, ray_rows
 from qcluster.q_hpo.space import Space, unflatten
+from qcluster.text_file import read_text
 
 __all__ = ["load_prior"]
 
@@ -32,7 +29,6 @@ __all__ = ["load_prior"]
 _PREFIXES = ("config/", "", "config.", "cfg-", "params_", "param_")
 _METRICS = ("value", "loss", "val_loss", "objective", "metric", "score", "accuracy")
 _FAILED = {"error", "errored", "fail", "failed", "nan", "crashed"}
-_DECIMAL = re.compile(r"^\s*([-+]?\d*),(\d+(?:[eE][-+]?\d+)?)\s*$")
 _STOPPED = {"pruned", "running", "abandoned", "waiting"}
 
 
@@ -113,36 +109,16 @@ def _of_optuna(path: Path, space: Space) -> Prior:
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Names of the columns, and the rows."""
-    try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-        text = data.decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise FormatError(f"cannot be read: {error}", file=path) from None
-    separator = _separator(text)
-    try:
-        table = list(csv.reader(io.StringIO(text, newline=None), delimiter=separator,
-                                strict=True, skipinitialspace=True))  # fmt: skip
-    except csv.Error as error:
-        raise FormatError(f"is not CSV: {error}", file=path) from None
-    if not table or not any(table[0]):
+    """Names of the columns, and the rows; a row that is too short lacks its last cells."""
+    table = read_rows(read_text(path), file=path)
+    if not table:
         raise FormatError("is empty", file=path)
-    header = [name.strip() for name in table[0]]
+    header = [name.strip() for name in table[0][1]]
     for name in header:
         if name and header.count(name) > 1:
             raise FormatError("is the name of two columns", file=path, field=name)
-    rows = [dict(zip(header, row, strict=False)) for row in table[1:] if row]
-    if separator == ";":  # as programs write where numbers have a decimal comma
-        rows = [{name: _DECIMAL.sub(r"\1.\2", text) for name, text in row.items()} for row in rows]
+    rows = [dict(zip(header, cells, strict=False)) for _, cells in table[1:]]
     return header, [{name: row.get(name, "") for name in header} for row in rows]
-
-
-def _separator(text: str) -> str:
-    """What separates the columns in the first line."""
-    first = text.split("\n", 1)[0]
-    return "," if "," in first else next((mark for mark in ";\t" if mark in first), ",")
 
 
 def _parameter_columns(space: Space, header: Sequence[str], path: Path) -> dict[str, str]:

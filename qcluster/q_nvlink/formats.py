@@ -20,6 +20,7 @@ from qcluster.q_nvlink.slurm import looks_like_slurm, read_slurm, read_slurm_yam
 from qcluster.q_nvlink.smi import looks_like_links, looks_like_matrix, read_links, read_matrix
 from qcluster.q_nvlink.topo_xml import looks_like_xml, read_topology_xml
 from qcluster.telemetry.documents import read_document
+from qcluster.text_file import read_text
 
 __all__ = ["load_fabric", "load_tree", "parse_fabric", "parse_node_link"]
 
@@ -43,19 +44,7 @@ def load_fabric(path: str | Path) -> Fabric:
     Raises FormatError naming file, row and field.
     """
     path = Path(path)
-    return parse_fabric(_text(path), file=path)
-
-
-def _text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise FormatError(error.strerror or "cannot be read", file=path) from None
-    encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        return raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise FormatError(f"is not text: {error.reason}", file=path) from None
+    return parse_fabric(read_text(path), file=path)
 
 
 def parse_fabric(text: str, *, file: Any = None) -> Fabric:
@@ -109,7 +98,7 @@ def load_tree(path: str | Path) -> ClusterTree:
     path = Path(path)
     try:
         if path.suffix not in (".yaml", ".yml", ".json"):
-            text = _text(path)
+            text = read_text(path)
             if looks_like_slurm(text):
                 return read_slurm(text)
         data = read_document(path)

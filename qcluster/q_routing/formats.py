@@ -7,8 +7,6 @@ router trace; its load is the count of picks. Nothing here knows how anything is
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import zipfile
@@ -19,8 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.csv_table import is_number, read_rows
 from qcluster.errors import FormatError, InputError
 from qcluster.q_routing.problem import Placement, read_load
+from qcluster.text_file import read_text
 
 __all__ = [
     "count_picks",
@@ -51,7 +51,7 @@ def read_load_file(path: str | Path) -> NDArray[np.float64]:
             wanted = ", ".join(("expert_ids", *_LOAD_KEYS))
             raise FormatError(f"holds none of {wanted}", file=path)
         return _checked(arrays[key] if key else next(iter(arrays.values())), path)
-    text = _text(path)
+    text = read_text(path)
     if path.suffix == ".json" or text.lstrip()[:1] in ("[", "{"):
         return _checked(_from_json(_json(text, path), path), path)
     return _checked(_from_csv(text, path), path)
@@ -87,7 +87,7 @@ def windows_of(
 
 def read_placement(path: str | Path) -> Placement:
     """A placement written as JSON by ``qcluster place --json`` (a plan around it is understood)."""
-    data = _json(_text(Path(path)), path)
+    data = _json(read_text(Path(path)), path)
     if isinstance(data, Mapping) and isinstance(data.get("placement"), Mapping):
         data = data["placement"]
     if not isinstance(data, Mapping):
@@ -108,8 +108,8 @@ def read_tokens(source: Any) -> list[dict[str, Any]]:
         return [{str(k): v for k, v in row.items() if not _blank(v)} for row in rows]
     if isinstance(source, (str, Path)):
         path = Path(source)
-        text = _text(path)
-        if path.suffix == ".csv":
+        text = read_text(path)
+        if path.suffix in (".csv", ".tsv"):
             return _token_table(text, path)
         if text.lstrip()[:1] == "[":
             source = _json(text, path)
@@ -130,7 +130,7 @@ def read_model_graph(source: Any) -> dict[str, Any]:
     """
     file = source if isinstance(source, (str, Path)) else None
     if file is not None:
-        source = _json(_text(Path(file)), file)
+        source = _json(read_text(Path(file)), file)
     elif hasattr(source, "nodes") and hasattr(source, "edges") and hasattr(source, "is_directed"):
         return {
             "directed": source.is_directed(),
@@ -183,15 +183,6 @@ def _trace(ids: NDArray[Any], path: str | Path) -> NDArray[np.int64]:
     return ids.astype(np.int64)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise FormatError(error.strerror or "cannot be read", file=path) from None
-    except UnicodeDecodeError as error:
-        raise FormatError(f"is not text: {error.reason}", file=path) from None
-
-
 def _json(text: str, path: str | Path | None, row: int | None = None) -> Any:
     def constant(name: str) -> None:
         raise FormatError(f"{name} is not a number that JSON has", file=path, row=row)
@@ -222,15 +213,13 @@ def _from_json(data: Any, path: Path) -> Any:
 
 def _from_csv(text: str, path: Path) -> NDArray[np.float64]:
     rows: list[list[float]] = []
-    for number, row in enumerate(csv.reader(io.StringIO(text)), 1):
-        if not row or not "".join(row).strip():
-            continue
+    for index, (number, row) in enumerate(read_rows(text, file=path)):
         try:
             rows.append([float(cell) for cell in row])
         except ValueError:
-            if number == 1:
+            if not index:
                 continue  # the header
-            bad = next(i for i, cell in enumerate(row) if not _is_number(cell))
+            bad = next(i for i, cell in enumerate(row) if not is_number(cell))
             message = f"wants a number, got {row[bad]!r}"
             raise FormatError(message, file=path, row=number, field=f"column {bad + 1}") from None
         if len(rows[-1]) != len(rows[0]):
@@ -239,14 +228,6 @@ def _from_csv(text: str, path: Path) -> NDArray[np.float64]:
     if not rows:
         raise FormatError("holds no rows", file=path)
     return np.array(rows)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _records(rows: Any, path: Path | None) -> list[dict[str, Any]]:
@@ -263,15 +244,18 @@ def _records(rows: Any, path: Path | None) -> list[dict[str, Any]]:
 def _token_table(text: str, path: Path) -> list[dict[str, Any]]:
     """Tokens of a CSV: numbers where they are numbers, ``interacts`` split at semicolons."""
     out = []
-    for number, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
-        if None in row or None in row.values():
+    (_, first), *table = read_rows(text, file=path) or [(1, [])]
+    header = [name.strip() for name in first]
+    for number, cells in table:
+        if len(cells) != len(header):
             raise FormatError(
                 "has another number of columns than the header", file=path, row=number
             )
-        token: dict[str, Any] = {k: v for k, v in row.items() if v != ""}
+        row = zip(header, cells, strict=True)
+        token: dict[str, Any] = {name: cell for name, cell in row if cell != ""}
         for name in ("complexity", "bytes"):
             if name in token:
-                if not _is_number(token[name]):
+                if not is_number(token[name]):
                     message = f"wants a number, got {token[name]!r}"
                     raise FormatError(message, file=path, row=number, field=name)
                 token[name] = float(token[name])

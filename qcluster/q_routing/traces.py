@@ -9,9 +9,6 @@ k), ``num_experts``, and perhaps ``gate_weight`` (same shape; or ``gate_w1e4``, 
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.csv_table import read_rows
 from qcluster.errors import FormatError, InputError
 from qcluster.q_routing.formats import count_picks, read_arrays
 from qcluster.q_routing.problem import count
+from qcluster.text_file import read_text
 
 __all__ = ["Arrivals", "Trace", "Window", "read_arrivals", "replay"]
 
@@ -174,15 +173,11 @@ def read_arrivals(path: str | Path) -> Arrivals:
     Times count from the first request. Raises FormatError naming file and row.
     """
     path = Path(path)
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise FormatError(f"cannot be read: {error}", file=path) from None
+    text = read_text(path)
     lines = text.lstrip()[:1] == "{"
-    rows: Any = text.splitlines() if lines else csv.DictReader(io.StringIO(text))
+    rows: Any = enumerate(text.splitlines(), 1) if lines else _table(text, path)
     times, tokens = [], []
-    for number, row in enumerate(rows, 1 if lines else 2):
+    for number, row in rows:
         try:
             ts, size = _json_request(row) if lines else _csv_request(row)
         except (KeyError, TypeError, ValueError) as error:
@@ -197,6 +192,14 @@ def read_arrivals(path: str | Path) -> Arrivals:
     order = np.argsort(times, kind="stable")
     ts_s = np.asarray(times)[order]
     return Arrivals(ts_s - ts_s[0], np.asarray(tokens, dtype=np.int64)[order])
+
+
+def _table(text: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a CSV by the names of its header, as far as both go."""
+    (_, first), *table = read_rows(text, file=path) or [(1, [])]
+    header = [name.strip() for name in first]
+    for number, cells in table:
+        yield number, dict(zip(header, cells, strict=False))
 
 
 def _json_request(line: str) -> tuple[float, int]:

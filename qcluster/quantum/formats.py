@@ -34,6 +34,7 @@ from qcluster.quantum.convert import (
     to_qubo,
 )
 from qcluster.quantum.problem import IsingProblem
+from qcluster.text_file import read_text
 
 __all__ = [
     "from_bqm",
@@ -61,15 +62,7 @@ def read_problems(path: str | Path) -> list[IsingProblem]:
 
     Raises FormatError naming file, row or field.
     """
-    try:
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        raise FormatError(error.strerror or "cannot be read", file=path) from None
-    utf16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
-    try:
-        text = raw.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"is not text: {error.reason}", file=path) from None
+    text = read_text(path)
     try:
         return parse_problems(text)
     except InputError as error:

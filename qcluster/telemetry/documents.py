@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qcluster.errors import FormatError
+from qcluster.text_file import read_text
 
 __all__ = ["read_document"]
 
@@ -17,12 +18,7 @@ def read_document(path: str | Path) -> Any:
     Raises FormatError naming the file.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise FormatError(error.strerror or "cannot be read", file=path) from None
-    except UnicodeDecodeError:
-        raise FormatError("is not UTF-8 text", file=path) from None
+    text = read_text(path)
     return _yaml(text, path) if path.suffix in (".yaml", ".yml") else _json(text, path)
 
 

@@ -118,7 +118,8 @@ def test_tables_as_programs_write_them(text: str, tmp_path: Path) -> None:
         (b'{"a": 1}\n', "'x': has no column"),
         (b"x,x,lr,act,loss\n1,1,1,1,1\n", "'x': is the name of two columns"),
         (b"x,lr,act\n.1,.01,relu\n", "none besides the parameters"),
-        (TABLE.encode("utf-16"), "cannot be read"),
+        (TABLE.encode("utf-16")[:-1], "is not UTF-16 text"),
+        (b'x,lr,act,loss\n.1,.01,"relu"x,1\n', "row 2: is not CSV"),
         (b"\n\n", "is empty"),
     ],
 )
@@ -133,7 +134,7 @@ def test_a_damaged_archive_and_a_cell_without_end_are_no_crash(tmp_path: Path) -
     data = bytearray(gzip.compress((TABLE * 50).encode()))
     data[12:-10:3] = bytes(b ^ 0xFF for b in data[12:-10:3])
     (tmp_path / "p.csv.gz").write_bytes(data)
-    with pytest.raises(FormatError, match="cannot be read"):
+    with pytest.raises(FormatError, match="is not a whole gzip file"):
         load_prior(tmp_path / "p.csv.gz", SPACE)
     (tmp_path / "p.csv").write_text(TABLE + "[" * 100_000 + ",1,relu,3\n")
     assert load_prior(tmp_path / "p.csv", SPACE).skipped == 1

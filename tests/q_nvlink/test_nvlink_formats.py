@@ -153,7 +153,7 @@ def test_missing_and_binary_files(tmp_path):
         load_fabric(tmp_path / "absent.json")
     path = tmp_path / "bin"
     path.write_bytes(b"\x80\x81\xff")
-    with pytest.raises(FormatError, match="not text"):
+    with pytest.raises(FormatError, match="not UTF-8 text"):
         load_fabric(path)
 
 

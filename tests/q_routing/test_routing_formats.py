@@ -37,6 +37,9 @@ def test_every_form_of_a_load_reads_alike(tmp_path):
         tmp_path / "c.npz",
         write(tmp_path / "d.csv", "e0,e1,e2\n1,2,3\n4,5,6\n"),
         write(tmp_path / "e.csv", "1,2,3\n\n4,5,6\n"),
+        write(tmp_path / "f.csv", "e0;e1;e2\n1,0;2;3\n4;5,0;6\n"),
+        write(tmp_path / "g.csv", "1,0;2,0;3,0\n4,0;5,0;6,0\n"),
+        write(tmp_path / "h.csv", "# e0 e1 e2\n1\t2\t3\n4\t5\t6\n"),
         write(tmp_path / "f.json", json.dumps(LOAD.tolist())),
         write(tmp_path / "g.json", json.dumps({"logical_count": LOAD.tolist()})),
     ]
@@ -104,8 +107,8 @@ def test_bad_arrays_are_named(tmp_path):
         read_load_file(tmp_path / "d.npy")
     with pytest.raises(FormatError, match="No such file"):
         read_load_file(tmp_path / "absent.csv")
-    (tmp_path / "e.csv").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(FormatError, match="not text"):
+    (tmp_path / "e.csv").write_bytes(b"\xff\x00")
+    with pytest.raises(FormatError, match="not UTF-8 text"):
         read_load_file(tmp_path / "e.csv")
 
 
@@ -118,6 +121,8 @@ def test_every_form_of_tokens_reads_alike(tmp_path):
         write(tmp_path / "t.json", json.dumps(rows)),
         write(tmp_path / "t.jsonl", lines + "\n\n"),
         str(write(tmp_path / "t.csv", "id,complexity,interacts\na,2,b\nb,,\n")),
+        str(write(tmp_path / "u.csv", "id;complexity;interacts\na;2,0;b\nb;;\n")),
+        str(write(tmp_path / "t.tsv", "id\tcomplexity\tinteracts\na\t2\tb\nb\t\t\n")),
         pd.DataFrame(rows),
     ):
         assert read_tokens(source) == rows

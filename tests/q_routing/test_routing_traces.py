@@ -229,7 +229,7 @@ def test_bad_arrivals_name_file_and_row(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(FormatError, match=message):
         read_arrivals(path)
-    with pytest.raises(FormatError, match="cannot be read"):
+    with pytest.raises(FormatError, match="No such file"):
         read_arrivals(tmp_path / "absent")
 
 

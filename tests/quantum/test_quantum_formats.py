@@ -222,7 +222,7 @@ def test_annotations_only_beside_an_id():
 def test_binary_rubbish(tmp_path):
     path = tmp_path / "problem"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(FormatError, match="not text"):
+    with pytest.raises(FormatError, match="not UTF-16 text"):
         read_problems(path)
     with pytest.raises(FormatError):
         read_problems(tmp_path)

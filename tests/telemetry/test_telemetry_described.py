@@ -59,7 +59,8 @@ def test_wrong_files_are_refused_when_opened(tmp_path: Path, kind: str) -> None:
         ("a.json", b"[" * 200_000, "is not JSON"),
         ("a.yaml", b"{a: [", "is not YAML"),
         ("a.yaml", b"a: &x [1]\nb: [*x, *x]\n", "aliases"),
-        ("a.yaml", b"\xff\xfe\x00", "not UTF-8"),
+        ("a.yaml", b"\xff\xfe\x00", "not UTF-16"),
+        ("a.yaml", b"\xff\x00", "not UTF-8"),
         ("a.yaml", b"!!python/object/apply:os.system ['true']", "is not YAML"),
     ],
 )

@@ -145,6 +145,10 @@ def test_runs_are_played_one_after_another_or_alone(tmp_path):
         ("node,time_ms,colour\na,0,1\n", "no column"),
         ("node,gpu,ts_s,power_w\na,x,0,1\n", "row 2.*gpu"),
         ("node,ts_s,power_w,power_w\na,0,1,1\n", "twice"),
+        ("# kept by hand\n\nnode,time_ms,power_w\na,0,1\n\na,2,lots\n", "row 6.*power_w"),
+        ("node;time_ms;power_w\na;0;1,5\na;x;1,5\n", "row 3.*time_ms"),
+        ("node;time_ms;power_w\na;0\n", "row 2.*3 cells"),
+        ('node\ttime_ms\tpower_w\na\t0\t"1"2\n', "row 2.*not CSV"),
     ],
 )
 def test_bad_tables_name_row_and_column(tmp_path, text, named):
@@ -164,11 +168,39 @@ def test_broken_files_are_refused_in_one_line(tmp_path):
     whole = bytearray(gzip.compress(b"node,time_ms,power_w\n" * 1000))
     whole[20:40] = bytes(20)
     (tmp_path / "rot.csv.gz").write_bytes(whole)
-    with pytest.raises(FormatError, match="cannot be read"):
+    with pytest.raises(FormatError, match=r"rot\.csv\.gz: is not a whole gzip file"):
         list(read(tmp_path / "rot.csv.gz"))
     (tmp_path / "bad.gz.csv.gz").write_bytes(b"no gzip")
-    with pytest.raises(FormatError, match="cannot be read"):
+    with pytest.raises(FormatError, match=r"bad\.gz\.csv\.gz: holds no rows"):
         list(read(tmp_path / "bad.gz.csv.gz"))
+
+
+TABLE = "node;run;ts_s;power_w\na;0;0,5;300,25\na;0;1,5;310\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("p.csv", TABLE.encode("utf-16")),
+        ("p.csv.gz", gzip.compress(b"\xfe\xff" + TABLE.encode("utf-16-be"))),
+        ("p.csv", TABLE.replace("\n", "\r\n").encode("utf-8-sig")),
+        ("p.tsv", TABLE.replace(",", ".").replace(";", "\t").encode()),
+        ("p.csv", ("# from a spreadsheet\n" + TABLE + ";;;\n").encode()),
+        ("p.csv", TABLE.replace(",", ".").replace(";", " , ").encode()),
+    ],
+)
+def test_tables_as_spreadsheets_write_them(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    first, second = read(tmp_path / name)
+    assert (first.ts_s, second.ts_s) == (0.5, 1.5)
+    assert (node_power(first), node_power(second)) == ({"a": 300.25}, {"a": 310})
+
+
+def test_a_cut_table_in_utf_16_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_bytes(TABLE.encode("utf-16")[:-1])
+    with pytest.raises(FormatError, match=r"p\.csv: is not UTF-16 text$"):
+        list(read(path))
 
 
 def test_json_lines(tmp_path):

@@ -13,8 +13,9 @@ from qcluster.errors import FormatError, InputError, NotReady
 from qcluster.telemetry import Batch, Quality, Ring, open_source
 from qcluster.telemetry.sources.dcgm import dcgm_rules
 from qcluster.telemetry.sources.endpoint import Endpoint
-from qcluster.telemetry.sources.prometheus import Scraper, general
+from qcluster.telemetry.sources.prometheus import general
 from qcluster.telemetry.sources.ray_metrics import ray, ray_rules, ray_urls
+from qcluster.telemetry.sources.scraper import Scraper
 
 NOW = 1_700_000_000.0
 
@@ -367,7 +368,7 @@ def test_ray_without_a_cluster_says_so_when_it_is_read():
 
 
 def test_an_answer_that_never_ends_is_given_up(exporter, monkeypatch):
-    monkeypatch.setattr("qcluster.telemetry.sources.prometheus.ANSWER_S", 0.05)
+    monkeypatch.setattr("qcluster.telemetry.sources.scraper.ANSWER_S", 0.05)
     server = exporter((200, "up 1\n"))
     server.hold.clear()
     (batch,) = take(open_source(f"dcgm:{server.url},period=0.02"), 1)
@@ -376,6 +377,6 @@ def test_an_answer_that_never_ends_is_given_up(exporter, monkeypatch):
 
 
 def test_an_endless_answer_is_cut(exporter, monkeypatch):
-    monkeypatch.setattr("qcluster.telemetry.sources.prometheus.MAX_BYTES", 1000)
+    monkeypatch.setattr("qcluster.telemetry.sources.scraper.MAX_BYTES", 1000)
     (batch,) = take(open_source(f"dcgm:{exporter((200, 'x' * 5000)).url},period=0.02"), 1)
     assert "more than" in batch.events[0].detail

@@ -10,7 +10,7 @@ from __future__ import annotations
 from qcluster.telemetry.schema import METRICS
 from qcluster.telemetry.sources.endpoint import Target, gpu_id, labels_of
 from qcluster.telemetry.sources.exposition import Series
-from qcluster.telemetry.sources.prometheus import Scraper
+from qcluster.telemetry.sources.scraper import Scraper
 
 __all__ = ["dcgm", "dcgm_rules"]
 

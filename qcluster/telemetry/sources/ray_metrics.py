@@ -13,7 +13,7 @@ from typing import Any
 from qcluster.errors import NotReady
 from qcluster.telemetry.sources.endpoint import Target, gpu_id, labels_of
 from qcluster.telemetry.sources.exposition import Series
-from qcluster.telemetry.sources.prometheus import Scraper
+from qcluster.telemetry.sources.scraper import Scraper
 
 __all__ = ["ray", "ray_rules", "ray_urls"]
 

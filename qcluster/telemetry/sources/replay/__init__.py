@@ -1,9 +1,10 @@
 """Recorded telemetry played again: ``replay:FILE[?KEY=VALUE&...][@SPEED]``.
 
-FILE is one of these, text also as ``.gz``:
+FILE is one of these, text also as ``.gz`` and in UTF-16 with its mark:
 
     CSV      node,run,time_ms,power_w (node power), ts_s,node,gpu,power_w,... (wide), or the log of
-             nvidia-smi --query-gpu=timestamp,index,power.draw,... --format=csv
+             nvidia-smi --query-gpu=timestamp,index,power.draw,... --format=csv; cells apart by
+             comma, semicolon (then with decimal commas) or tab
     JSONL    samples as ``push`` takes them, one a line
     txt log  MLPerf's power log of one node
     prom     a saved scrape of an exporter
@@ -37,6 +38,7 @@ from pathlib import Path
 
 from qcluster.errors import FormatError, InputError
 from qcluster.telemetry.schema import Batch
+from qcluster.text_file import read_text
 
 __all__ = ["Recording", "Replay", "read"]
 
@@ -126,34 +128,32 @@ def read(recording: Recording | str | Path) -> Iterator[Batch]:
 def _read(recording: Recording) -> Iterable[Batch]:
     path, source = recording.path, f"replay:{recording.path.name}"
     kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    if kind in ("csv", "txt", "log"):
-        from qcluster.telemetry.sources.replay.cells import csv_cells, open_text
+    if kind in ("csv", "tsv", "txt", "log"):
+        from qcluster.telemetry.sources.replay.cells import csv_cells
         from qcluster.telemetry.sources.replay.logs import mllog_cells
         from qcluster.telemetry.sources.replay.table import read_table
 
-        is_table = kind == "csv"
-        cells = csv_cells(path) if is_table else mllog_cells(open_text(path).read(), path)
+        is_table = kind in ("csv", "tsv")
+        cells = csv_cells(path) if is_table else mllog_cells(read_text(path), path)
         return read_table(cells, path, source, run=recording.run, period_s=recording.period_s)
     if kind in ("prom", "metrics"):
-        from qcluster.telemetry.sources.replay.cells import open_text
         from qcluster.telemetry.sources.replay.logs import read_scrape
 
-        return read_scrape(open_text(path).read(), path, source)
+        return read_scrape(read_text(path), path, source)
     if kind == "npz":
         from qcluster.telemetry.sources.replay.routing import read_routing
 
         return read_routing(path, source, recording.window, recording.period_s or 1.0)
     if kind in ("jsonl", "ndjson", "json"):
-        from qcluster.telemetry.sources.replay.cells import open_text
         from qcluster.telemetry.sources.samples import parse_samples
 
         try:
             # A recording has no "now": nothing in it is ahead of our clock.
-            batches = parse_samples(open_text(path).read(), source=source, now=math.inf)
+            batches = parse_samples(read_text(path), source=source, now=math.inf)
         except FormatError as error:
             raise error.at(file=path) from None
         return _with_period(batches, recording.period_s, path)
-    raise FormatError("wants .csv, .jsonl, .npz, .txt or .prom (also .gz)", file=path)
+    raise FormatError("wants .csv, .tsv, .jsonl, .npz, .txt or .prom (also .gz)", file=path)
 
 
 def _with_period(batches: list[Batch], period_s: float | None, path: Path) -> list[Batch]:

@@ -1,37 +1,25 @@
-"""Files as columns of text: CSV of any origin, unpacked and squared."""
+"""Files as columns of text: CSV of any origin, squared."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
+from qcluster.csv_table import read_rows
 from qcluster.errors import FormatError
 from qcluster.telemetry.sources.replay.smi import is_smi_log, smi_columns
+from qcluster.text_file import read_text
 
-__all__ = ["Cells", "csv_cells", "open_text"]
-
-Cells = Mapping[str, tuple[str, ...]]
-"""Column name to its cells, all columns of one length."""
+__all__ = ["Cells", "csv_cells"]
 
 
-def open_text(path: Path) -> TextIO:
-    """A text file, unpacked if its name ends in .gz.
+@dataclass(frozen=True)
+class Cells:
+    """``columns`` by name, all of one length, and the number of each row in its file, (rows,)."""
 
-    Raises FormatError when it cannot be opened; one that breaks off shows while reading.
-    """
-    try:
-        raw = path.read_bytes()
-        data = gzip.decompress(raw) if path.name.lower().endswith(".gz") else raw
-        return io.StringIO(data.decode("utf-8-sig"), newline="")
-    except (OSError, EOFError, zlib.error) as error:
-        raise FormatError(f"cannot be read: {error}", file=path) from None
-    except UnicodeDecodeError:
-        raise FormatError("is not UTF-8", file=path) from None
+    columns: Mapping[str, tuple[str, ...]]
+    rows: Sequence[int]
 
 
 def csv_cells(path: Path) -> Cells:
@@ -39,22 +27,22 @@ def csv_cells(path: Path) -> Cells:
 
     Raises FormatError naming the row that is too short or too long.
     """
-    with open_text(path) as file:
-        reader = csv.reader(file)
-        try:
-            head = [name.strip() for name in next(reader, [])]
-            rows = [row for row in reader if row]
-        except csv.Error as error:
-            raise FormatError(str(error), file=path, row=reader.line_num) from None
+    (_, first), *table = read_rows(read_text(path), file=path) or [(1, [])]
+    head = [name.strip() for name in first]
     is_log = is_smi_log(head)
     if is_log:  # begun anew, or with messages of the driver between
-        rows = [row for row in rows if len(row) == len(head) and row[0].strip() != head[0]]
-    for number, row in enumerate(rows, start=2):
+        whole = (line for line in table if len(line[1]) == len(head))
+        table = [line for line in whole if line[1][0].strip() != head[0]]
+    for number, row in table:
         if len(row) != len(head):
             raise FormatError(f"wants {len(head)} cells, got {len(row)}", file=path, row=number)
-    if not rows:
+    if not table:
         raise FormatError("holds no rows", file=path)
-    cells = dict(zip(head, zip(*rows, strict=True), strict=True))
-    if len(cells) != len(head):
+    numbers = [number for number, _ in table]
+    texts = zip(*(row for _, row in table), strict=True)
+    columns = {
+        name: tuple(map(str.strip, column)) for name, column in zip(head, texts, strict=True)
+    }
+    if len(columns) != len(head):
         raise FormatError("a column stands twice", file=path, row=1)
-    return smi_columns(cells, path) if is_log else cells
+    return Cells(smi_columns(columns, path, rows=numbers) if is_log else columns, numbers)

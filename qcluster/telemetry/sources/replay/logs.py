@@ -18,6 +18,7 @@ from qcluster.telemetry.schema import Batch
 from qcluster.telemetry.sources.endpoint import Endpoint
 from qcluster.telemetry.sources.exposition import Reader, Scrape
 from qcluster.telemetry.sources.prometheus import general
+from qcluster.telemetry.sources.replay.cells import Cells
 from qcluster.telemetry.sources.strict import load_json, number
 from qcluster.telemetry.topology import Topology
 
@@ -26,12 +27,12 @@ __all__ = ["mllog_cells", "read_scrape"]
 _MARK = ":::MLLOG"
 
 
-def mllog_cells(text: str, path: Path) -> dict[str, tuple[str, ...]]:
+def mllog_cells(text: str, path: Path) -> Cells:
     """The power readings of an MLPerf log as columns time_ms, node, power_w.
 
     Raises FormatError naming the row of a line that is cut or has no number.
     """
-    times, powers = [], []
+    times, powers, rows = [], [], []
     for row, line in enumerate(text.splitlines(), start=1):
         # Launchers put the rank before every line.
         _, found, rest = line.partition(_MARK)
@@ -43,12 +44,14 @@ def mllog_cells(text: str, path: Path) -> dict[str, tuple[str, ...]]:
                 continue
             times.append(repr(number(entry.get("time_ms"), "time_ms")))
             powers.append(repr(number(entry.get("value"), "value")))
+            rows.append(row)
         except FormatError as error:
             raise error.at(file=path, row=row) from None
     if not times:
         raise FormatError("holds no power readings", file=path)
     node = path.name.removesuffix(".gz").rpartition(".")[0]
-    return {"time_ms": tuple(times), "node": (node,) * len(times), "power_w": tuple(powers)}
+    columns = {"time_ms": tuple(times), "node": (node,) * len(times), "power_w": tuple(powers)}
+    return Cells(columns, rows)
 
 
 def read_scrape(text: str, path: Path, source: str) -> Iterator[Batch]:

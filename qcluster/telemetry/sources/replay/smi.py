@@ -45,18 +45,17 @@ def smi_columns(
     cells: Mapping[str, Sequence[str]],
     path: Path,
     *,
-    rows: Sequence[int] | None = None,
+    rows: Sequence[int],
     devices: dict[str, str] | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """The log's columns under the names and in the units that the table reader knows.
 
-    ``rows`` are the rows' numbers, 2 and on if None. ``devices`` numbers the serials that were seen
+    ``rows`` are the rows' numbers. ``devices`` numbers the serials that were seen
     before in this log, and takes the new ones.
 
     Raises FormatError naming row and column of a time that cannot be read, and where the rows of
     several GPUs cannot be told apart.
     """
-    rows = range(2, 2 + len(cells["timestamp"])) if rows is None else rows
     out: dict[str, tuple[str, ...]] = {"ts_s": _times(cells["timestamp"], rows, path)}
     for name, texts in cells.items():
         ours = _QUERIES.get(name.partition(" [")[0])

@@ -81,24 +81,24 @@ def read_table(
 
 def _load(cells: Cells, path: Path, run: str | None) -> _Table:
     for name, ours in _WRONG_UNITS.items():
-        if name in cells:
+        if name in cells.columns:
             raise FormatError(f"wants {ours} ({METRICS[ours].unit})", file=path, field=name)
-    time_name = next((name for name in _TIMES if name in cells), None)
+    time_name = next((name for name in _TIMES if name in cells.columns), None)
     if time_name is None:
         raise FormatError(f"needs one of {', '.join(_TIMES)}", file=path, field="ts_s")
-    ts = _numbers(cells[time_name], time_name, path) * _TIMES[time_name]
+    ts = _numbers(cells, time_name, path) * _TIMES[time_name]
     if not np.isfinite(ts).all():
         bad = int(np.flatnonzero(~np.isfinite(ts))[0])
-        raise FormatError("wants a time", file=path, row=bad + 2, field=time_name)
-    ts, keep = _in_runs(ts, cells.get("run"), run, path)
+        raise FormatError("wants a time", file=path, row=cells.rows[bad], field=time_name)
+    ts, keep = _in_runs(ts, cells.columns.get("run"), run, path)
     return _ordered(ts, keep, cells, path)
 
 
 def _ordered(ts: NDArray[np.float64], keep: NDArray[np.int64], cells: Cells, path: Path) -> _Table:
-    nodes = cells.get("node", ("node0",) * len(ts))
-    gpus = cells.get("gpu")
+    nodes = cells.columns.get("node", ("node0",) * len(ts))
+    gpus = _indices(cells, path)
     entity: Entity = "node" if gpus is None else "gpu"
-    names = nodes if gpus is None else tuple(map("/".join, zip(nodes, _indices(gpus, path))))  # noqa: B905
+    names = nodes if gpus is None else tuple(map("/".join, zip(nodes, gpus, strict=True)))
     topology = _topology(nodes, gpus)
     known = topology.gpu_ids if gpus else tuple(node.id for node in topology.nodes)
     position = {name: i for i, name in enumerate(known)}
@@ -115,24 +115,25 @@ def _ordered(ts: NDArray[np.float64], keep: NDArray[np.int64], cells: Cells, pat
 
 def _metrics(cells: Cells, entity: Entity, path: Path) -> dict[str, NDArray[np.float64]]:
     out: dict[str, NDArray[np.float64]] = {}
-    for name, texts in cells.items():
+    for name in cells.columns:
         ours, scale = _ALIASES.get(name, (name, 1.0))
         if entity == "node" and ours == "power_w":
             ours = "node_power_w"
         if ours in METRICS and METRICS[ours].entity == entity:
-            out[ours] = _numbers(texts, name, path) * scale
+            out[ours] = _numbers(cells, name, path) * scale
     if not out:
         known = ", ".join(m.name for m in METRICS.values() if m.entity == entity)
         raise FormatError(f"has no column of a {entity}; there are: {known}", file=path)
     return out
 
 
-def _numbers(texts: tuple[str, ...], name: str, path: Path) -> NDArray[np.float64]:
+def _numbers(cells: Cells, name: str, path: Path) -> NDArray[np.float64]:
     """A column of numbers; an empty cell is a missing value."""
+    texts = cells.columns[name]
     try:
         return np.array([float(text) if text else np.nan for text in texts])
     except ValueError:
-        for row, text in enumerate(texts, start=2):
+        for row, text in zip(cells.rows, texts, strict=True):
             try:
                 float(text or "nan")
             except ValueError:
@@ -141,8 +142,12 @@ def _numbers(texts: tuple[str, ...], name: str, path: Path) -> NDArray[np.float6
         raise
 
 
-def _indices(texts: tuple[str, ...], path: Path) -> tuple[str, ...]:
-    for row, text in enumerate(texts, start=2):
+def _indices(cells: Cells, path: Path) -> tuple[str, ...] | None:
+    """The column of GPUs' indices on their nodes, None where each row is a node's."""
+    texts = cells.columns.get("gpu")
+    if texts is None:
+        return None
+    for row, text in zip(cells.rows, texts, strict=True):
         if not text.isdigit() or len(text) > 4:
             message = f"wants the index of a GPU, got '{text[:40]}'"
             raise FormatError(message, file=path, row=row, field="gpu")
