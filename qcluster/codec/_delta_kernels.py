@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from qcluster.codec._coder_kernels import (
     SPAN,
+    Coder,
     code_mixed,
     code_plain,
     code_raw,
     finish,
     first_code,
 )
-from qcluster.codec.jit import njit
+from qcluster.codec.jit import inline, njit
 
 __all__ = ["DELTA_CONTEXTS", "code_changes"]
 
@@ -31,6 +32,43 @@ _SIZE = 4 * _RATE
 _SIGN = _SIZE + 64 * 64
 DELTA_CONTEXTS = _SIGN + 64 * 2 + 64 * 8
 MAX_BITS = 40
+
+
+@inline
+def _octave(share: int) -> int:
+    """The bits of a rate, a 16-bit share, whose logarithm is what matters; at most 15."""
+    bits = 0
+    while share > 0:
+        share >>= 1
+        bits += 1
+    return min(bits, 15)
+
+
+@inline
+def _code_size(
+    low: int, span: int, pos: int, enc: int, buf: U16, T: U32, cls: int, value: int, rates: I64
+) -> Coder:
+    """How far an element moved, from 1 up: its bit length, the bit below the first, the others."""
+    bits = 1
+    while True:
+        more = 1 if (value >> bits) > 0 else 0
+        low, span, pos, more = code_plain(
+            low, span, pos, enc, buf, T, _SIZE + cls * 64 + bits, more, 1023, rates
+        )
+        if more == 0 or bits >= MAX_BITS:
+            break
+        bits += 1
+    rest = bits - 1
+    head = 1
+    if rest > 0:
+        top = (value >> (rest - 1)) & 1
+        low, span, pos, top = code_plain(
+            low, span, pos, enc, buf, T, _SIGN + 128 + min(bits, 63) * 8, top, 1023, rates
+        )
+        head = 2 + top
+        rest -= 1
+    low, span, pos, tail = code_raw(low, span, pos, enc, buf, value, rest)
+    return low, span, pos, (head << rest) | tail
 
 
 @njit
@@ -53,18 +91,10 @@ def code_changes(
         cls = known[i]
         word = words[i]
         bit = 1 if word != 0 else 0
-        # Rates are 16-bit shares; their logarithm is what matters.
-        share, r = row_rate[0], 0
-        while share > 0:
-            share >>= 1
-            r += 1
-        share, k = column_rate[c], 0
-        while share > 0:
-            share >>= 1
-            k += 1
+        of_row, of_column = _octave(row_rate[0]), _octave(column_rate[c])
         low, span, pos, bit = code_mixed(
-            low, span, pos, enc, buf, T, cls * 16, _RATE + cls * 16 + min(r, 15),
-            2 * _RATE + cls * 16 + min(k, 15), 3 * _RATE + cls * 16 + near, W, 0, bit, 1023,
+            low, span, pos, enc, buf, T, cls * 16, _RATE + cls * 16 + of_row,
+            2 * _RATE + cls * 16 + of_column, 3 * _RATE + cls * 16 + near, W, 0, bit, 1023,
             rates, squash, stretch,
         )  # fmt: skip
         row_rate[0] += ((65535 * bit - row_rate[0]) * 4) >> 9
@@ -77,26 +107,6 @@ def code_changes(
         low, span, pos, sign = code_plain(
             low, span, pos, enc, buf, T, _SIGN + cls * 2 + negative[i], sign, 1023, rates
         )
-        value = abs(word)
-        bits = 1
-        while True:
-            more = 1 if (value >> bits) > 0 else 0
-            low, span, pos, more = code_plain(
-                low, span, pos, enc, buf, T, _SIZE + cls * 64 + bits, more, 1023, rates
-            )
-            if more == 0 or bits >= MAX_BITS:
-                break
-            bits += 1
-        rest = bits - 1
-        head = 1
-        if rest > 0:
-            top = (value >> (rest - 1)) & 1
-            low, span, pos, top = code_plain(
-                low, span, pos, enc, buf, T, _SIGN + 128 + min(bits, 63) * 8, top, 1023, rates
-            )
-            head = 2 + top
-            rest -= 1
-        low, span, pos, tail = code_raw(low, span, pos, enc, buf, value, rest)
-        value = (head << rest) | tail
+        low, span, pos, value = _code_size(low, span, pos, enc, buf, T, cls, abs(word), rates)
         words[i] = -value if sign else value
     return finish(low, span, pos, buf) if enc else pos

@@ -106,6 +106,22 @@ def _refill(raw: U32, held: int, count: int, at: int) -> tuple[int, int, int]:
     return held, count, at
 
 
+@inline
+def _first(words: U16, lane: int) -> int:
+    """``first_state`` as a number with a sign."""
+    return (int(np.int64(words[2 * lane])) << 16) | int(np.int64(words[2 * lane + 1]))
+
+
+@inline
+def _take(x: int, base: int, slots: U32, words: U16, pos: int) -> tuple[int, int, int]:
+    """``take_symbol`` in numbers with a sign."""
+    slot = int(np.int64(slots[base + (x & (SLOTS - 1))]))
+    x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x >> BITS) + (slot >> 20)
+    more = 1 if x < STATE else 0
+    x = (x << (16 * more)) | (int(np.int64(words[pos])) & -more)
+    return x, slot & 255, pos + more
+
+
 @njit
 def decode_floats(
     out: Any, rows: int, cols: int, words: U16, raw: U32, row_scale: I64, column_scale: I64,
@@ -120,10 +136,7 @@ def decode_floats(
     mix, mantissa, lowest, exponent = shape[0], shape[1], shape[2], shape[3]
     dropped, coded, signs = shape[4], shape[5], shape[6]
     rest = mantissa - coded
-    x0 = (int(np.int64(words[0])) << 16) | int(np.int64(words[1]))
-    x1 = (int(np.int64(words[2])) << 16) | int(np.int64(words[3]))
-    x2 = (int(np.int64(words[4])) << 16) | int(np.int64(words[5]))
-    x3 = (int(np.int64(words[6])) << 16) | int(np.int64(words[7]))
+    x0, x1, x2, x3 = _first(words, 0), _first(words, 1), _first(words, 2), _first(words, 3)
     pos, held, count, at = 8, 0, 0, 0
     for r in range(rows):
         fast, corner = -1, above[0]
@@ -133,23 +146,14 @@ def decode_floats(
             e = s1
             if mix:
                 e = blend(s1, mix, fast, above[c], corner, above[c + 1 if c + 1 < cols else c])
-            slot = int(np.int64(slots[group[e] + (x0 & (SLOTS - 1))]))
-            cls = slot & 255
-            x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
-            more = 1 if x < STATE else 0
-            x = (x << (16 * more)) | (int(np.int64(words[pos])) & -more)
-            pos += more
-            x0, x1, x2, x3 = x1, x2, x3, x
+            x0, cls, pos = _take(x0, group[e], slots, words, pos)
+            x0, x1, x2, x3 = x1, x2, x3, x0
             body = 0
             if coded:
                 near = min(max(4 * (cls - FLOAT_BIAS) - e + 20, 0), MANTISSAS - 1)
-                slot = int(np.int64(second_slots[second_group[near] + (x0 & (SLOTS - 1))]))
-                x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
-                body = (slot & 255) << rest
-                more = 1 if x < STATE else 0
-                x = (x << (16 * more)) | (int(np.int64(words[pos])) & -more)
-                pos += more
-                x0, x1, x2, x3 = x1, x2, x3, x
+                x0, body, pos = _take(x0, second_group[near], second_slots, words, pos)
+                x0, x1, x2, x3 = x1, x2, x3, x0
+                body <<= rest
             held, count, at = _refill(raw, held, count, at)
             body |= held & ((1 << rest) - 1)
             word = ((held >> rest) & signs) << (mantissa + exponent)
@@ -172,6 +176,18 @@ def decode_floats(
     return 0 if x0 == STATE and x1 == STATE and x2 == STATE and x3 == STATE else 1
 
 
+@inline
+def _large(size: int, raw: U32, held: int, count: int, at: int) -> tuple[int, int, int, int]:
+    """An integer of which ``size`` says the bit length and the first bits, out of the others."""
+    below = 3 + ((size - DIRECT) >> 2)
+    size = (4 | ((size - DIRECT) & 3)) << below
+    part = min(20, below)
+    size |= held & ((1 << part) - 1)
+    held, count, at = _refill(raw, held >> part, count - part, at)
+    size |= (held & ((1 << (below - part)) - 1)) << part
+    return size, held >> (below - part), count - (below - part), at
+
+
 @njit
 def decode_integers(
     out: I64, kind: int, rows: int, cols: int, words: U16, raw: U32, row_scale: I64,
@@ -182,10 +198,7 @@ def decode_integers(
 
     With ``signs`` 0 they are coded by tables.
     """
-    x0 = (int(np.int64(words[0])) << 16) | int(np.int64(words[1]))
-    x1 = (int(np.int64(words[2])) << 16) | int(np.int64(words[3]))
-    x2 = (int(np.int64(words[4])) << 16) | int(np.int64(words[5]))
-    x3 = (int(np.int64(words[6])) << 16) | int(np.int64(words[7]))
+    x0, x1, x2, x3 = _first(words, 0), _first(words, 1), _first(words, 2), _first(words, 3)
     pos, held, count, at, state = 8, 0, 0, 0, 0
     for r in range(rows):
         fast, corner = -1, above[0]
@@ -196,40 +209,22 @@ def decode_integers(
             if mix:
                 e = blend(s1, mix, fast, above[c], corner, above[c + 1 if c + 1 < cols else c])
             parity = state & kind
-            slot = int(np.int64(slots[group[(e << kind) | parity] + (x0 & (SLOTS - 1))]))
-            size = slot & 255
-            x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
-            more = 1 if x < STATE else 0
-            x = (x << (16 * more)) | (int(np.int64(words[pos])) & -more)
-            pos += more
-            x0, x1, x2, x3 = x1, x2, x3, x
+            x0, size, pos = _take(x0, group[(e << kind) | parity], slots, words, pos)
+            x0, x1, x2, x3 = x1, x2, x3, x0
             held, count, at = _refill(raw, held, count, at)
             sign = held & signs
             if signs == 0:
                 near = 2 * min(size, 3) + parity
-                slot = int(np.int64(second_slots[second_group[near] + (x0 & (SLOTS - 1))]))
-                sign = slot & 1
-                x = (((slot >> 8) & (SLOTS - 1)) + 1) * (x0 >> BITS) + (slot >> 20)
-                more = 1 if x < STATE else 0
-                x = (x << (16 * more)) | (int(np.int64(words[pos])) & -more)
-                pos += more
-                x0, x1, x2, x3 = x1, x2, x3, x
+                x0, sign, pos = _take(x0, second_group[near], second_slots, words, pos)
+                x0, x1, x2, x3 = x1, x2, x3, x0
+                sign &= 1
             elif size | parity:
                 held >>= 1
                 count -= 1
             else:
                 sign = 0
             if size >= DIRECT:
-                below = 3 + ((size - DIRECT) >> 2)
-                size = (4 | ((size - DIRECT) & 3)) << below
-                part = min(20, below)
-                size |= held & ((1 << part) - 1)
-                held >>= part
-                count -= part
-                held, count, at = _refill(raw, held, count, at)
-                size |= (held & ((1 << (below - part)) - 1)) << part
-                held >>= below - part
-                count -= below - part
+                size, held, count, at = _large(size, raw, held, count, at)
             k = (size << kind) | parity
             k = -k if sign else k
             out[r * cols + c] = k

@@ -25,6 +25,20 @@ _BEFORE = np.array([0, 4, 2, 6, 0, 4, 2, 6, 3, 7, 1, 5, 3, 7, 1, 5])
 _COSET = np.array([0, 2, 0, 2, 2, 0, 2, 0, 1, 3, 1, 3, 3, 1, 3, 1])
 
 
+@inline
+def _cheapest(v: float, z: int, rate: F64, scale: int) -> tuple[float, int]:
+    """The cost and the integer that is ``z`` modulo 4: the nearest to ``v``, or the next inward."""
+    k = z + 4 * int(np.floor((v - z) * 0.25 + 0.5))
+    cost = (v - k) * (v - k) + rate[scale, z & 1, min(abs(k) >> 1, LEVELS - 1)]
+    if abs(k) > 2:
+        other = k - 4 if k > 0 else k + 4
+        price = (v - other) * (v - other) + rate[scale, z & 1, min(abs(other) >> 1, LEVELS - 1)]
+        if price < cost:
+            cost = price
+            k = other
+    return cost, k
+
+
 @njit
 def search(
     y: F64, scale: NDArray[np.uint8], rate: F64, before: I64, coset: I64, next_state: I64,
@@ -46,32 +60,15 @@ def search(
     n = y.size
     for s in range(states):
         path[0, s] = 0.0 if s == 0 else FAR
-    c0, c1, c2, c3 = 0.0, 0.0, 0.0, 0.0
     base = 0.0
     now = 0
     for i in range(n):
         v = y[i]
         sc = scale[i]
-        for z in range(4):
-            k = z + 4 * int(np.floor((v - z) * 0.25 + 0.5))
-            a = abs(k) >> 1
-            cost = (v - k) * (v - k) + rate[sc, z & 1, min(a, LEVELS - 1)]
-            if abs(k) > 2:
-                other = k - 4 if k > 0 else k + 4
-                b = abs(other) >> 1
-                price = (v - other) * (v - other) + rate[sc, z & 1, min(b, LEVELS - 1)]
-                if price < cost:
-                    cost = price
-                    k = other
-            kept[i, z] = k
-            if z == 0:
-                c0 = cost
-            elif z == 1:
-                c1 = cost
-            elif z == 2:
-                c2 = cost
-            else:
-                c3 = cost
+        c0, kept[i, 0] = _cheapest(v, 0, rate, sc)
+        c1, kept[i, 1] = _cheapest(v, 1, rate, sc)
+        c2, kept[i, 2] = _cheapest(v, 2, rate, sc)
+        c3, kept[i, 3] = _cheapest(v, 3, rate, sc)
         bits = np.uint64(0)
         least = FAR
         for s in range(states):

@@ -9,9 +9,10 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from qcluster.codec.container import DIGEST, Entry, digest, read_chunks
+from qcluster.codec.container import DIGEST, Entry, digest, parse, read_chunks
 from qcluster.codec.delta import decode_delta, parent_bits
 from qcluster.codec.denoise import Denoiser
+from qcluster.codec.dtypes import from_bits
 from qcluster.codec.errors import (
     QctCorruptError,
     QctFormatError,
@@ -22,8 +23,9 @@ from qcluster.codec.lossless import decode_lossless
 from qcluster.codec.quantised import LATTICES, decode_quantised
 from qcluster.codec.residual import Residual
 from qcluster.codec.transforms import Transform, read_transform
+from qcluster.errors import InputError
 
-__all__ = ["check_limit", "decode_entry", "decode_parts", "decode_range"]
+__all__ = ["check_limit", "decode_entry", "decode_parts", "decode_range", "parent_tensor"]
 
 Bits = NDArray[Any]
 
@@ -101,6 +103,16 @@ def decode_parts(
         raise QctCorruptError("decodes to other bits than were written", field=entry.name)
 
 
+def parent_tensor(parent: Any) -> Any:
+    """A parent that came as a blob, which must itself be no delta, decoded; others as they are."""
+    if not isinstance(parent, (bytes, bytearray, memoryview)):
+        return parent
+    entries, payload = parse(parent)
+    if len(entries) != 1:
+        raise InputError(f"holds {len(entries)} tensors, wants one", field="parent")
+    return from_bits(decode_entry(entries[0], payload), entries[0].dtype, entries[0].shape)
+
+
 def _decoder(
     entry: Entry, parent: Any, optimizer_state: Any
 ) -> Callable[[int, memoryview, Bits], None]:
@@ -110,7 +122,9 @@ def _decoder(
     transform = _transform(entry, entry.ops[1:-1] if residual else entry.ops[1:])
     if (entry.parent is not None) != (name in ("delta", "replay")):
         raise QctFormatError("has a parent that its chain does not use, or none", field=entry.name)
-    base = None if entry.parent is None else parent_bits(entry, parent, optimizer_state)
+    base = None
+    if entry.parent is not None:
+        base = parent_bits(entry, parent_tensor(parent), optimizer_state)
 
     def coarse(data: memoryview, out: Bits) -> None:
         if transform is not None:

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from qcluster.codec._coder_kernels import RATES, logistic, new_contexts, new_weights
 from qcluster.codec._delta_kernels import DELTA_CONTEXTS, code_changes
-from qcluster.codec.container import Entry, digest, parse
+from qcluster.codec.container import Entry, digest
 from qcluster.codec.dtypes import DType, to_bits
 from qcluster.codec.errors import QctCorruptError, QctFormatError
 from qcluster.codec.lossless import unzstd
 from qcluster.codec.replay import OptimizerState, predict_next
 from qcluster.errors import InputError
 
-__all__ = ["decode_delta", "encode_delta", "parent_bits", "parent_tensor"]
+__all__ = ["decode_delta", "encode_delta", "parent_bits"]
 
 Bits = NDArray[Any]
 I64 = NDArray[np.int64]
@@ -34,14 +34,15 @@ _HEAD = struct.Struct("<BiI")
 def parent_bits(entry: Entry, parent: Any, optimizer_state: Any = None) -> Bits:
     """The bits that the entry was coded against: its parent's, or what a step makes of them.
 
-    Raises InputError without what is needed, QctCorruptError when it is not what was coded with.
+    ``parent`` is a tensor. Raises InputError without what is needed, QctCorruptError when it is not
+    what was coded with.
     """
     replayed = entry.ops[0][0] == "replay"
     if parent is None:
         raise InputError(f"is needed: this was coded against {entry.parent}", field="parent")
     if replayed and optimizer_state is None:
         raise InputError("is needed: this replays a step", field="optimizer_state")
-    dtype, shape, bits, _ = to_bits(parent_tensor(parent))
+    dtype, shape, bits, _ = to_bits(parent)
     alike = dtype == entry.dtype or (replayed and dtype.is_float)
     if not alike or shape != entry.shape:
         raise InputError(f"is {dtype.name} {list(shape)}, not {entry.dtype.name} "
@@ -55,19 +56,6 @@ def parent_bits(entry: Entry, parent: Any, optimizer_state: Any = None) -> Bits:
         what = "or optimizer state is not what" if replayed else "is not the tensor that"
         raise QctCorruptError(f"{what} this was coded against", field="parent")
     return bits
-
-
-def parent_tensor(parent: Any) -> Any:
-    """A parent that came as a blob, which must itself be no delta, decoded; others as they are."""
-    from qcluster.codec.chain import decode_entry
-    from qcluster.codec.dtypes import from_bits
-
-    if not isinstance(parent, (bytes, bytearray, memoryview)):
-        return parent
-    entries, payload = parse(parent)
-    if len(entries) != 1:
-        raise InputError(f"holds {len(entries)} tensors, wants one", field="parent")
-    return from_bits(decode_entry(entries[0], payload), entries[0].dtype, entries[0].shape)
 
 
 def _ordered(bits: Bits, dtype: DType) -> I64:

@@ -28,7 +28,7 @@ else:
         from numba import njit as _njit
     except ImportError:
 
-        def njit(function):  # noqa: ANN001, ANN201
+        def njit(function: F) -> F:
             """The function as it stands."""
             function.py_func = function
             return function
@@ -36,12 +36,12 @@ else:
         inline = njit
     else:
 
-        def njit(function):  # noqa: ANN001, ANN201
+        def njit(function: F) -> F:
             """The function, compiled at its first call."""
             # Without reference counting, whose atomic operations would cost more than the coding;
             # so a kernel allocates nothing.
             return _njit(function, cache=True, _nrt=False)
 
-        def inline(function):  # noqa: ANN001, ANN201
+        def inline(function: F) -> F:
             """The function, put into the code of its callers: a call with arrays costs 20 ns."""
             return _njit(function, inline="always")

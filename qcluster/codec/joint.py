@@ -28,29 +28,21 @@ from qcluster.codec._joint_kernels import (
     promised_contexts,
 )
 from qcluster.codec.errors import QctCorruptError, QctFormatError
-from qcluster.codec.plane import SCALES, UNSIGNED, Layout
+from qcluster.codec.plane_head import SCALES, UNSIGNED, Layout, Split
 from qcluster.codec.tables import Tables, fit_tables, ideal_bits, read_tables
 from qcluster.codec.workspace import workspace
 
-__all__ = ["decode_joint", "encode_joint", "read_split"]
+__all__ = ["decode_joint", "encode_joint"]
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
 Words = NDArray[Any]
-Split = tuple[int, int]
 
 # Leading mantissa bits in a symbol, and how many of the highest classes have them: the quick
 # choice, and what is tried; the last is the finest, of which the others are sums.
 QUICK: Split = (2, 10)
 SPLITS: tuple[Split, ...] = (QUICK, (3, 7), (3, 10))
-MOST_CLASSES = 16
-
-
-def read_split(byte: int) -> Split | None:
-    """The split of a head's last byte, None for one that none has."""
-    leading, classes = byte & 3, byte >> 2
-    return (leading, classes) if 1 <= classes <= MOST_CLASSES else None
 
 
 def encode_joint(

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from qcluster.codec._table_kernels import scan_floats, survey
 from qcluster.codec.dtypes import DType
 from qcluster.codec.errors import QctCorruptError, QctFormatError
-from qcluster.codec.plane import (
+from qcluster.codec.plane import decode_plane, encode_plane, octaves
+from qcluster.codec.plane_head import (
     COLUMNS,
     DENSE,
     FLOAT,
@@ -25,9 +26,6 @@ from qcluster.codec.plane import (
     TRELLIS,
     UNSIGNED,
     Layout,
-    decode_plane,
-    encode_plane,
-    octaves,
 )
 from qcluster.codec.signs import WORTH, WORTH_DENSE, read_signs, split_signs, write_signs
 from qcluster.codec.tabled import encode_tabled

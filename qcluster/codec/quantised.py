@@ -21,7 +21,8 @@ from qcluster.codec.dtypes import DType
 from qcluster.codec.errors import QctFormatError
 from qcluster.codec.floats import to_float_bits
 from qcluster.codec.lossless import unzstd
-from qcluster.codec.plane import INTEGER, TRELLIS, decode_plane
+from qcluster.codec.plane import decode_plane
+from qcluster.codec.plane_head import INTEGER, TRELLIS
 
 __all__ = [
     "LATTICES",

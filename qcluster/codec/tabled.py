@@ -33,8 +33,9 @@ from qcluster.codec._table_kernels import (
     survey,
 )
 from qcluster.codec.errors import QctCorruptError, QctFormatError
-from qcluster.codec.joint import decode_joint, encode_joint, read_split
-from qcluster.codec.plane import (
+from qcluster.codec.joint import decode_joint, encode_joint
+from qcluster.codec.plane_coder import pack_scales
+from qcluster.codec.plane_head import (
     COLUMNS,
     DENSE,
     FLOAT,
@@ -46,7 +47,7 @@ from qcluster.codec.plane import (
     UNSIGNED,
     Layout,
     pack_head,
-    pack_scales,
+    read_split,
     trellis,
 )
 from qcluster.codec.tables import Tables, fit_tables, ideal_bits, read_tables

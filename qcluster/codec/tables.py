@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from qcluster.codec._table_kernels import SLOTS
 from qcluster.codec.errors import QctFormatError
 from qcluster.codec.jit import njit
+from qcluster.codec.plane_coder import decode_steps, encode_steps
+from qcluster.codec.plane_head import INTEGER
 
 __all__ = ["MOST_TABLES", "Tables", "fit_tables", "ideal_bits", "read_tables"]
 
@@ -86,8 +88,6 @@ class Tables:
 
     def pack(self) -> bytes:
         """As the plane has them: steps, sets, groups, width, bounds, then a plane of the logs."""
-        from qcluster.codec.plane import encode_steps
-
         groups, width = self.bounds.size, self.logs.shape[1]
         before = np.zeros_like(self.logs)
         before[self.sets :] = self.logs[: -self.sets]
@@ -103,8 +103,6 @@ def read_tables(data: memoryview, contexts: int, sets: int, width: int) -> tuple
 
     Raises QctFormatError for what contradicts itself.
     """
-    from qcluster.codec.plane import INTEGER, decode_plane
-
     if len(data) < _HEAD.size:
         raise QctFormatError("ends within its tables", field="plane")
     steps, found, groups, columns = _HEAD.unpack_from(data)
@@ -118,7 +116,7 @@ def read_tables(data: memoryview, contexts: int, sets: int, width: int) -> tuple
     at += 4 + length
     if at > len(data) or (np.diff(bounds) <= 0).any() or bounds[-1] > contexts:
         raise QctFormatError("has tables that contradict themselves", field="plane")
-    body, layout = decode_plane(data[at - length : at], groups * sets * columns, deep=True)
+    body, layout = decode_steps(data[at - length : at], groups * sets * columns)
     if layout.kind != INTEGER:
         raise QctFormatError("has tables of another kind", field="plane")
     logs = body.reshape(-1, columns)

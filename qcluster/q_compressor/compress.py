@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcluster.codec.chain import parent_tensor
 from qcluster.codec.container import CHUNK, Entry, build, digest
-from qcluster.codec.delta import encode_delta, parent_tensor
+from qcluster.codec.delta import encode_delta
 from qcluster.codec.dtypes import DType, to_bits
 from qcluster.codec.lossless import encode_lossless
 from qcluster.codec.queues import taken

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qcluster.codec.dtypes import DType
 from qcluster.codec.floats import to_float_bits, to_values
 from qcluster.codec.lossless import best_plane
-from qcluster.codec.plane import INTEGER, Layout
+from qcluster.codec.plane_head import INTEGER, Layout
 from qcluster.codec.quantised import (
     Int8,
     Logarithmic,

@@ -18,7 +18,8 @@ from qcluster.codec.denoise import Denoiser
 from qcluster.codec.dtypes import DType
 from qcluster.codec.floats import to_float_bits, to_values
 from qcluster.codec.lossless import best_plane
-from qcluster.codec.plane import COLUMNS, ROWS, TRELLIS, Layout, fit_scales, trellis
+from qcluster.codec.plane import fit_scales
+from qcluster.codec.plane_head import COLUMNS, ROWS, TRELLIS, Layout, trellis
 from qcluster.codec.quantised import Trellis, join_chunk
 from qcluster.codec.transforms import LARGEST_K, ONE, Transform, pack_basis
 from qcluster.q_compressor.lattices import Coded

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcluster.codec import _coder_kernels as coder
-from qcluster.codec import _delta_kernels, _plane_kernels
+from qcluster.codec import _delta_kernels, _plane_kernels, plane_coder, plane_head
 from qcluster.codec import plane as planes
 from qcluster.codec.errors import QctFormatError
-from qcluster.codec.plane import COLUMNS, DENSE, FLOAT, INTEGER, ROWS, TRELLIS, Layout
+from qcluster.codec.plane_head import COLUMNS, DENSE, FLOAT, INTEGER, ROWS, TRELLIS, Layout
 
 
 def encoded(words: np.ndarray, layout: Layout) -> bytes:
@@ -25,7 +25,7 @@ def encoded(words: np.ndarray, layout: Layout) -> bytes:
 
 def on_trellis(rng: np.random.Generator, size: int, states: int, spread: float) -> np.ndarray:
     """Integers whose parities follow the trellis."""
-    following = planes.trellis(states)[0]
+    following = plane_head.trellis(states)[0]
     state, out = 0, np.empty(size, np.int64)
     for i in range(size):
         k = 2 * int(np.rint(rng.normal(0, spread))) + (state & 1)
@@ -58,7 +58,7 @@ def test_planes_come_back_and_are_near_entropy(flags: int, spread: float) -> Non
         assert 8 * len(data) / words.size < entropy + (0.08 if flags & 6 else 0.05)
 
 
-@pytest.mark.parametrize("states", sorted(planes.POLYNOMIALS))
+@pytest.mark.parametrize("states", sorted(plane_head.POLYNOMIALS))
 def test_trellis_parities_are_not_sent(states: int) -> None:
     rng = np.random.default_rng(states)
     words = on_trellis(rng, 4096, states, 3.0)
@@ -69,8 +69,8 @@ def test_trellis_parities_are_not_sent(states: int) -> None:
 
 
 def test_trellis_has_two_ways_in_and_out_of_every_state() -> None:
-    for states in planes.POLYNOMIALS:
-        following, before, coset = planes.trellis(states)
+    for states in plane_head.POLYNOMIALS:
+        following, before, coset = plane_head.trellis(states)
         assert np.array_equal(np.sort(following.reshape(-1)), np.repeat(np.arange(states), 2))
         for state in range(states):
             for came, k in zip(before[state], coset[state], strict=True):
@@ -84,7 +84,7 @@ def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, item in list(vars(module).items()):
             if hasattr(item, "py_func"):
                 monkeypatch.setattr(module, name, item.py_func)
-    monkeypatch.setattr(planes, "code_plane", _plane_kernels.code_plane)
+    monkeypatch.setattr(plane_coder, "code_plane", _plane_kernels.code_plane)
 
 
 @pytest.mark.parametrize("kind", [INTEGER, TRELLIS, FLOAT])
@@ -103,7 +103,7 @@ def test_the_interpreter_gives_the_same_bits(
         )
     compiled = encoded(words, layout)
     without_numba(monkeypatch)
-    assert not hasattr(planes.code_plane, "py_func")
+    assert not hasattr(plane_coder.code_plane, "py_func")
     assert encoded(words, layout) == compiled
     assert np.array_equal(planes.decode_plane(memoryview(compiled), 600)[0], words)
 
@@ -144,11 +144,12 @@ def test_too_little_room_is_noticed_and_nothing_beyond_it_is_touched() -> None:
     words = np.random.default_rng(0).integers(-(2**40), 2**40, 50)
     room = np.full(500, 7, dtype=np.uint16)
     none = np.zeros(50, dtype=np.int64)
-    used = planes._walk(1, words.copy(), Layout(columns=50), room[:20], none[:1] + 16, none)
+    layout = Layout(columns=50)
+    used = plane_coder._walk(1, words.copy(), layout, room[:20], none[:1] + 16, none)
     assert used > 20
     assert (room[20:] == 7).all()
     enough = np.zeros(used, dtype=np.uint16)
-    assert planes._walk(1, words.copy(), Layout(columns=50), enough, none[:1] + 16, none) <= used
+    assert plane_coder._walk(1, words.copy(), layout, enough, none[:1] + 16, none) <= used
 
 
 @pytest.mark.parametrize("count", [1, 3, 64])

@@ -21,7 +21,8 @@ from qcluster.codec import (
     workspace,
 )
 from qcluster.codec.errors import QctCorruptError, QctFormatError
-from qcluster.codec.plane import DENSE, FLOAT, JOINT, UNSIGNED, Layout, decode_plane
+from qcluster.codec.plane import decode_plane
+from qcluster.codec.plane_head import DENSE, FLOAT, JOINT, UNSIGNED, Layout, read_split
 from qcluster.codec.tabled import encode_tabled
 
 FORMATS = {np.uint8: (3, 4), np.uint16: (7, 8), np.uint32: (23, 8)}
@@ -85,9 +86,9 @@ def test_the_head_says_how_symbols_are_made() -> None:
     bits = white(40_000)
     quick = encode_tabled(bits, layout_of(bits, 200), dense=False)
     assert (quick[0], quick[1] & (JOINT | DENSE)) == (FLOAT + 3, JOINT)
-    assert joint.read_split(quick[7]) == joint.QUICK
+    assert read_split(quick[7]) == joint.QUICK
     dense = encode_tabled(bits, layout_of(bits, 200), dense=True)
-    assert joint.read_split(dense[7]) in joint.SPLITS
+    assert read_split(dense[7]) in joint.SPLITS
     assert len(dense) <= len(quick)
     with_head = encode_tabled(bits, layout_of(bits, 200), dense=False, before=b"\4abc")
     assert with_head == b"\4abc" + quick

@@ -21,7 +21,8 @@ from qcluster.codec.lossless import (
     decode_lossless,
     encode_lossless,
 )
-from qcluster.codec.plane import SIGNS, Layout, decode_plane
+from qcluster.codec.plane import decode_plane
+from qcluster.codec.plane_head import SIGNS, Layout
 from qcluster.codec.signs import read_signs, split_signs, write_signs
 
 TYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from qcluster.codec import _table_decoder, _table_kernels, _trellis_kernels, tabled, tables
 from qcluster.codec.errors import QctFormatError
 from qcluster.codec.lossless import FARTHEST_TABLED, best_plane
-from qcluster.codec.plane import (
+from qcluster.codec.plane import decode_plane
+from qcluster.codec.plane_head import (
     COLUMNS,
     DENSE,
     FLOAT,
@@ -21,7 +22,6 @@ from qcluster.codec.plane import (
     TRELLIS,
     UNSIGNED,
     Layout,
-    decode_plane,
     trellis,
 )
 from qcluster.codec.tabled import encode_tabled
