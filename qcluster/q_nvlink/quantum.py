@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.fallback import Candidate
 from qcluster.q_nvlink.coloring._kernels import conflicts
-from qcluster.q_nvlink.coloring.search import ColoringProblem, TabuSearch, descend
+from qcluster.q_nvlink.coloring.problem import ColoringProblem
+from qcluster.q_nvlink.coloring.tabu import TabuSearch, descend, run_dsatur
 from qcluster.quantum import IsingProblem
 
 __all__ = ["core_ising", "run_hybrid"]
@@ -65,8 +66,6 @@ def run_hybrid(
     incumbent: Candidate[NDArray[np.int64]] | None,
 ) -> Candidate[NDArray[np.int64]]:
     """Tabu search whose conflict core goes to QAOA between slices; see the module's text."""
-    from qcluster.q_nvlink.coloring.search import run_dsatur
-
     start = incumbent or run_dsatur(problem, deadline=deadline, seed=seed, incumbent=None)
     return descend(problem, start.value, deadline, seed, partial(_attempt, problem))
 

@@ -15,7 +15,8 @@ from qcluster.errors import InputError, SolverFailed
 from qcluster.q_nvlink import color_groups
 from qcluster.q_nvlink.coloring import Coloring, ColoringProblem
 from qcluster.q_nvlink.coloring.clique import large_clique
-from qcluster.q_nvlink.coloring.search import peel, verify_coloring
+from qcluster.q_nvlink.coloring.search import verify_coloring
+from qcluster.q_nvlink.coloring.tabu import peel
 from qcluster.q_nvlink.quantum import core_ising
 
 EASY = {"myciel3": 4, "queen5_5": 5, "queen7_7": 7, "mug88_1": 4, "games120": 9, "anna": 11}

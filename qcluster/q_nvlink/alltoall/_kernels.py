@@ -17,6 +17,16 @@ for _i in range(64):
 
 
 @njit(cache=True)
+def _matching(n: int) -> Any:
+    """An empty graph of n rows as bits, no matching of it, and what ``_augment`` works in."""
+    words = (n + 63) // 64
+    near, seen = np.zeros((n, words), dtype=np.uint64), np.zeros(words, dtype=np.uint64)
+    mate, owner = np.full(n, -1, dtype=np.int64), np.full(n, -1, dtype=np.int64)
+    parent, queue = np.empty(n, dtype=np.int64), np.empty(n + 1, dtype=np.int64)
+    return near, mate, owner, seen, parent, queue
+
+
+@njit(cache=True)
 def _augment(
     near: NDArray[np.uint64],
     row: int,
@@ -152,13 +162,7 @@ def decompose(
     its broken edges are repaired; volumes of matched edges stay in ``have`` until they break.
     """
     n = len(real)
-    words = (n + 63) // 64
-    near = np.zeros((n, words), dtype=np.uint64)
-    mate = np.full(n, -1, dtype=np.int64)
-    owner = np.full(n, -1, dtype=np.int64)
-    seen = np.zeros(words, dtype=np.uint64)
-    parent = np.empty(n, dtype=np.int64)
-    queue = np.empty(n + 1, dtype=np.int64)
+    near, mate, owner, seen, parent, queue = _matching(n)
     have = np.zeros(n, dtype=np.int64)
     held = np.full(n, -1, dtype=np.int64)  # the column that ``have`` belongs to
     shown = np.full(n, -1, dtype=np.int16)
@@ -268,13 +272,7 @@ def pack(
     both its ports reach d; what it does not fill is taken from both slacks. All four are used up.
     """
     n = len(real)
-    words = (n + 63) // 64
-    near = np.zeros((n, words), dtype=np.uint64)
-    mate = np.full(n, -1, dtype=np.int64)
-    owner = np.full(n, -1, dtype=np.int64)
-    seen = np.zeros(words, dtype=np.uint64)
-    parent = np.empty(n, dtype=np.int64)
-    queue = np.empty(n + 1, dtype=np.int64)
+    near, mate, owner, seen, parent, queue = _matching(n)
     left = rows[0]
     for j in range(n):
         left += real[0, j]

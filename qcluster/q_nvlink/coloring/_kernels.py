@@ -8,6 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from qcluster.q_nvlink._random import xorshift
+
 __all__ = ["conflicts", "dsatur", "tabu_step"]
 
 
@@ -58,14 +60,6 @@ def conflicts(
             if indices[e] > v and color[indices[e]] == color[v]:
                 total += 1
     return total
-
-
-@njit(inline="always")
-def _drawn(state: Any) -> Any:
-    """The next random state (xorshift; Marsaglia, 2003)."""
-    state ^= state << np.uint64(13)
-    state ^= state >> np.uint64(7)
-    return state ^ (state << np.uint64(17))
 
 
 @njit(cache=True)
@@ -128,7 +122,7 @@ def _least_move(
                 choice, target, value, ties = v, c, delta, 1
             else:
                 ties += 1
-                state = _drawn(state)
+                state = xorshift(state)
                 if state % np.uint64(ties) == 0:
                     choice, target = v, c
     return choice, target, value, state
@@ -183,7 +177,7 @@ def tabu_step(
                 count += 1
         if gamma[choice, target] == 0 and place[choice] >= 0:
             count = _out(clash, place, count, choice)
-        state = _drawn(state)
+        state = xorshift(state)
         until[choice, old] = time + np.int64(state % np.uint64(10)) + (6 * count) // 10
         if total < least:
             least = total

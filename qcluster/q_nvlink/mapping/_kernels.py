@@ -8,6 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from qcluster.q_nvlink._random import xorshift
+
 __all__ = ["enumerate_all", "tabu", "tabu_symmetric"]
 
 
@@ -55,6 +57,18 @@ def _best_swap(
             if (aspired and not forced) or (aspired == forced and change < value):
                 r, s, value, forced = i, j, change, aspired
     return r, s
+
+
+@njit(inline="always")
+def _forbid(
+    until: NDArray[np.int64], p: NDArray[np.int64], r: int, s: int, time: int, seed: Any
+) -> Any:
+    """Bar r and s from where they are for a random while; the next random state."""
+    m = len(p)
+    for e in (r, s):
+        seed = xorshift(seed)
+        until[e, p[e]] = time + np.int64(0.9 * m) + np.int64(seed % np.uint64(1 + m // 5))
+    return seed
 
 
 @njit(cache=True)
@@ -119,17 +133,12 @@ def tabu(
     now, least = 0.0, 0.0
     best[:] = p
     seed = state[0]
-    shortest, spread = np.int64(0.9 * m), np.uint64(1 + m // 5)
     for time in range(1, steps + 1):
         r, s = _best_swap(delta, until, p, ranks, time, least - now - 1e-9)
         if r < 0:
             continue
         now += delta[r, s]
-        for e in (r, s):
-            seed ^= seed << np.uint64(13)
-            seed ^= seed >> np.uint64(7)
-            seed ^= seed << np.uint64(17)
-            until[e, p[e]] = time + shortest + np.int64(seed % spread)
+        seed = _forbid(until, p, r, s, time, seed)
         p[r], p[s] = p[s], p[r]
         if now < least - 1e-9:
             least = now
@@ -175,17 +184,12 @@ def tabu_symmetric(
     now, least = 0.0, 0.0
     best[:] = p
     seed = state[0]
-    shortest, spread = np.int64(0.9 * m), np.uint64(1 + m // 5)
     for time in range(1, steps + 1):
         r, s = _best_swap(delta, until, p, ranks, time, least - now - 1e-9)
         if r < 0:
             continue
         now += delta[r, s]
-        for e in (r, s):
-            seed ^= seed << np.uint64(13)
-            seed ^= seed >> np.uint64(7)
-            seed ^= seed << np.uint64(17)
-            until[e, p[e]] = time + shortest + np.int64(seed % spread)
+        seed = _forbid(until, p, r, s, time, seed)
         x, y = flow[r] - flow[s], near[r] - near[s]
         p[r], p[s] = p[s], p[r]
         for k in range(m):

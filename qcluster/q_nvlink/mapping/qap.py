@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qcluster.deadline import Deadline
-from qcluster.errors import Infeasible, InputError, SolverFailed
+from qcluster.errors import Infeasible, SolverFailed
 from qcluster.fallback import Candidate, CircuitBreaker, Stage, certified
 from qcluster.plan import SolverRef
+from qcluster.q_nvlink.assigned import proof_of, proof_of_nothing, read_square
 from qcluster.q_nvlink.mapping._kernels import enumerate_all, tabu, tabu_symmetric
 from qcluster.q_nvlink.mapping.reference import cost
 from qcluster.record import Record
@@ -77,9 +78,9 @@ def place_ranks(
     InputError: a matrix is not square or not finite.
     Infeasible: fewer locations than ranks.
     """
-    problem = _problem(_square(flow, "flow"), _square(distance, "distance"))
+    problem = _problem(read_square(flow, "flow"), read_square(distance, "distance"))
     if problem.ranks == 0:
-        return _empty()
+        return Mapping(location=np.empty(0, dtype=np.int64), **proof_of_nothing("robust-tabu"))
     answer = certified(
         problem,
         stages=[Stage("robust-tabu", _run_tabu)],
@@ -90,44 +91,7 @@ def place_ranks(
         seed=seed,
         breaker=_BREAKER,
     )
-    certificate = answer.certificate
-    bound = certificate.lower_bound
-    assert bound is not None
-    return Mapping(
-        location=answer.value[: problem.ranks],
-        objective=certificate.objective,
-        lower_bound=bound,
-        gap=certificate.gap or 0.0,
-        proven=math.isclose(bound, certificate.objective, rel_tol=1e-9, abs_tol=1e-9),
-        solver=answer.solver,
-        baselines=certificate.baselines,
-        wall_s=answer.wall_s,
-    )
-
-
-def _empty() -> Mapping:
-    return Mapping(
-        location=np.empty(0, dtype=np.int64),
-        objective=0.0,
-        lower_bound=0.0,
-        gap=0.0,
-        proven=True,
-        solver=SolverRef(requested="robust-tabu", used="linear"),
-    )
-
-
-def _square(values: ArrayLike, name: str) -> Matrix:
-    try:
-        matrix = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError("wants a matrix of numbers", field=name) from None
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise InputError(f"wants shape (n, n), got {matrix.shape}", field=name)
-    bad = np.argwhere(~np.isfinite(matrix))
-    if len(bad):
-        i, j = bad[0].tolist()
-        raise InputError(f"{matrix[i, j]} is not finite", field=f"{name}[{i}][{j}]")
-    return matrix
+    return Mapping(location=answer.value[: problem.ranks], **proof_of(answer))
 
 
 def _problem(flow: Matrix, dist: Matrix) -> _Problem:

@@ -8,6 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from qcluster.q_nvlink._random import xorshift
+
 __all__ = ["cluster", "contract", "refine"]
 
 _SCANNED = 96  # nodes up to which every pair is looked at in every step
@@ -319,9 +321,7 @@ def refine(
             if time - last > n:
                 break
             continue
-        seed ^= seed << np.uint64(13)
-        seed ^= seed >> np.uint64(7)
-        seed ^= seed << np.uint64(17)
+        seed = xorshift(seed)
         tenure = time + 2 + np.int64(seed % spread)
         c, d = _take(weight, size, part, ties, room, until, tenure, i, j, d)
         now += gain

@@ -22,6 +22,7 @@ from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, InputError, SolverFailed
 from qcluster.fallback import Candidate, CircuitBreaker, Stage, certified
 from qcluster.plan import SolverRef
+from qcluster.q_nvlink.assigned import proof_of, proof_of_nothing, read_square
 from qcluster.q_nvlink.partition.bounds import least_crossing
 from qcluster.q_nvlink.partition.cycle import Draws, improved
 from qcluster.q_nvlink.partition.outside import list_outside
@@ -88,7 +89,7 @@ def partition_ranks(
     """
     problem = _problem(traffic, capacities)
     if not len(problem.weight):
-        return _empty()
+        return Partition(domain=np.empty(0, dtype=np.int64), **proof_of_nothing("multilevel-tabu"))
     answer = certified(
         problem,
         stages=[Stage("multilevel-tabu", _run_multilevel)],
@@ -99,44 +100,11 @@ def partition_ranks(
         seed=seed,
         breaker=_BREAKER,
     )
-    certificate = answer.certificate
-    bound = certificate.lower_bound
-    assert bound is not None
-    return Partition(
-        domain=answer.value,
-        objective=certificate.objective,
-        lower_bound=bound,
-        gap=certificate.gap or 0.0,
-        proven=math.isclose(bound, certificate.objective, rel_tol=1e-9, abs_tol=1e-9),
-        solver=answer.solver,
-        baselines=certificate.baselines,
-        wall_s=answer.wall_s,
-    )
-
-
-def _empty() -> Partition:
-    return Partition(
-        domain=np.empty(0, dtype=np.int64),
-        objective=0.0,
-        lower_bound=0.0,
-        gap=0.0,
-        proven=True,
-        solver=SolverRef(requested="multilevel-tabu", used="linear"),
-    )
+    return Partition(domain=answer.value, **proof_of(answer))
 
 
 def _problem(traffic: ArrayLike, capacities: ArrayLike) -> _Problem:
-    try:
-        matrix = np.array(traffic, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError("wants a matrix of numbers", field="traffic") from None
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise InputError(f"wants shape (n, n), got {matrix.shape}", field="traffic")
-    bad = np.argwhere(~(np.isfinite(matrix) & (matrix >= 0)))
-    if len(bad):
-        i, j = bad[0].tolist()
-        message = f"wants finite bytes of at least 0, got {matrix[i, j]}"
-        raise InputError(message, field=f"traffic[{i}][{j}]")
+    matrix = read_square(traffic, "traffic", nonnegative=True)
     room = _capacities(capacities)
     if len(matrix) > room.sum():
         raise Infeasible(f"{len(matrix)} ranks, but room for {room.sum()}", field="capacities")
