@@ -47,16 +47,24 @@ def _body(
 def study_routes(host: Any, max_depth: int) -> APIRouter:
     """The routes; ``host`` answers like ``actors.studies.StudyHost``."""
     router = APIRouter(responses=problems.responses(404, 408, 413, 422, 503))
+    _add_creation(router, host, max_depth)
+    _add_search(router, host, max_depth)
+    _add_views(router, host)
+    return router
 
-    async def body_of(request: Request, *known: str) -> dict[str, Any]:
-        raw = await request.body()
-        check_depth(raw, max_depth)
-        body: dict[str, Any] = read_object(raw) if raw.strip() else {}
-        unknown = set(body) - set(known)
-        if known and unknown:
-            raise InputError("is not understood", field=min(unknown))
-        return body
 
+async def _read_body(request: Request, max_depth: int, *known: str) -> dict[str, Any]:
+    """The JSON object in a body, empty for none; of ``known`` names alone, if any are given."""
+    raw = await request.body()
+    check_depth(raw, max_depth)
+    body: dict[str, Any] = read_object(raw) if raw.strip() else {}
+    unknown = set(body) - set(known)
+    if known and unknown:
+        raise InputError("is not understood", field=min(unknown))
+    return body
+
+
+def _add_creation(router: APIRouter, host: Any, max_depth: int) -> None:
     @router.post(
         "",
         status_code=201,
@@ -72,7 +80,7 @@ def study_routes(host: Any, max_depth: int) -> APIRouter:
     )
     async def create(request: Request) -> JSONResponse:
         """Create a study: ``id``, ``space``, and what else ``Study`` takes in Python."""
-        body = await body_of(request)
+        body = await _read_body(request, max_depth)
         name, space = body.pop("id", None), body.pop("space", None)
         if not isinstance(name, str):
             raise InputError("wants a name", field="id")
@@ -81,11 +89,8 @@ def study_routes(host: Any, max_depth: int) -> APIRouter:
         made = await run_in_threadpool(host.create, name, space, body)
         return JSONResponse(made, 201, {"Location": f"/v1/hpo/studies/{name}"})
 
-    @router.get("")
-    def listed() -> JSONResponse:
-        """Names of all studies."""
-        return JSONResponse({"studies": host.list()})
 
+def _add_search(router: APIRouter, host: Any, max_depth: int) -> None:
     @router.post(
         "/{study}/ask",
         responses=problems.senseless("more trials than a batch may have"),
@@ -93,7 +98,7 @@ def study_routes(host: Any, max_depth: int) -> APIRouter:
     )
     async def ask(study: str, request: Request) -> JSONResponse:
         """The next trials: ``n``, and ``request`` to get the same ones when asked again."""
-        body = await body_of(request, "n", "request")
+        body = await _read_body(request, max_depth, "n", "request")
         found = await run_in_threadpool(host.ask, study, body.get("n", 1), body.get("request"))
         return JSONResponse({"trials": found})
 
@@ -104,7 +109,7 @@ def study_routes(host: Any, max_depth: int) -> APIRouter:
     )
     async def tell(study: str, request: Request) -> JSONResponse:
         """What a trial gave: ``trial``, ``value``, and perhaps ``status`` and ``step``."""
-        body = await body_of(request, "trial", "value", "status", "step")
+        body = await _read_body(request, max_depth, "trial", "value", "status", "step")
         if not isinstance(body.get("trial"), str):
             raise InputError("wants a trial's id", field="trial")
         told = await run_in_threadpool(
@@ -112,6 +117,13 @@ def study_routes(host: Any, max_depth: int) -> APIRouter:
             body.get("step"),
         )  # fmt: skip
         return JSONResponse(told)
+
+
+def _add_views(router: APIRouter, host: Any) -> None:
+    @router.get("")
+    def listed() -> JSONResponse:
+        """Names of all studies."""
+        return JSONResponse({"studies": host.list()})
 
     @router.get("/{study}")
     def show(study: str) -> JSONResponse:
@@ -122,5 +134,3 @@ def study_routes(host: Any, max_depth: int) -> APIRouter:
     def history(study: str) -> JSONResponse:
         """All trials, in order."""
         return JSONResponse({"trials": host.history(study)})
-
-    return router

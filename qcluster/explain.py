@@ -22,6 +22,7 @@ def explain(plan: Mapping[str, Any]) -> dict[str, Any]:
             _bound(plan),
             *_baselines(plan),
             *_conflicts(plan),
+            *_pipelines(plan),
             _telemetry(plan),
             *_notes(plan),
         ],
@@ -80,6 +81,20 @@ def _conflicts(plan: Mapping[str, Any]) -> list[str]:
         between = " and ".join(one["between"])
         lines.append(f"Between {between}: {one['what']}; resolved by: {one['resolution']}{step}.")
     lines += [f"No {part}: {why}." for part, why in (plan.get("absent") or {}).items()]
+    return lines
+
+
+def _pipelines(plan: Mapping[str, Any]) -> list[str]:
+    """Of a power plan whose pipeline was chosen: who chose, and what each costs by job category."""
+    power = plan.get("energy") or plan
+    choice = power.get("choice")
+    if not choice:
+        return []
+    lines = [f"Pipeline {choice['pipeline']}, chosen by {choice['by']}: {choice['reason']}."]
+    for category, costs in (power.get("pipeline_table") or {}).items():
+        known = sorted((cost, name) for name, cost in costs.items() if cost is not None)
+        told = ", ".join(f"{name} {cost:.4f}" for cost, name in known)
+        lines.append(f"Mean cost over the cheapest for '{category}': {told}.")
     return lines
 
 

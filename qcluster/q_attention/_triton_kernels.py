@@ -6,7 +6,7 @@ where there is no GPU.
 """
 # A kernel's arguments are pointers and numbers that Triton types when it compiles it.
 # mypy: ignore-errors
-# ruff: noqa: ANN001, ANN202
+# ruff: noqa: ANN001
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import triton.language as tl
 
 
 @triton.jit
-def score_means(ask, codes, plus, out, group, m, d, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr):
+def score_means(
+    ask, codes, plus, out, group, m, d, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr
+) -> None:
     """out (heads, m) = codes (kv heads, m, d) . ask (heads, d) + plus (heads, m).
 
     Grid: heads by blocks of BLOCK_M clusters; ``group`` query heads read one head of keys.
@@ -33,7 +35,9 @@ def score_means(ask, codes, plus, out, group, m, d, BLOCK_M: tl.constexpr, BLOCK
 
 
 @triton.jit
-def sum_means(weight, codes, out, group, m, dv, BLOCK_M: tl.constexpr, BLOCK_V: tl.constexpr):
+def sum_means(
+    weight, codes, out, group, m, dv, BLOCK_M: tl.constexpr, BLOCK_V: tl.constexpr
+) -> None:
     """out (heads, blocks, dv): sums of codes (kv heads, m, dv) by weight (heads, m), by block."""
     head, block = tl.program_id(0), tl.program_id(1)
     own = (head // group).to(tl.int64)
@@ -51,7 +55,7 @@ def sum_means(weight, codes, out, group, m, dv, BLOCK_M: tl.constexpr, BLOCK_V: 
 def sum_rows(
     ask, plus, keys, values, of_row, opened, mass, out, group, n, m, d, dv,
     ROUNDS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Rows of opened clusters: mass (heads, blocks) and out (heads, blocks, dv) of what they weigh.
 
     A row's score is keys (kv heads, n, d) . ask (heads, d) + plus (heads,); it is read where

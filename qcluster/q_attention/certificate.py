@@ -18,11 +18,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from qcluster.q_attention.store import score_noise
+
 if TYPE_CHECKING:
     import torch
 
-    from qcluster.q_attention.levels import Store
     from qcluster.q_attention.problem import AttentionProblem
+    from qcluster.q_attention.store import Store
 
 __all__ = ["MAX_NOISE", "certify"]
 
@@ -46,8 +48,6 @@ def certify(
     are too noisy for one.
     """
     import torch
-
-    from qcluster.q_attention.levels import score_noise
 
     noise, _ = score_noise(problem.q, store.keys, problem.scale)
     covariance = _covariance(store, out, weights, noise)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qcluster.q_attention.clusters import STATS_BYTES, cluster_keys, contiguous, summarise
-from qcluster.q_attention.levels import Store, write
 from qcluster.q_attention.lowbit import MAX_BITS
+from qcluster.q_attention.store import Store, write
 
 if TYPE_CHECKING:
     from qcluster.q_attention.problem import AttentionProblem

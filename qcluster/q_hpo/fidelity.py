@@ -12,15 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.q_hpo.trial import Trial
-
-if TYPE_CHECKING:
-    from qcluster.q_hpo.study import Study
 
 __all__ = [
     "Level",
@@ -29,7 +26,6 @@ __all__ = [
     "curve_rows",
     "joined",
     "report_lines",
-    "reported",
     "split_levels",
 ]
 
@@ -135,14 +131,3 @@ def report_lines(trials: Mapping[str, Trial], curves: Curves) -> Iterator[dict[s
         for step, value in curve.items():
             if (value, step) != (trials[name].value, trials[name].step):
                 yield {"report": name, "value": value, "step": step}
-
-
-def reported(study: Study, name: str, metric: str | None, result: Mapping[str, Any]) -> None:
-    """Take a result of running trial ``name`` below ``max_step``; anything else says nothing."""
-    step, value = result.get("training_iteration"), result.get(metric or "")
-    if study.max_step is None or not isinstance(step, int) or step >= study.max_step:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return
-    if any(trial.id == name for trial in study.running):
-        study.report(name, float(value), step)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qcluster.errors import InputError
 from qcluster.q_hpo.trial import plain_number
 
-__all__ = ["FAILED", "checked_rewards", "outcome_of"]
+if TYPE_CHECKING:
+    from qcluster.q_hpo.study import Study
+
+__all__ = ["FAILED", "checked_rewards", "outcome_of", "reported"]
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,17 @@ def outcome_of(
         log.warning("trial %s: '%s' is no number: failed", trial_id, metric)
         return None, "failed", step
     return (value, "ok", step) if math.isfinite(value) else (None, "nan", step)
+
+
+def reported(study: Study, name: str, metric: str | None, result: Mapping[str, Any]) -> None:
+    """Take a result of running trial ``name`` below ``max_step``; anything else says nothing."""
+    step, value = result.get("training_iteration"), result.get(metric or "")
+    if study.max_step is None or not isinstance(step, int) or step >= study.max_step:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return
+    if any(trial.id == name for trial in study.running):
+        study.report(name, float(value), step)
 
 
 def checked_rewards(rewards: Any, points: int) -> list[float] | None:

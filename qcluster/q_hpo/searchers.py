@@ -22,8 +22,7 @@ from ray.tune.search import Searcher
 
 from qcluster.errors import FormatError, InputError
 from qcluster.q_hpo.define_by_run import DefinedByRun
-from qcluster.q_hpo.fidelity import reported
-from qcluster.q_hpo.outcomes import FAILED, checked_rewards, outcome_of
+from qcluster.q_hpo.outcomes import FAILED, checked_rewards, outcome_of, reported
 from qcluster.q_hpo.param_space import domains_of, listed_configs, only_known
 from qcluster.q_hpo.prior import Prior
 from qcluster.q_hpo.ray_results import RayTrial, ray_trials

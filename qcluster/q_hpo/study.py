@@ -312,7 +312,7 @@ class Study:
         """What a strategy is shown when it is asked for the next trial."""
         told = [self._trials[name] for name in self._told]
         curves = {name: self._curves[name] for name in self._trials if name in self._curves}
-        return view_of(self, told, curves, self._rows, self._tasks, self._pool)
+        return view_of(self, self._sign, told, curves, self._rows, self._tasks, self._pool)
 
     @property
     def _given(self) -> int:

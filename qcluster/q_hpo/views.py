@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.q_hpo.fidelity import Level, joined, split_levels
-from qcluster.q_hpo.space import flatten, same_config, unflatten
+from qcluster.q_hpo.space import Space, flatten, same_config, unflatten
 from qcluster.q_hpo.strategy import Task, View
 from qcluster.q_hpo.trial import Trial
 
-if TYPE_CHECKING:
-    from qcluster.q_hpo.study import Study
-
-__all__ = ["best_of", "copied", "view_of"]
+__all__ = ["Studied", "best_of", "copied", "view_of"]
 
 F = NDArray[np.float64]
 # A process of more values costs seconds to minutes (it is cubic) and predicts hardly better.
@@ -26,20 +23,45 @@ _MOST_MODELLED = 500
 _LARGEST = 8e307
 
 
+class Studied(Protocol):
+    """What a view shows of a study as it is."""
+
+    space: Space
+    seed: int
+
+    @property
+    def history(self) -> Sequence[Trial]:
+        """All trials."""
+        ...
+
+    @property
+    def running(self) -> Sequence[Trial]:
+        """Those that were not told."""
+        ...
+
+    @property
+    def full_step(self) -> int | None:
+        """The full fidelity."""
+        ...
+
+
 def view_of(
-    study: Study,
+    study: Studied,
+    sign: float,
     told: Sequence[Trial],
     curves: Mapping[str, Mapping[int, float]],
     rows: Callable[[list[str]], F],
     tasks: tuple[Task, ...],
     pool: F | None,
 ) -> View:
-    """The view of ``study``: finished trials ``told`` in their order, what trials reported on the
-    way, ``rows`` (the points of trials by name), earlier tasks and the only points allowed.
+    """The view of ``study``, whose values times ``sign`` are to be minimised.
+
+    It has the finished trials ``told`` in their order, what trials reported on the way, ``rows``
+    (the points of trials by name), earlier tasks and the only points allowed.
 
     Of more than 500 values the best and the latest are modelled.
     """
-    full, sign = study.full_step, study._sign  # noqa: SLF001
+    full = study.full_step
     levels = split_levels(told, curves, full, study.space.d)
     joint = None if full is None else joined(told, curves, full, sign)
     steps = [Task(f"step {one.step}", rows(one.names), _losses(one, sign)) for one in levels.below]

@@ -17,8 +17,8 @@ from qcluster.q_routing import classical
 from qcluster.q_routing.blocks import Sampler, search, uniform_sampler
 from qcluster.q_routing.config import RoutingConfig
 from qcluster.q_routing.formats import read_model_graph, read_tokens
+from qcluster.q_routing.gibbs import sampler as drop_in
 from qcluster.q_routing.quantum import qaoa_sampler
-from qcluster.q_routing.simulator import sampler as drop_in
 from qcluster.q_routing.tokens import RoutingProblem, build_problem
 
 __all__ = ["RoutingPlan", "route", "warm_up"]

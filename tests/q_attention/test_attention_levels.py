@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from qcluster.errors import InputError
 from qcluster.q_attention import attention
 from qcluster.q_attention.clusters import cluster_keys, contiguous, rest, summarise
-from qcluster.q_attention.levels import multilevel, score_noise, write
+from qcluster.q_attention.levels import multilevel
 from qcluster.q_attention.lowbit import allocate_bits, shrink
 from qcluster.q_attention.plans import build, plan_certified, plan_levels
 from qcluster.q_attention.problem import state
+from qcluster.q_attention.store import score_noise, write
 
 
 def inputs(groups=2, rows=6, n=400, d=16, seed=0):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qcluster.errors import FormatError, MissingDependency, NotFound
+from qcluster.text_file import read_text
 
 __all__ = ["TASKS", "Example", "Task", "from_hub", "load_task"]
 
@@ -79,12 +80,7 @@ def load_task(name: str, path: str | Path) -> list[Example]:
     """
     task = _task(name)
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise FormatError(error.strerror or "cannot be read", file=path) from None
-    except UnicodeDecodeError as error:
-        raise FormatError(f"is not text: {error.reason}", file=path) from None
+    text = read_text(path)
     examples = []
     for number, row in _rows(task, path, text):
         try:
