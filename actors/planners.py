@@ -74,7 +74,7 @@ class JointPlanner(PlannerHost):
 _CONFIGS = {
     "routing": "qcluster.q_routing.config:PlacementConfig",
     "energy": "qcluster.q_energy.config:EnergyConfig",
-    "nvlink": "qcluster.q_nvlink.config:NVLinkConfig",
+    "nvlink": "qcluster.q_nvlink.config:LiveConfig",
     "joint": "qcluster.joint.config:JointConfig",
 }
 

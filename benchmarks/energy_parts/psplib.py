@@ -24,8 +24,8 @@ from qcluster.q_energy import Schedule, Task, critical_path, level_peak, read_ps
 STRETCHES = (1.0, 1.2, 1.5)
 OURS_S, THEIRS_S = 1.0, 10.0
 _CODE = (
-    "qcluster/q_energy/levelling.py", "qcluster/q_energy/_kernels.py",
-    "qcluster/q_energy/tasks.py", "qcluster/q_energy/quantum.py",
+    "qcluster/q_energy/levelling.py", "qcluster/q_energy/cap_search.py",
+    "qcluster/q_energy/lists", "qcluster/q_energy/tasks.py", "qcluster/q_energy/quantum.py",
     "benchmarks/energy_parts/psplib.py",
 )  # fmt: skip
 

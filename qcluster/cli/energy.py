@@ -54,6 +54,9 @@ def energy(
         "--power-modes",
         help="Let jobs run slower at lower power where that lowers the peak.",
     ),
+    weights: Path | None = typer.Option(
+        None, help="Directory that `qcluster train` wrote; default: the package's own networks."
+    ),
     deadline_s: float = typer.Option(1.0, min=0, max=3600, help="Seconds for the answer."),
     seed: int = typer.Option(0, min=0, help="Seed of everything random."),
     as_json: bool = typer.Option(False, "--json", help="Machine output on stdout."),
@@ -73,17 +76,17 @@ def energy(
         jobs=jobs,
         budget_w=budget_w,
         config=EnergyConfig(
-            qaoa=qaoa, gnn=gnn, meta=meta, power_modes=power_modes, stretch=stretch
+            qaoa=qaoa,
+            gnn=gnn,
+            meta=meta,
+            power_modes=power_modes,
+            stretch=stretch,
+            weights=None if weights is None else str(weights),
         ),
         deadline_s=deadline_s,
         seed=seed,
     )
-    if as_json:
-        emit_json(plan)
-        return
-    for line in plan.warnings:
-        note(f"warning: {line}")
-    _show_plan(plan)
+    emit_json(plan) if as_json else _show_plan(plan)
 
 
 def _project(
@@ -113,6 +116,8 @@ def _schedule_rows(schedule: Schedule) -> list[tuple[str, Any]]:
 
 
 def _show_plan(plan: EnergyPlan) -> None:
+    for line in plan.warnings:
+        note(f"warning: {line}")
     n = len(plan.gpus)
     bound = "none" if plan.upper_bound is None else f"{plan.upper_bound / n:.2%}"
     saved = plan.predicted_savings

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qcluster import text_file
 from qcluster.errors import FormatError, InputError
 from qcluster.record import encode
 
@@ -64,21 +65,11 @@ def _cell(value: Any) -> str:
 
 
 def read_text(path: str | Path) -> str:
-    """A UTF-8 (or UTF-16 with a byte-order mark) text file; ``-`` is stdin.
+    """A text file, see ``qcluster.text_file``; ``-`` is stdin.
 
     Raises FormatError naming the file.
     """
-    if str(path) == "-":
-        return sys.stdin.read()
-    try:
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        raise FormatError(error.strerror or "cannot be read", file=path) from None
-    encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        return raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise FormatError(f"is not text: {error.reason}", file=path) from None
+    return sys.stdin.read() if str(path) == "-" else text_file.read_text(path)
 
 
 def read_json(path: str | Path) -> Any:

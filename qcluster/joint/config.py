@@ -8,7 +8,7 @@ from pydantic import Field
 
 from qcluster.config import Config
 from qcluster.q_energy import EnergyConfig
-from qcluster.q_nvlink import NVLinkConfig
+from qcluster.q_nvlink.config import LiveConfig
 from qcluster.q_routing.config import PlacementConfig
 
 __all__ = ["JointConfig"]
@@ -25,7 +25,7 @@ class JointConfig(Config):
 
     routing: PlacementConfig = PlacementConfig()
     """Placement of experts."""
-    nvlink: NVLinkConfig = NVLinkConfig()
+    nvlink: LiveConfig = LiveConfig()
     """GPUs and links of jobs."""
     energy: EnergyConfig = EnergyConfig()
     """Power caps."""

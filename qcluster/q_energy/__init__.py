@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from qcluster.q_energy.budget import allocate_budget
 from qcluster.q_energy.config import EnergyConfig
-from qcluster.q_energy.energy_plan import EnergyPlan, plan_energy
+from qcluster.q_energy.energy_plan import plan_energy
 from qcluster.q_energy.forecast import Forecaster, fit_forecaster, forecast_power
 from qcluster.q_energy.formats import read_trace
 from qcluster.q_energy.frontier import Frontier, FrontierPoint, Op, one_f_one_b, pipeline_frontier
 from qcluster.q_energy.levelling import level_peak
 from qcluster.q_energy.nodes import NodeSelection, select_nodes
+from qcluster.q_energy.plan import EnergyPlan
 from qcluster.q_energy.planner import EnergyPlanner
 from qcluster.q_energy.problem import Allocation, Curve, Schedule, Task
 from qcluster.q_energy.profiling import LimitChoice, choose_limit

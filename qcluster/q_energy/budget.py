@@ -16,54 +16,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from qcluster.errors import Infeasible, InputError
 from qcluster.q_energy.budget_exact import exact_choice
+from qcluster.q_energy.curve_table import CurveTable
 from qcluster.q_energy.problem import Allocation, Curve, check_watts
 
-__all__ = ["CurveTable", "allocate_budget", "allocate_table"]
+__all__ = ["allocate_budget", "allocate_table"]
 
 # Sums of watts in different orders differ by rounding; a budget met to a nanowatt is met.
 _SLACK_W = 1e-6
+# Of the largest throughput, a watt's worth where throughput is equal.
+_EQUAL = 1e-12
 # Up to this many points in all the optimum is looked for: milliseconds.
 _EXACT_POINTS = 400
-
-
-class CurveTable:
-    """Many curves' points in flat arrays: curve c owns ``begin[c]`` to ``begin[c + 1]``.
-
-    ``power`` and ``value`` (points,) float64, ``allowed`` (points,) bool. Building one checks
-    nothing; it takes what ``Curve`` or a planner has checked.
-    """
-
-    def __init__(
-        self,
-        power: NDArray[np.float64],
-        value: NDArray[np.float64],
-        begin: NDArray[np.int64],
-        allowed: NDArray[np.bool_],
-    ) -> None:
-        self.power, self.value, self.begin, self.allowed = power, value, begin, allowed
-
-    @classmethod
-    def of(cls, curves: Sequence[Curve]) -> CurveTable:
-        """From checked curves, in order."""
-        begin = np.zeros(len(curves) + 1, np.int64)
-        begin[1:] = np.cumsum([len(curve.power_w) for curve in curves])
-        return cls(
-            np.concatenate([curve.power_w for curve in curves]),
-            np.concatenate([curve.throughput for curve in curves]),
-            begin,
-            np.concatenate([curve.allowed for curve in curves]),
-        )
-
-    @property
-    def n(self) -> int:
-        """How many curves."""
-        return len(self.begin) - 1
-
-    @property
-    def floor_w(self) -> float:
-        """Sum of every curve's lowest allowed watts."""
-        low = np.minimum.reduceat(np.where(self.allowed, self.power, np.inf), self.begin[:-1])
-        return float(low.sum())
 
 
 def allocate_budget(
@@ -88,8 +51,8 @@ def allocate_budget(
     Raises InputError for bad values; Infeasible naming the smallest feasible budget when the
     floors exceed it, or when the ramp does not reach down to it.
     """
-    if isinstance(curves, Curve) or not len(curves):
-        raise InputError("wants at least one curve", field="curves")
+    if isinstance(curves, Curve) or not isinstance(curves, Sequence) or not len(curves):
+        raise InputError("wants a list of at least one curve", field="curves")
     for index, curve in enumerate(curves):
         if not isinstance(curve, Curve):
             raise InputError(f"wants a Curve, got {type(curve).__name__}", field=f"curves[{index}]")
@@ -101,8 +64,9 @@ def allocate_budget(
             raise InputError("needs the previous allocation to count from", field="max_ramp_w")
     total = None if held is None else float(table.power[held].sum())
     return allocate_table(
-        table, budget_w=check_watts(budget_w, "budget_w"), total_w=total, max_ramp_w=max_ramp_w
-    )
+        table, budget_w=check_watts(budget_w, "budget_w"), total_w=total, max_ramp_w=max_ramp_w,
+        held=held,
+    )  # fmt: skip
 
 
 def allocate_table(
@@ -111,8 +75,11 @@ def allocate_table(
     budget_w: float,
     total_w: float | None = None,
     max_ramp_w: float | None = None,
+    held: NDArray[np.int64] | None = None,
 ) -> Allocation:
-    """``allocate_budget`` on flat arrays; ``total_w`` is the draw that the ramp counts from."""
+    """``allocate_budget`` on flat arrays; ``total_w`` is the draw that the ramp counts from, and
+    ``held`` (n,) the points in force, as flat indices.
+    """
     from qcluster.q_energy import _kernels
 
     limit, least = _limits(table, budget_w, total_w, max_ramp_w)
@@ -130,7 +97,7 @@ def allocate_table(
         better = exact_choice(table, limit, float(table.value[choice].sum()))
         choice = choice if better is None else better
     if table.power[choice].sum() < least - _SLACK_W:
-        _raise_to(table, choice, least, limit)
+        choice = _within(table, least, limit, held)
     power = table.power[choice]
     value = float(table.value[choice].sum())
     return Allocation(
@@ -171,26 +138,62 @@ def _limits(
     return min(budget_w, total_w + max_ramp_w), total_w - max_ramp_w
 
 
-def _raise_to(table: CurveTable, choice: NDArray[np.int64], least: float, limit: float) -> None:
-    """Spend more watts, at least loss of throughput, until ``least`` is met; changes ``choice``.
+def _within(
+    table: CurveTable, least: float, limit: float, held: NDArray[np.int64] | None
+) -> NDArray[np.int64]:
+    """The best choice found whose watts lie from ``least`` to ``limit``.
 
-    Only a ramp limit on the way down asks for this: the total must not fall faster.
+    Points are steps, so the band may be missed: then what is in force stays, where that keeps the
+    budget, and small problems are solved exactly.
     """
+    best = _given_back(table, least, limit)
+    holds = held is not None and table.power[held].sum() <= limit + _SLACK_W
+    if holds and (best is None or table.value[held].sum() > table.value[best].sum()):
+        best = held
+    if len(table.power) <= _EXACT_POINTS:
+        worth = -np.inf if best is None else float(table.value[best].sum())
+        better = exact_choice(table, limit, worth, least_w=least)
+        best = best if better is None else better
+    if best is None:
+        raise Infeasible(
+            f"no choice of points was found between {least:g} and {limit:g} W", field="max_ramp_w"
+        )
+    return best
+
+
+def _given_back(table: CurveTable, least: float, limit: float) -> NDArray[np.int64] | None:
+    """A choice from ``least`` watts up, most throughput first; None when it passes ``limit``.
+
+    The same knapsack from the other end: every curve starts at its highest watts, and what may be
+    spent are the watts that may be given back. Of choices worth the same, the one of fewer watts
+    is taken. Only a ramp on the way down asks for this.
+    """
+    from qcluster.q_energy import _kernels
+
     owner = np.repeat(np.arange(table.n), np.diff(table.begin))
-    while (total := float(table.power[choice].sum())) < least - _SLACK_W:
-        more = table.power - table.power[choice][owner]
-        loss = table.value[choice][owner] - table.value
-        fits = table.allowed & (more > 0) & (total + more <= limit + _SLACK_W)
-        if not fits.any():
-            raise Infeasible(
-                f"no choice of points lies between {least:g} and {limit:g} W; "
-                f"{total:g} W is the nearest found",
-                field="max_ramp_w",
-            )
-        # Prefer a step that ends inside the band, then the one that costs least per watt.
-        rate = np.where(fits, loss / np.where(more > 0, np.minimum(more, least - total), 1), np.inf)
-        best = int(np.argmin(rate))
-        choice[owner[best]] = best
+    top = np.maximum.reduceat(np.where(table.allowed, table.power, 0.0), table.begin[:-1])
+    spare = float(top.sum()) - least
+    if spare < -_SLACK_W:
+        return None
+    back = np.maximum(top[owner] - table.power, 0.0)
+    value = table.value + _EQUAL * float(np.abs(table.value).max()) * back
+    choice, curve, point, watts, gain = _kernels.hull_increments(
+        back, value, table.begin, table.allowed
+    )
+    order = np.argsort(-gain / np.maximum(watts, 1e-300), kind="stable")
+    left, _, _ = _kernels.take_increments(order, curve, point, watts, gain, spare, choice)
+    _kernels.fill_left(back, value, table.begin, table.allowed, left, choice)
+    total = float(table.power[choice].sum())
+    if total <= limit + _SLACK_W:
+        return np.asarray(choice)
+    after = total + table.power - table.power[choice][owner]
+    fits = table.allowed & (after >= least - _SLACK_W) & (after <= limit + _SLACK_W)
+    if not fits.any():
+        return None
+    change = np.where(fits, table.value - table.value[choice][owner], -np.inf)
+    one = int(np.argmax(change))
+    choice[owner[one]] = one
+    return np.asarray(choice)
 
 
 def _previous(table: CurveTable, previous: Allocation | ArrayLike) -> NDArray[np.int64]:

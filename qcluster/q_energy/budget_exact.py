@@ -8,13 +8,10 @@ or, when more than ``max_states`` survive, nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from qcluster.q_energy.budget import CurveTable
+from qcluster.q_energy.curve_table import CurveTable
 
 __all__ = ["exact_choice"]
 
@@ -22,13 +19,21 @@ Floats = NDArray[np.float64]
 
 
 def exact_choice(
-    table: CurveTable, limit_w: float, at_least: float, *, max_states: int = 20_000
+    table: CurveTable,
+    limit_w: float,
+    at_least: float,
+    *,
+    least_w: float = 0.0,
+    max_states: int = 20_000,
 ) -> NDArray[np.int64] | None:
     """The best choice (n,) of points, as flat indices, if its value is above ``at_least``.
 
-    None when ``at_least`` is already optimal or the states outgrow ``max_states``.
+    Its watts lie from ``least_w`` to ``limit_w``. None when ``at_least`` is already optimal, no
+    choice lies there, or the states outgrow ``max_states``.
     """
     rest = _relaxations(table)
+    most = np.maximum.reduceat(np.where(table.allowed, table.power, 0.0), table.begin[:-1])
+    behind = np.append(np.cumsum(most[::-1])[::-1][1:], 0.0)
     watts, value = np.zeros(1), np.zeros(1)
     trail: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     for c in range(table.n):
@@ -41,11 +46,16 @@ def exact_choice(
         least, spare, worth = rest[c]
         left = limit_w - w - least
         hopeful = v + np.interp(left, spare, worth) > at_least + 1e-9
-        kept = np.flatnonzero((left >= -1e-6) & hopeful)
+        kept = np.flatnonzero((left >= -1e-6) & hopeful & (w + behind[c] >= least_w - 1e-6))
         kept = kept[np.lexsort((-v[kept], w[kept]))]
-        ahead = np.maximum.accumulate(np.concatenate([[-np.inf], v[kept][:-1]])) if len(kept) else 0
+        if not len(kept):
+            return None
+        ahead = np.maximum.accumulate(np.concatenate([[-np.inf], v[kept][:-1]]))
+        if least_w > 0:  # fewer watts may be too few, so only equal ones compare
+            same = np.concatenate([[False], np.diff(w[kept]) <= 1e-9])
+            ahead = np.where(same, np.inf, -np.inf)
         kept = kept[v[kept] > ahead]
-        if not len(kept) or len(kept) > max_states:
+        if len(kept) > max_states:
             return None
         trail.append((kept // len(points), points[kept % len(points)]))
         watts, value = w[kept], v[kept]

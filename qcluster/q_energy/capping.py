@@ -16,7 +16,8 @@ from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, SolverFailed
 from qcluster.fallback import Candidate, Certified, CircuitBreaker, Stage, certified
 from qcluster.moves import MoveBudget
-from qcluster.q_energy.budget import CurveTable, allocate_table
+from qcluster.q_energy.budget import allocate_table
+from qcluster.q_energy.curve_table import CurveTable
 from qcluster.q_energy.curves import speed
 from qcluster.q_energy.units import Units
 
@@ -133,7 +134,7 @@ def hull_caps(problem: CapProblem, **_: Any) -> Candidate[Floats]:
     found = allocate_table(
         table,
         budget_w=problem.cap_budget_w,
-        **_ramp(problem),
+        **_ramp(problem, table),
     )
     caps = np.maximum(found.power_w, problem.units.min_w)
     if problem.held_w is None:
@@ -154,13 +155,14 @@ def dual_bound(problem: CapProblem) -> float:
     For any price per watt, price * budget + sum of max(speed - price * cap) is at least the best
     sum of speeds (Everett 1963). The price is the slope at which the grid's budget runs out; the
     inner maxima are bracketed by bisection on the slope, and the bracket's outer value is taken.
+    Speed is concave above rest only: below it there is none, so the floor is the other candidate.
     """
     u = problem.units
     low, high = u.min_w, np.maximum(np.minimum(u.demand_w, u.max_w), u.min_w)
     if high.sum() <= problem.cap_budget_w:
         return -float(predicted_speed(u, high).sum())
     price = _critical_slope(problem)
-    left, right = low.copy(), high.copy()
+    left, right = np.clip(u.idle_w, low, high), high.copy()
     for _ in range(30):
         mid = (left + right) / 2
         width = np.maximum((right - left) * 1e-4, 1e-7)
@@ -168,6 +170,7 @@ def dual_bound(problem: CapProblem) -> float:
         left, right = np.where(rising, mid, left), np.where(rising, right, mid + width)
     right = np.minimum(right, high)
     inner = predicted_speed(u, right) - price * left
+    inner = np.maximum(inner, predicted_speed(u, low) - price * low)
     return -float(price * problem.cap_budget_w + inner.sum())
 
 
@@ -252,10 +255,14 @@ def hold_caps(problem: CapProblem, **_: Any) -> Candidate[Floats]:
     return _candidate(problem, problem.held_w)
 
 
-def _ramp(problem: CapProblem) -> dict[str, float]:
+def _ramp(problem: CapProblem, table: CurveTable) -> dict[str, Any]:
     if problem.held_w is None or problem.max_ramp_w is None:
         return {}
-    return {"total_w": float(problem.held_w.sum()), "max_ramp_w": problem.max_ramp_w}
+    return {
+        "total_w": float(problem.held_w.sum()),
+        "max_ramp_w": problem.max_ramp_w,
+        "held": table.begin[1:] - 1,
+    }
 
 
 def _sticky(problem: CapProblem, table: CurveTable, caps: Floats) -> Floats:
@@ -274,4 +281,4 @@ def _sticky(problem: CapProblem, table: CurveTable, caps: Floats) -> Floats:
     pinned[:, -1] = True
     allowed = np.where(free[:, None], table.allowed.reshape(u.n, width), pinned)
     own = CurveTable(table.power, table.value, table.begin, allowed.ravel())
-    return allocate_table(own, budget_w=problem.cap_budget_w, **_ramp(problem)).power_w
+    return allocate_table(own, budget_w=problem.cap_budget_w, **_ramp(problem, own)).power_w

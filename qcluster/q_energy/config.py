@@ -35,6 +35,10 @@ class EnergyConfig(Config):
     next plan has seen it, so plans made more often than this need a smaller reserve. 0: the budget
     holds between any two plans. How often
     plans are made is the host's choice, 2 s unless ``--period-s`` says else."""
+    weights: str | None = None
+    """A directory that ``qcluster train`` wrote, for the graph network, the chooser of pipelines or
+    both; read again as soon as its files change, so a refit from stored history takes effect at the
+    next plan. None: the weights that come with the package."""
     power_modes: bool = False
     """Let dependent jobs run slower at lower power where that lowers the peak in time."""
     budget_w: Watts | None = None

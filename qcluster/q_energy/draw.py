@@ -4,6 +4,11 @@ A cap is room to draw, and a new job may use all of it before the next plan. So 
 that covers what new jobs may add in all but a few of ten thousand periods (``reserve``), and room
 has its price in the choice of caps: each counts for the watts by which it raises the reserve.
 Reserve and caps depend on each other; a few rounds settle them, the best is taken.
+
+What a job does at a limit where it was not seen is a guess, and a plan that trusts guesses never
+learns which are wrong: a job taken for slow-paying stays at the lowest limit. So a limit counts
+for its speed and a part of the doubt about it (optimism, Auer et al. 2002): it is tried where that
+might pay, and one reading later the doubt is gone.
 """
 
 from __future__ import annotations
@@ -20,22 +25,25 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, SolverFailed
 from qcluster.fallback import Candidate, Certified, CircuitBreaker, Stage, certified
-from qcluster.q_energy.budget import CurveTable, allocate_table
+from qcluster.q_energy.budget import allocate_table
 from qcluster.q_energy.curve_family import GRID
-from qcluster.q_energy.identify import Sightings, identify
-from qcluster.q_energy.reserve import Newcomers, Reserve
+from qcluster.q_energy.curve_table import CurveTable
+from qcluster.q_energy.identify import Sightings, doubt, draw_variance, identify
+from qcluster.q_energy.reserve import Exposure, Newcomers, Reserve
 from qcluster.q_energy.units import Units
 
 __all__ = ["DrawProblem", "claimed_speed", "drawn_under", "seen_units", "solve_draw"]
 
 Floats = NDArray[np.float64]
 
-# Of the budget: what the sum of predictions errs by, and how much more where all rest on one
-# reading, whose error under other limits is alike for many jobs and does not average out.
-_BASE, _FRESH = 0.0015, 0.02
+# Of the budget, kept free where all rests on one reading a job: its error under other limits is
+# alike for many jobs and does not average out.
+_FRESH = 0.02
 _ROUNDS, _MANY_ROUNDS, _MANY = 7, 3, 2000  # of settling; from so many units on fewer
 _FIRST_RESERVE = 0.02  # of the budget, to start from
 _DAMPING = 0.5
+_MORE = 0.2  # of the errors' variance, by which its price in watts of reserve is found
+_OPTIMISM = 0.5  # standard deviations of speed for which a limit counts beyond what is expected
 _SLACK = 3e-4  # of the budget: what rounds differ by once settled
 _BREAKER = CircuitBreaker()
 
@@ -43,14 +51,17 @@ _BREAKER = CircuitBreaker()
 @dataclass(frozen=True)
 class DrawProblem:
     """``caps_w``, ``draw_w`` and ``speed`` (n, grid): what each unit's cap at a grid point is, lets
-    it draw and lets it work; ``known`` (n,) whether its present job was seen. ``budget_w`` is for
-    draws and ``room_w`` (n, grid), what caps add to the reserve.
+    it draw and lets it work; ``worth`` (n, grid) is the speed with a part of its doubt. ``known``
+    (n,) tells whether the present job was seen. ``variance`` (n, grid) square watts is that of the
+    predicted draw. ``budget_w`` is for draws; ``room_w`` (n, grid), what caps add to the reserve.
     """
 
     units: Units
     caps_w: Floats
     draw_w: Floats
     speed: Floats
+    worth: Floats
+    variance: Floats
     known: NDArray[np.bool_]
     budget_w: float
     room_w: Floats
@@ -72,8 +83,10 @@ class DrawProblem:
                 f"({over:.6g} W that no cap reaches)",
                 field="budget_w",
             )
+        worth = rate * (1.0 + _OPTIMISM * _at(caps, units.max_w, doubt(sightings)[1]))
+        error = draw**2 * _at(caps, units.max_w, draw_variance(sightings))
         none = np.zeros_like(draw)
-        return cls(units, caps, draw, rate, sightings.known, budget_w - over, none)
+        return cls(units, caps, draw, rate, worth, error, sightings.known, budget_w - over, none)
 
     @property
     def cost(self) -> Floats:
@@ -81,10 +94,10 @@ class DrawProblem:
         return self.draw_w + self.room_w
 
     def table(self) -> CurveTable:
-        """Speed over cost of every unit."""
+        """Worth over cost of every unit."""
         n, points = self.caps_w.shape
         begin = np.arange(n + 1) * points
-        return CurveTable(self.cost.ravel(), self.speed.ravel(), begin, np.ones(n * points, bool))
+        return CurveTable(self.cost.ravel(), self.worth.ravel(), begin, np.ones(n * points, bool))
 
     def of_caps(self, caps: Floats, values: Floats) -> Floats:
         """(n,) values (n, grid) at caps (n,)."""
@@ -121,9 +134,13 @@ def solve_draw(
     """
     problem = DrawProblem.of(units, sightings, budget_w)
     window_s = max(period_s, mean_s)
-    share, lasts = min(1.0, sightings.change_rate * window_s), period_s / window_s
-    base = (_BASE + _FRESH * sightings.fresh) * problem.budget_w
-    trial, reserve = _settle(problem, share, lasts, base, _hull if shared else _independent)
+    exposure = Exposure.of(
+        sightings.silence_s, sightings.change_rate, period_s=period_s, window_s=window_s
+    )
+    # A wrong prediction is corrected in the next plan, and means over several even errors out.
+    problem = dataclasses.replace(problem, variance=problem.variance * (period_s / window_s))
+    base = _FRESH * sightings.fresh * problem.budget_w
+    trial, reserve = _settle(problem, exposure, base, _hull if shared else _independent)
     hull: Stage[DrawProblem, Floats] = Stage("concave-hull", _hull)
     answer = certified(
         trial,
@@ -162,19 +179,20 @@ def seen_units(units: Units, sightings: Sightings) -> Units:
 
 def _settle(
     problem: DrawProblem,
-    share: float,
-    lasts: float,
+    exposure: Exposure,
     base: float,
     solve: Callable[..., Candidate[Floats]],
 ) -> tuple[DrawProblem, float]:
     """The problem less its reserve with every cap's part in it, and the reserve in watts, of which
     ``base`` are kept in any case.
 
-    Of some rounds the one with the most speed whose draw and reserve keep the budget; where none
+    Of some rounds the one that is worth most whose draw and reserve keep the budget; where none
     does, as with few units, the last reserve is taken off and caps' parts in it are left out.
     """
     kinds = _kinds(problem)
     rows, room = np.arange(problem.units.n), problem.room_w
+    weight = kinds[0][1].weight
+    jumps = np.empty((len(rows), len(weight)))
     left = (1.0 - _FIRST_RESERVE) * problem.budget_w
     best: tuple[float, DrawProblem, float] | None = None
     for turn in range(_ROUNDS if len(rows) < _MANY else _MANY_ROUNDS):
@@ -183,16 +201,20 @@ def _settle(
         found = solve(trial)
         at = (problem.caps_w < found.value[:, None] - 1e-9).sum(axis=1)
         drawn = problem.draw_w[rows, at]
-        jumps = np.concatenate([new.jumps(at[mine], drawn[mine]) for mine, new in kinds])
-        weight = np.concatenate([np.tile(new.weight, (len(mine), 1)) for mine, new in kinds])
-        kept = Reserve.of(jumps, weight, share, lasts)
+        for mine, new in kinds:
+            jumps[mine] = new.jumps(at[mine], drawn[mine])
+        error = float(problem.variance[rows, at].sum())
+        kept = Reserve.of(jumps, weight, exposure, error)
         reserve = kept.watts + base
         fits = float(drawn.sum()) + reserve <= problem.budget_w
         if fits and (best is None or found.objective < best[0]):
             best = found.objective, trial, reserve
         price = np.empty_like(room)
         for mine, new in kinds:
-            price[mine] = new.prices(kept, problem.draw_w[mine])
+            price[mine] = new.prices(kept, problem.draw_w[mine], exposure.of_units(mine))
+        if error > 0:
+            more = Reserve.of(jumps, weight, exposure, (1.0 + _MORE) * error)
+            price += (more.watts - kept.watts) / (_MORE * error) * problem.variance
         room = price if turn == 0 else _DAMPING * price + (1.0 - _DAMPING) * room
         left = (1.0 - _SLACK) * problem.budget_w - reserve + float(room[rows, at].sum())
     if best is not None:
@@ -219,7 +241,7 @@ def _kinds(problem: DrawProblem) -> list[tuple[NDArray[np.int64], Newcomers]]:
 
 
 def _candidate(problem: DrawProblem, caps: Floats) -> Candidate[Floats]:
-    return Candidate(caps, -float(problem.of_caps(caps, problem.speed).sum()))
+    return Candidate(caps, -float(problem.of_caps(caps, problem.worth).sum()))
 
 
 def _hull(problem: DrawProblem, **_: Any) -> Candidate[Floats]:
@@ -237,7 +259,7 @@ def _independent(problem: DrawProblem, **_: Any) -> Candidate[Floats]:
         mine = np.flatnonzero(units.node == node)
         width = problem.caps_w.shape[1]
         table = CurveTable(
-            problem.cost[mine].ravel(), problem.speed[mine].ravel(),
+            problem.cost[mine].ravel(), problem.worth[mine].ravel(),
             np.arange(len(mine) + 1) * width, np.ones(len(mine) * width, bool),
         )  # fmt: skip
         part = float(units.max_w[mine].sum() / units.max_w.sum())
@@ -257,7 +279,7 @@ def _lowest(problem: DrawProblem, **_: Any) -> Candidate[Floats]:
 
 
 def _bound(problem: DrawProblem) -> float:
-    """The linear relaxation over the grid's caps: no choice among them has more speed."""
+    """The linear relaxation over the grid's caps: no choice among them is worth more."""
     return -allocate_table(problem.table(), budget_w=problem.budget_w).upper_bound
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.errors import SolverFailed
 from qcluster.fallback import Certified
-from qcluster.plan import Plan, TelemetryRef, merge_warnings
+from qcluster.plan import TelemetryRef, merge_warnings
 from qcluster.q_energy.capping import CapProblem, solve_caps, spread_spare
 from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.demand import Demand
@@ -22,17 +22,17 @@ from qcluster.q_energy.dispatch import Dispatch, dispatch_jobs, dispatched, with
 from qcluster.q_energy.draw import seen_units, solve_draw
 from qcluster.q_energy.identify import Sightings
 from qcluster.q_energy.jobs import read_jobs, schedule_jobs
-from qcluster.q_energy.meta import Choice, MetaState
-from qcluster.q_energy.node_power import NodePower, Savings, active_counts, node_powers, savings
+from qcluster.q_energy.nets import nets_in
+from qcluster.q_energy.node_power import active_counts, node_powers, savings
 from qcluster.q_energy.pipelines import (
     Picked,
-    Proposal,
     learned_units,
     pick,
     pipelines,
     propose,
     unlearned,
 )
+from qcluster.q_energy.plan import EnergyPlan, Proposal
 from qcluster.q_energy.problem import Schedule, Task, check_watts
 from qcluster.q_energy.traces import as_trace
 from qcluster.q_energy.units import (
@@ -44,7 +44,7 @@ from qcluster.q_energy.units import (
 )
 from qcluster.telemetry import Job, Snapshot, Topology
 
-__all__ = ["EnergyPlan", "NodePower", "Savings", "plan_energy", "plan_units"]
+__all__ = ["plan_energy", "plan_units"]
 
 # A plan is for its window; readers may hold on to it for a second one before it is stale.
 _LIFETIME_WINDOWS = 2.0
@@ -52,50 +52,6 @@ _LIFETIME_WINDOWS = 2.0
 _PERIOD_S = 2.0
 # How much of the time for the answer jobs' schedules may take.
 _SCHEDULE_SHARE = 0.8
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class EnergyPlan(Plan):
-    """Power caps for a window, within a budget.
-
-    ``objective`` is minus ``throughput``, the sum over units of predicted speed as a share of
-    full speed; ``upper_bound`` is the most any caps could reach. ``gpus`` lists the units' ids in
-    the order of ``caps_w`` (n,) watts. ``allocated_w`` is what the units are predicted to draw at
-    most, ``overhead_w`` what no cap reaches, ``predicted_power_w`` p50 and p95 of the whole.
-    ``active_accelerators`` counts by kind. ``schedule`` is the plan of dependent jobs, if any;
-    ``dispatch`` says of each that could run on another accelerator where it goes and why.
-
-    ``pipeline`` made it (see ``pipelines``). With the meta toggle, ``choice`` says who chose that
-    and why, ``costs`` what each pipeline would have cost in the last window, ``meta`` what is
-    remembered of all windows, and ``proposals`` what the pipelines would set now. ``demand`` is
-    what each GPU is taken to draw uncapped. Where the predicted draw counts against the budget,
-    ``sightings`` is what was seen of each GPU's job and ``reserve_w`` what is kept back for new
-    ones.
-    """
-
-    window_s: float
-    budget_w: float
-    gpus: tuple[str, ...]
-    caps_w: NDArray[np.float64]
-    nodes: tuple[NodePower, ...]
-    throughput: float
-    upper_bound: float | None
-    slowdown: float
-    allocated_w: float
-    overhead_w: float
-    predicted_power_w: dict[str, float]
-    predicted_savings: Savings
-    active_accelerators: dict[str, int]
-    schedule: Schedule | None = None
-    dispatch: tuple[Dispatch, ...] = ()
-    pipeline: str = "classical"
-    choice: Choice | None = None
-    meta: MetaState | None = None
-    costs: dict[str, float] = field(default_factory=dict)
-    proposals: dict[str, Proposal] = field(default_factory=dict)
-    demand: Demand | None = None
-    sightings: Sightings | None = None
-    reserve_w: float = 0.0
 
 
 def plan_energy(
@@ -132,13 +88,17 @@ def plan_energy(
     sightings = None
     if config.hold == "draw" and isinstance(telemetry, Snapshot):
         sightings = sighted(telemetry, None)
+    elif config.hold == "draw":
+        line = "hold draw needs live telemetry: for a recorded trace the sum of caps is held"
+        units = dataclasses.replace(units, warnings=(*units.warnings, line))
     profiles = [job for job in jobs or () if isinstance(job, Job)]
-    picked = pick(config, units, profiles, None)
+    nets = nets_in(config.weights)
+    picked = pick(config, units, profiles, None, nets)
     where = telemetry.topology if isinstance(telemetry, Snapshot) else _topology(topology)
     dispatch = dispatch_jobs(profiles, where)
     schedule = schedule_jobs(
         dispatched(jobs, dispatch), config, qaoa="qaoa" in picked.pipeline, topology=where,
-        deadline_s=deadline_s * _SCHEDULE_SHARE, seed=seed,
+        deadline_s=deadline_s * _SCHEDULE_SHARE, seed=seed, net=nets.curves,
     )  # fmt: skip
     # A schedule that took too long, such as the first one of a process, must not cost the caps.
     left = Deadline.after(max(deadline.remaining(), (1.0 - _SCHEDULE_SHARE) * deadline_s))
@@ -169,11 +129,10 @@ def plan_units(
     """
     units, reasons = _with_curves(with_accelerators(units, dispatch), picked)
     warnings = list(units.warnings)
+    if config.meta and sightings is not None:
+        reasons["meta"] = "with hold draw all pipelines share one budget alike: nothing is learned"
     if budget_w is None:
-        budget_w = config.budget_share * units.nameplate_w
-        warnings.append(
-            f"no budget given: {config.budget_share:.0%} of nameplate, {budget_w:.0f} W"
-        )
+        budget_w = _default_budget(units, config, warnings)
     found = _found(
         units, budget_w, config, picked.pipeline != "independent", previous, sightings, deadline,
         warnings,
@@ -185,7 +144,7 @@ def plan_units(
             f"{schedule.peak_w - budget_w:.0f} W over the budget"
         )
     return EnergyPlan(
-        **_proven(found.answer, units, reasons, warnings),
+        **_proven(found, reasons, warnings),
         **_watts(found, topology),
         planner="energy",
         config=config.model_dump(mode="json"),
@@ -203,30 +162,32 @@ def plan_units(
         choice=picked.choice,
         meta=picked.state,
         costs=picked.costs,
-        proposals=_proposals(found, config),
+        proposals=_proposals(found, config, picked),
+        pipeline_table={} if picked.state is None else picked.state.table(),
         demand=demand,
         sightings=sightings,
         reserve_w=found.reserve_w,
     )
 
 
+def _default_budget(units: Units, config: EnergyConfig, warnings: list[str]) -> float:
+    budget_w = config.budget_share * units.nameplate_w
+    warnings.append(f"no budget given: {config.budget_share:.0%} of nameplate, {budget_w:.0f} W")
+    return budget_w
+
+
 def _with_curves(units: Units, picked: Picked) -> tuple[Units, dict[str, str]]:
     """Units with the learned curves that the pipeline asks for, and why some have none."""
     if "gnn" not in picked.pipeline:
         return units, {}
-    learned, curves = learned_units(units)
+    learned, curves = learned_units(units, picked.nets.curves)
     unknown = unlearned(curves)
     return learned, {"gnn": unknown} if unknown else {}
 
 
-def _proven(
-    answer: Certified[NDArray[np.float64]],
-    units: Units,
-    reasons: dict[str, str],
-    warnings: list[str],
-) -> dict[str, Any]:
+def _proven(found: _Found, reasons: dict[str, str], warnings: list[str]) -> dict[str, Any]:
     """The plan's fields that its certificate fills."""
-    proof = answer.certificate
+    answer, proof = found.answer, found.answer.certificate
     return {
         "solver": answer.solver,
         "objective": proof.objective,
@@ -237,9 +198,9 @@ def _proven(
         "reasons": {**proof.reasons, **reasons},
         "wall_s": answer.wall_s,
         "warnings": merge_warnings(warnings, answer.warnings),
-        "throughput": -proof.objective,
+        "throughput": found.throughput,
         "upper_bound": None if proof.lower_bound is None else -proof.lower_bound,
-        "slowdown": 1.0 + proof.objective / units.n,
+        "slowdown": 1.0 - found.throughput / found.units.n,
     }
 
 
@@ -269,6 +230,7 @@ class _Found:
     answer: Certified[NDArray[np.float64]]
     final_w: NDArray[np.float64]
     allocated_w: float
+    throughput: float
     reserve_w: float = 0.0
     problem: CapProblem | None = None
 
@@ -291,18 +253,20 @@ def _found(
             mean_s=config.budget_mean_s, deadline=deadline,
         )  # fmt: skip
         allocated = float(drawn.of_caps(answer.value, drawn.draw_w).sum())
-        return _Found(units, answer, answer.value, allocated, reserve)
+        speed = float(drawn.of_caps(answer.value, drawn.speed).sum())
+        return _Found(units, answer, answer.value, allocated, speed, reserve)
     problem, answer = _solve(units, budget_w, config, shared, previous, deadline, warnings)
     caps = answer.value
     allocated = float(np.minimum(caps, units.demand_w).sum())
     final = spread_spare(problem, caps) if problem.held_w is None else caps
-    return _Found(units, answer, final, allocated, problem=problem)
+    speed = -answer.certificate.objective
+    return _Found(units, answer, final, allocated, speed, problem=problem)
 
 
-def _proposals(found: _Found, config: EnergyConfig) -> dict[str, Proposal]:
+def _proposals(found: _Found, config: EnergyConfig, picked: Picked) -> dict[str, Proposal]:
     if not config.meta or found.problem is None:
         return {}
-    return propose(found.problem, found.final_w, pipelines(config))
+    return propose(found.problem, found.final_w, pipelines(config), picked.nets.curves)
 
 
 def _period(sightings: Sightings, previous: EnergyPlan | None) -> float:

@@ -1,9 +1,9 @@
 """Power of every node over the next seconds to minutes, with bounds.
 
-A fitted forecaster holds a mixture of models a horizon (``forecast_mixture``), whose weights and
-bounds come from runs that its parts had not seen. Beside the mixture stand its members, among them
-a floor of trees on lags fitted plainly to all readings, and ``combine`` moves weight to whichever
-erred less in the run so far: a run unlike those seen is forecast about as well as by the floor.
+A fitted forecaster holds a mixture of models a horizon (``forecast_mixture``), among them a floor
+of trees on lags fitted plainly to all readings. ``combine`` moves weight to what would have erred
+less in the run so far, and forecasts leave the floor as far as runs that the models had not seen,
+and this run, make it sure that this helps: a run unlike those is forecast about as the floor does.
 Without a model the best of a few running means, chosen by its own past errors, stands in. Bounds
 follow the errors on line (``conformal``). It forecasts runs like those it was fitted on; of an
 unknown job it knows no more than the running means do.
@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import FormatError, InputError
-from qcluster.q_energy.combine import follow
 from qcluster.q_energy.conformal import quantile_of, scores, track
 from qcluster.q_energy.forecast_features import LAGS, grid
 from qcluster.q_energy.forecast_mixture import Mixture, fit_mixture
+from qcluster.q_energy.trace import PowerTrace
 from qcluster.q_energy.traces import as_trace
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ class Forecaster:
         """(times, nodes) median forecast of each time's value ``horizons[at]`` steps later."""
         step = self.horizons[at]
         mixture = self.mixtures[at]
-        members = mixture.predict(run, step, self.library)
-        led = follow(members, run, step, mixture.prior, LAGS)
-        found = members[1] + mixture.reach * (led - members[1])
+        found = mixture.lead(mixture.predict(run, step, self.library), run, step)
         return np.asarray(np.clip(found, 0.0, None))
 
     def save(self, path: str | Path) -> None:
@@ -77,7 +75,7 @@ class Forecaster:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, str(path))
         about = {
             "kind": "power-forecaster",
-            "version": 3,
+            "version": 4,
             "period_s": self.period_s,
             "horizons": self.horizons,
             "library": len(self.library),
@@ -108,7 +106,7 @@ class Forecaster:
 
 
 def fit_forecaster(
-    runs: Sequence[Any],
+    runs: Any,
     *,
     horizons_s: Sequence[float] = (2.0, 10.0, 30.0, 60.0),
     period_s: float | None = None,
@@ -120,14 +118,16 @@ def fit_forecaster(
     Parameters
     ----------
     runs: PowerTraces, DataFrames (ts_s, node, power_w) or paths, one a run, at least one; a single
-        run is cut in two.
+        run, in a list or as it is, is cut in two.
     horizons_s: seconds ahead to fit at; those longer than a fifth of every run are left out.
     period_s: time step; None takes the first run's median.
     rounds: trees a model, at least 1; fewer fit sooner and err more.
 
     Raises InputError when no run is long enough.
     """
-    if not len(runs):
+    single = isinstance(runs, (str, Path, PowerTrace)) or hasattr(runs, "columns")
+    runs = [runs] if single else runs
+    if not isinstance(runs, Sequence) or not len(runs):
         raise InputError("wants at least one run", field="runs")
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise InputError(f"wants a whole number of at least 1, got {rounds!r}", field="rounds")

@@ -1,13 +1,14 @@
-"""Several models of power some steps ahead, mixed by how they did on runs they had not seen.
+"""Several models of power some steps ahead, and how far held-out runs say to trust them.
 
 Members differ in what they see (lags; phases; analogues and the linear forecast too), in how much
 they smooth, and in whose error counts: watts or percent. Each is the mean of a few boosted-tree
 models on random halves of the features (Breiman 1996), as one tree model's noise costs more than
 it tells on steady jobs. The first member is the floor: one such model on lags, fitted plainly.
-Weights come from cross-fitting over runs (or over parts of a single one): the convex mixture
-(Wolpert 1992) with the least relative error in the mean fold and the worst one together, found by
-exponentiated gradient from the floor's side (Kivinen and Warmuth 1997), so that what does not help
-stays out.
+Cross-fitting over runs (or over parts of a single one) gives forecasts by models that had not seen
+what they forecast. The on-line rule (``combine``) is replayed on these, run after run. What the
+members saved there is where a new run starts from, and how sure it is that the replay and the run
+so far erred less than the floor says how far from it forecasts may go: from one standard deviation
+of the gain on, and all the way at two. What does not help stays out.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.q_energy.autoregression import Autoregression
-from qcluster.q_energy.combine import RATE
+from qcluster.q_energy.combine import Savings, follow
 from qcluster.q_energy.forecast_features import LAGS, PHASES, features
 from qcluster.q_energy.trees import Trees
 
-__all__ = ["Mixture", "convex_weights", "fit_mixture"]
+__all__ = ["PRIOR", "Mixture", "fit_mixture", "replay"]
 
 Floats = NDArray[np.float64]
 
@@ -35,10 +36,9 @@ _CALM: dict[str, Any] = {
     **_FINE, "learning_rate": 0.05, "max_leaf_nodes": 12, "min_samples_leaf": 30,
     "l2_regularization": 1.0,
 }  # fmt: skip
-_FLOOR_WEIGHT = 0.5
-_LEAST_RATIO = 0.1
-_EVIDENCE, _GAIN = 150.0, 0.1  # horizons times runs; share of the floor's error
-_STEPS, _SPEED, _WEIGHED_ROWS = 150, 0.5, 20_000
+# What an average held-out run counts for at the start of a new one, which soon knows better.
+_PAST = 0.1
+_LEAST_NOISE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -60,56 +60,48 @@ _KINDS = (
     _Kind(None, True, _FINE),
     _Kind(None, True, _CALM),
 )
+PRIOR: Floats = np.array([0.5, *[0.5 / (len(_KINDS) - 1)] * (len(_KINDS) - 1)])
+"""Half for the floor, half for the other members together, while nothing is known of any."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """``members`` in the order of their kinds, the floor first, with ``weight`` (members,).
+    """``members`` in the order of their kinds, the floor first.
 
-    ``worst`` is the mixture's error over the floor's on the fold where that was largest, ``runs``
-    and ``horizons`` how many of each it was fitted to: readings within one horizon are of one
-    event, so that is what counts as evidence.
+    ``start`` is what members saved in held-out runs, as far as it counts in a new one; ``gain``
+    how much less than the floor's the relative error of what ``combine`` made of them was, summed
+    over horizons, and ``noise`` the variance of that sum; ``horizons`` how many it was fitted to:
+    readings within one horizon are of one event, so that is what counts as evidence.
     """
 
     linear: Autoregression
     members: tuple[tuple[Trees, ...], ...]
-    weight: Floats
-    worst: float
-    runs: int
+    start: Savings
+    gain: float
+    noise: float
     horizons: float
 
     def predict(self, run: Floats, step: int, library: Sequence[Floats]) -> Floats:
-        """(1 + members, times, nodes) forecasts ``step`` steps ahead, the mixture's first."""
-        found = _answers(self.members, _rows(_table(run, step, library, self.linear.predict(run))))
-        return np.vstack([self.weight @ found, found]).reshape(-1, *run.shape)
+        """(members, times, nodes) forecasts ``step`` steps ahead, the floor's first."""
+        table = _rows(_table(run, step, library, self.linear.predict(run)))
+        return _answers(self.members, table).reshape(-1, *run.shape)
 
-    @property
-    def prior(self) -> Floats:
-        """(1 + members,) how much each of those counts before a run shows any error.
-
-        One share is the floor's. The mixture has one for each of the runs it was fitted to, times
-        what one horizon of gains like the worst fold's earns; the other members together a third
-        for each run, one at most.
-        """
-        gained = 1.0 / max(self.worst, _LEAST_RATIO) - 1.0
-        others = len(self.members) - 1
-        each = min(self.runs / 3.0, 1.0) / others
-        share = np.array([self.runs * np.exp(RATE * gained), 1.0, *[each] * others])
-        return np.asarray(share / share.sum())
-
-    @property
-    def reach(self) -> float:
-        """How far from the floor's forecast, 0 to 1, others may lead: all the way once the worst
-        fold gained a tenth or there is much evidence, which counts by horizons and runs.
-        """
-        gained = max(0.0, 1.0 - self.worst)
-        return float(min(1.0, self.horizons * self.runs / _EVIDENCE + gained / _GAIN))
+    def lead(self, members: Floats, run: Floats, step: int) -> Floats:
+        """(times, nodes) what the on-line rule makes of ``predict``'s ``members``."""
+        led, _ = follow(members, run, step, PRIOR, self.start, LAGS)
+        known = np.zeros(len(run))
+        late = LAGS + step
+        known[late:] = _gains(members[0, LAGS:-step], led[LAGS:-step], run[late:], step)
+        gain = self.gain + np.cumsum(known)
+        noise = self.noise + step * np.cumsum(known**2)
+        sure = np.clip(gain / np.sqrt(np.maximum(noise, _LEAST_NOISE)) - 1.0, 0.0, 1.0)
+        return np.asarray(members[0] + sure[:, None] * (led - members[0]))
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """For a safetensors file, under ``name``."""
-        out: dict[str, NDArray[Any]] = {f"{name}.weight": self.weight}
-        out |= {
-            f"{name}.seen": np.array([self.worst, self.runs, self.horizons]),
+        out: dict[str, NDArray[Any]] = {
+            f"{name}.seen": np.array([self.gain, self.noise, self.horizons]),
+            **self.start.arrays(f"{name}.start"),
             **self.linear.arrays(f"{name}.linear"),
         }
         for m, bag in enumerate(self.members):
@@ -124,9 +116,9 @@ class Mixture:
             tuple(Trees.of(arrays, f"{name}.{m}.{k}") for k in range(kind.bag))
             for m, kind in enumerate(_KINDS)
         )
-        linear, weight = Autoregression.of(arrays, f"{name}.linear"), arrays[f"{name}.weight"]
-        worst, runs, horizons = arrays[f"{name}.seen"].tolist()
-        return cls(linear, members, weight, worst, int(runs), horizons)
+        linear = Autoregression.of(arrays, f"{name}.linear")
+        start = Savings.of(arrays, f"{name}.start")
+        return cls(linear, members, start, *arrays[f"{name}.seen"].tolist())
 
 
 def fit_mixture(
@@ -154,56 +146,49 @@ def fit_mixture(
         out = part == one
         rest = ~out if len(used) > 1 else out
         held[:, out] = _answers(_fit_members(x[rest], y[rest], rounds, seed, bag=1), x[out])
-    weight = convex_weights(held, y, part, seed)
-    worst = max(_ratio(weight @ held, held[0], y, part == one) for one in used)
+    led, start, gain, noise = replay(runs, step, held)
     members = _fit_members(x, y, rounds, seed)
     every = Autoregression.fit(runs, [_times(run, step) for run in runs], step, seed)
     horizons = sum(len(_times(run, step)) for run in runs) / step
-    mixture = Mixture(every, members, weight, worst, len(runs), horizons)
-    return mixture, held[0] + mixture.reach * (weight @ held - held[0]), y
+    sure = np.clip(gain / np.sqrt(max(noise, _LEAST_NOISE)) - 1.0, 0.0, 1.0)
+    mixture = Mixture(every, members, start, gain, noise, horizons)
+    return mixture, held[0] + sure * (led - held[0]), y
 
 
-def convex_weights(held: Floats, actual: Floats, fold: NDArray[np.int64], seed: int = 0) -> Floats:
-    """(members,) weights that sum to 1, from forecasts ``held`` (members, rows) of ``actual``.
+def replay(runs: Sequence[Floats], step: int, held: Floats) -> tuple[Floats, Savings, float, float]:
+    """What the on-line rule would have made of held-out forecasts, had the runs come in turn.
 
-    The relative error against the first member's, mean over folds plus the worst fold's, is made
-    small; weights below 0.01 become 0.
+    ``held`` (members, rows) forecasts, the floor's first, of ``step`` steps after every time of
+    the runs that has its lags, rows in the order of runs, times and nodes.
+
+    Returns the mixture (rows,), the savings that a new run starts from, by how much less than the
+    floor the mixture erred and the variance of that, from sums over blocks of as many horizons as
+    there are blocks in a run (batch means, Law and Carson 1979): gains of one spell come together.
     """
-    if len(actual) > _WEIGHED_ROWS:
-        some = np.random.default_rng(seed).permutation(len(actual))[:_WEIGHED_ROWS]
-        held, actual, fold = held[:, some], actual[some], fold[some]
-    scale = np.maximum(actual, 1.0)
-    groups = [np.flatnonzero(fold == one) for one in np.unique(fold)]
-    floor = [max(float(np.mean(np.abs(held[0] - actual)[g] / scale[g])), 1e-9) for g in groups]
-    count = len(held)
-    weight = np.full(count, (1.0 - _FLOOR_WEIGHT) / (count - 1))
-    weight[0] = _FLOOR_WEIGHT
-    best, least = weight, np.inf
-    for turn in range(_STEPS):
-        apart = weight @ held - actual
-        ratio = np.array(
-            [np.mean(np.abs(apart[g]) / scale[g]) / f for g, f in zip(groups, floor, strict=True)]
-        )
-        cost = float(ratio.mean() + ratio.max())
-        if cost < least - 1e-9:
-            best, least = weight, cost
-        slope = np.array(
-            [held[:, g] @ (np.sign(apart[g]) / scale[g]) / (len(g) * f)
-             for g, f in zip(groups, floor, strict=True)]
-        )  # fmt: skip
-        slope = slope.mean(axis=0) + slope[int(np.argmax(ratio))]
-        slope -= weight @ slope
-        grown = weight * np.exp(-_SPEED / np.sqrt(turn + 1.0) * slope / max(np.abs(slope).max(), 1))
-        weight = grown / grown.sum()
-    kept = np.where(best < 0.01, 0.0, best)
-    return np.asarray(kept / kept.sum())
+    past = start = Savings.none(len(held))
+    mixed, gain, noise, low, count = [], 0.0, 0.0, 0, 0
+    for run in runs:
+        at = _times(run, step)
+        if not len(at):
+            continue
+        rows = slice(low, low + len(at) * run.shape[1])
+        members = np.zeros((len(held), *run.shape))
+        members[:, at] = held[:, rows].reshape(len(held), len(at), -1)
+        led, end = follow(members, run, step, PRIOR, start, LAGS)
+        low, count = rows.stop, count + 1
+        past = past.plus(end.less(start))
+        start = past.times(_PAST / count)
+        found = _gains(members[0, at], led[at], run[at + step], step)
+        blocks = np.array_split(found, max(1, round(np.sqrt(len(at) / step))))
+        gain, noise = gain + float(found.sum()), noise + sum(float(b.sum()) ** 2 for b in blocks)
+        mixed.append(led[at].ravel())
+    return np.concatenate(mixed), start, gain, noise
 
 
-def _ratio(mixed: Floats, floor: Floats, actual: Floats, rows: NDArray[np.bool_]) -> float:
-    """Mean relative error over the floor's."""
-    scale = np.maximum(actual, 1.0)[rows]
-    mine, theirs = (float(np.mean(np.abs(f - actual)[rows] / scale)) for f in (mixed, floor))
-    return mine / max(theirs, 1e-9)
+def _gains(floor: Floats, led: Floats, actual: Floats, step: int) -> Floats:
+    """(times,) by how much less than the floor's forecasts those ``led`` err, in horizons."""
+    better = np.abs(floor - actual) - np.abs(led - actual)
+    return np.asarray(np.clip(better / np.maximum(actual, 1.0), -1.0, 1.0).mean(axis=1) / step)
 
 
 def _folds(runs: Sequence[Floats], step: int) -> list[NDArray[np.int64]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import InputError, SolverFailed
+from qcluster.q_energy.problem import check_watts
 from qcluster.record import Record
 
 __all__ = ["Frontier", "FrontierPoint", "Op", "one_f_one_b", "pipeline_frontier"]
@@ -48,6 +49,8 @@ class Op(Record):
     clock_mhz: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.id, Hashable) or self.id in ("", None):
+            raise InputError(f"wants a name or number, got {self.id!r}", field="op.id")
         where = f"op {self.id}"
         for name in ("time_s", "energy_j"):
             try:
@@ -108,8 +111,9 @@ def pipeline_frontier(
     """
     if isinstance(points, bool) or not isinstance(points, int) or points < 1:
         raise InputError(f"wants a count of at least 1, got {points!r}", field="points")
-    if not (math.isfinite(blocking_w) and blocking_w >= 0):
-        raise InputError(f"wants finite watts of at least 0, got {blocking_w}", field="blocking_w")
+    blocking_w = check_watts(blocking_w, "blocking_w")
+    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 0:
+        raise InputError(f"wants a count of at least 0, got {devices!r}", field="devices")
     graph = _Graph.of(ops, blocking_w)
     shortest = graph.makespan(graph.fastest())
     longest = graph.makespan(graph.cheapest())

@@ -20,7 +20,7 @@ from qcluster.q_energy.curve_family import GRID, members
 from qcluster.q_energy.demand import HELD
 from qcluster.record import Record
 
-__all__ = ["LIMITS", "Sight", "Sightings", "identify", "sight"]
+__all__ = ["LIMITS", "Sight", "Sightings", "doubt", "draw_variance", "identify", "sight"]
 
 Floats = NDArray[np.float64]
 
@@ -35,8 +35,9 @@ _DRAW_NOISE, _RATE_NOISE = 0.03, 0.02
 _DRAW_MISFIT, _RATE_MISFIT, _REACH = 0.03, 0.06, 0.12
 # At less of full speed a limit is taken to bind; how much a contrary report speaks against it.
 _HELD_SPEED, _HELD_WEIGHT = 0.985, 2.0
-# A log reading so far from the expected one is another job's: at a limit seen before, at a new one.
-_DRAW_APART, _RATE_APART = (0.13, 0.20), (0.09, 0.14)
+# A log reading so far from the expected one is another job's: at a limit seen before, and in
+# standard deviations of what is expected at a new one.
+_DRAW_APART, _RATE_APART, _APART = 0.13, 0.09, 4.3
 _PRIOR_CHANGES, _PRIOR_S = 10.0, 2000.0
 _LONGEST_S = 600.0  # a longer silence counts as this long
 _UNKNOWN = 9.0  # variance of the log of a job's rate at full speed
@@ -82,23 +83,31 @@ class Sightings(Record):
         return np.asarray((self.seen[:, :, _AT] >= 0).any(axis=1))
 
     @property
+    def silence_s(self) -> Floats:
+        """(n,) seconds since each GPU was last read, at most ``_LONGEST_S``; 0 for those never."""
+        last = _last_seen(self.seen).max(axis=1)
+        since = np.clip(self.ts_s - last, 0.0, _LONGEST_S)
+        return np.where(self.known, since, 0.0)
+
+    @property
     def fresh(self) -> float:
         """Share of GPUs whose present job has shown one reading only."""
         return float(np.mean(self.known & (self.seen[:, :, _COUNT].sum(axis=1) < 2.0)))
 
     @cached_property
-    def curves(self) -> tuple[Floats, Floats]:
-        """``identify``'s answer, computed once: a plan asks for it several times."""
+    def curves(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """``identify``'s answer and ``doubt``'s, computed once: a plan asks for them often."""
         n = len(self.seen)
-        power, speed = np.empty((n, len(GRID))), np.empty((n, len(GRID)))
+        found = np.empty((4, n, len(GRID)))
         for low in range(0, n, _CHUNK):
             part = slice(low, low + _CHUNK)
-            power[part], speed[part] = _posterior(self.seen[part])
+            found[:, part] = _posterior(self.seen[part])
+        power, speed, power_sd, speed_sd = found
         power[~self.known] = np.log(GRID)
-        power = np.minimum(power, np.log(GRID))
-        power.setflags(write=False)
-        speed.setflags(write=False)
-        return power, speed
+        np.minimum(power, np.log(GRID), out=power)
+        power_sd[~self.known] = speed_sd[~self.known] = 0.0
+        found.setflags(write=False)
+        return power, speed, power_sd, speed_sd
 
 
 def sight(before: Sightings | None, now: Sight, max_w: Floats, ts_s: float) -> Sightings:
@@ -129,13 +138,21 @@ def sight(before: Sightings | None, now: Sight, max_w: Floats, ts_s: float) -> S
     )
 
 
+def _last_seen(seen: Floats) -> Floats:
+    """(n, LIMITS) when each limit was last seen, minus infinity where it was not; JSON, which a
+    stored plan went through, has no infinity and gives NaN.
+    """
+    last = seen[:, :, _LAST]
+    return np.asarray(np.where(np.isnan(last), -np.inf, last))
+
+
 def _add(
     seen: Floats, rows: NDArray[np.int64], at: Floats, draw: Floats, rate: Floats, held: Floats,
     ts_s: float,
 ) -> None:  # fmt: skip
     """Write readings of ``rows`` into ``seen``: to their limit's row, or in place of the oldest."""
     same = seen[rows, :, _AT] == at[rows, None]
-    slot = np.where(same.any(axis=1), same.argmax(axis=1), seen[rows, :, _LAST].argmin(axis=1))
+    slot = np.where(same.any(axis=1), same.argmax(axis=1), _last_seen(seen[rows]).argmin(axis=1))
     old = seen[rows, slot]
     fresh = ~same.any(axis=1)
     old[fresh] = np.nan
@@ -155,17 +172,25 @@ def _changed(before: Sightings, at: Floats, draw: Floats, rate: Floats) -> NDArr
     if not known.any():
         return known
     power, speed = identify(before)
+    power_sd, speed_sd = doubt(before)
     rows = np.arange(len(seen))
     same = seen[:, :, _AT] == at[:, None]
     again = same.any(axis=1)
-    slot = np.where(again, same.argmax(axis=1), seen[:, :, _LAST].argmax(axis=1))
+    slot = np.where(again, same.argmax(axis=1), _last_seen(seen).argmax(axis=1))
     past = seen[rows, slot]
     here, there = at.astype(int), np.maximum(past[:, _AT], 0).astype(int)
     apart = draw - past[:, _DRAW] - power[rows, here] + power[rows, there]
-    step = speed[rows, here] - speed[rows, there]
-    off = rate - past[:, _RATE] - step
-    few = np.where(again, _DRAW_APART[0], _DRAW_APART[1])
-    slack = np.where(again, _RATE_APART[0], _RATE_APART[1] + 0.5 * np.abs(step))
+    off = rate - past[:, _RATE] - speed[rows, here] + speed[rows, there]
+    count = np.maximum(past[:, _COUNT], 1.0)
+    reach = 2.0 - 2.0 * np.exp(-0.5 * ((GRID[here] - GRID[there]) / _REACH) ** 2)
+    draw_sd, rate_sd = (
+        np.sqrt(family[rows, here] ** 2 + misfit**2 * reach + noise**2 * (1.0 + 1.0 / count))
+        for family, misfit, noise in (
+            (power_sd, _DRAW_MISFIT, _DRAW_NOISE), (speed_sd, _RATE_MISFIT, _RATE_NOISE),
+        )
+    )  # fmt: skip
+    few = np.where(again, _DRAW_APART, _APART * draw_sd)
+    slack = np.where(again, _RATE_APART, _APART * rate_sd)
     with np.errstate(invalid="ignore"):
         return np.asarray(known & ((np.abs(apart) > few) | (np.abs(off) > slack)))
 
@@ -176,10 +201,30 @@ def identify(sightings: Sightings) -> tuple[Floats, Floats]:
     Shares of the highest limit and of full speed. A GPU of which nothing is known is taken to draw
     all that it may.
     """
-    return sightings.curves
+    return sightings.curves[:2]
 
 
-def _posterior(seen: Floats) -> tuple[Floats, Floats]:
+def doubt(sightings: Sightings) -> tuple[Floats, Floats]:
+    """(n, grid) standard deviations of what ``identify`` says, of log draw and log speed at every
+    limit of the grid over those at the limit last seen; 0 where nothing is known.
+    """
+    return sightings.curves[2:]
+
+
+def draw_variance(sightings: Sightings) -> Floats:
+    """(n, grid) variances of the log draw that ``identify`` predicts; 0 where nothing is known."""
+    seen = sightings.seen
+    rows, slot = np.arange(len(seen)), _last_seen(seen).argmax(axis=1)
+    last = GRID[np.maximum(seen[rows, slot, _AT], 0).astype(int)]
+    reach = 2.0 - 2.0 * np.exp(-0.5 * ((GRID - last[:, None]) / _REACH) ** 2)
+    count = np.maximum(seen[:, :, _COUNT].sum(axis=1), 1.0)
+    noise = (_DRAW_NOISE**2 / count)[:, None]
+    whole = doubt(sightings)[0] ** 2 + _DRAW_MISFIT**2 * reach + noise
+    return np.where(sightings.known[:, None], whole, 0.0)
+
+
+def _posterior(seen: Floats) -> Floats:
+    """(4, n, grid) ``identify``'s and ``doubt``'s answers."""
     log_power, log_speed = members()
     at = np.maximum(seen[:, :, _AT], 0).astype(int)
     some = seen[:, :, _AT] >= 0
@@ -210,7 +255,19 @@ def _posterior(seen: Floats) -> tuple[Floats, Floats]:
         out.append(
             mean + misfit**2 * np.einsum("nlg,nl->ng", near, (inverse @ off[:, :, None])[..., 0])
         )
-    return out[0], out[1]
+    last = np.take_along_axis(at, _last_seen(seen).argmax(axis=1)[:, None], axis=1)[:, 0]
+    return np.stack([*out, *(_spread(weight, curves, last) for curves in members())])
+
+
+def _spread(weight: Floats, curves: Floats, last: NDArray[np.int64]) -> Floats:
+    """(n, grid) standard deviations, over curves with weights (n, curves), of their values
+    (curves, grid) less those at grid points ``last`` (n,).
+    """
+    there = curves[:, last].T
+    mean = weight @ curves - (weight * there).sum(axis=1, keepdims=True)
+    square = weight @ curves**2 - 2.0 * (weight * there) @ curves
+    square += (weight * there**2).sum(axis=1, keepdims=True)
+    return np.asarray(np.sqrt(np.maximum(square - mean**2, 0.0)))
 
 
 def _precision(covariance: Floats, noise: Floats, used: NDArray[np.bool_]) -> Floats:

@@ -14,13 +14,14 @@ from typing import Any
 
 from qcluster.errors import FormatError, Infeasible, InputError
 from qcluster.q_energy.config import EnergyConfig
-from qcluster.q_energy.curve_net import default_net
+from qcluster.q_energy.curve_net import CurveNet, default_net
 from qcluster.q_energy.levelling import level_peak
 from qcluster.q_energy.problem import Schedule, Task
 from qcluster.q_energy.psplib import read_psplib
 from qcluster.q_energy.task_graph import job_graph
 from qcluster.q_energy.tasks import critical_path
 from qcluster.telemetry import Job, Topology
+from qcluster.text_file import read_text
 
 __all__ = ["job_tasks", "read_jobs", "schedule_jobs"]
 
@@ -36,11 +37,10 @@ def read_jobs(path: str | Path) -> tuple[Job, ...] | tuple[Task, ...]:
     path = Path(path)
     if path.suffix in (".sm", ".mm"):
         return read_psplib(path)
+    text = read_text(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise FormatError(error.strerror or "cannot be read", file=path) from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        data = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
         raise FormatError(f"is not JSON: {error}", file=path) from None
     return Job.parse_all(data, file=path)
 
@@ -54,12 +54,14 @@ def schedule_jobs(
     deadline: int | None = None,
     deadline_s: float = 1.0,
     seed: int = 0,
+    net: CurveNet | None = None,
 ) -> Schedule | None:
     """The schedule of lowest peak found, or None when no job has duration and power.
 
     ``qaoa`` overrides the toggle. ``topology`` tells the GPUs' limits, from which power modes
     follow where ``power_modes`` is on. ``deadline`` is in steps and for Tasks; None takes
-    ``stretch`` times the critical path, or the jobs' own deadlines.
+    ``stretch`` times the critical path, or the jobs' own deadlines. ``net`` predicts the power
+    modes; None takes the package's own.
     """
     if isinstance(jobs, (str, Path)):
         jobs = read_jobs(jobs)
@@ -70,7 +72,7 @@ def schedule_jobs(
         tasks = [task for task in jobs if isinstance(task, Task)]
     else:
         profiles = [j for j in jobs if isinstance(j, Job)]
-        tasks, deadline, step_s = job_tasks(profiles, config, topology)
+        tasks, deadline, step_s = job_tasks(profiles, config, topology, net)
         if not tasks:
             return None
     if deadline is None:
@@ -94,7 +96,10 @@ def schedule_jobs(
 
 
 def job_tasks(
-    jobs: Sequence[Job], config: EnergyConfig, topology: Topology | None = None
+    jobs: Sequence[Job],
+    config: EnergyConfig,
+    topology: Topology | None = None,
+    net: CurveNet | None = None,
 ) -> tuple[list[Task], int, float]:
     """Tasks, deadline in steps, and the seconds of a step.
 
@@ -113,11 +118,11 @@ def job_tasks(
                 message = f"job '{job.id}' waits for it, but it has no duration_s and power_w"
                 raise InputError(message, field=f"jobs.{other}")
     # A job may run for milliseconds or for weeks: the unit follows the longest of them.
-    unit = max(job.duration_s for job in known.values()) / 1e6
+    unit = max(max(job.duration_s for job in known.values()) / 1e6, 1e-300)
     fine = [Task(j.id, math.ceil(j.duration_s / unit), j.power_w, j.after) for j in known.values()]
     longest = critical_path(fine) * unit
     _check_deadlines(known)
-    modes = _modes(list(known.values()), config, topology)
+    modes = _modes(list(known.values()), config, topology, net or default_net())
     steps = [max(longest / _STEPS, 1e-3), *_finer(known, longest)]
     for step in steps[:-1]:
         tasks, common = _in_steps(known, modes, step, config)
@@ -151,7 +156,7 @@ def _finer(jobs: dict[str, Job], longest: float) -> list[float]:
     times += [job.deadline_s for job in jobs.values() if job.deadline_s]
     grid = math.gcd(*(round(seconds * 1000) for seconds in times)) / 1000
     whole = all(abs(seconds * 1000 - round(seconds * 1000)) < 1e-6 for seconds in times)
-    exact = [grid] if whole and longest / grid <= _MOST_STEPS else []
+    exact = [grid] if whole and 0 < longest <= _MOST_STEPS * grid else []
     return [*exact, max(longest / _MOST_STEPS, 1e-6)]
 
 
@@ -184,7 +189,7 @@ def _steps(seconds: float, step: float) -> int:
 
 
 def _modes(
-    jobs: list[Job], config: EnergyConfig, topology: Topology | None
+    jobs: list[Job], config: EnergyConfig, topology: Topology | None, net: CurveNet
 ) -> dict[str, list[tuple[float, float]]]:
     """(seconds, watts) of each job under each cap that it would feel, the uncapped one first.
 
@@ -196,7 +201,7 @@ def _modes(
     ((low, high),) = limits
     if high <= 0:
         return {}
-    curves = default_net().predict(job_graph(jobs, min_w=low, max_w=high))
+    curves = net.predict(job_graph(jobs, min_w=low, max_w=high))
     out = {}
     for k, job in enumerate(jobs):
         rows = [(job.duration_s, job.power_w)]

@@ -45,13 +45,20 @@ def generated_history(seed: int, windows: int = 64) -> Floats:
 
 
 def stored_histories(plans: Iterable[Any]) -> list[Floats]:
-    """Histories by job category from stored energy plans (dicts or records), oldest first."""
+    """Histories by job category from stored energy plans (dicts or records), oldest first.
+
+    The costs in a plan are those of the window before it, so they belong to that one's category.
+    """
     found: dict[str, list[Floats]] = {}
+    before: str | None = None
     for plan in plans:
         data = plan if isinstance(plan, dict) else plan.to_dict()
-        if data.get("costs") and data.get("choice"):
-            rows = found.setdefault(data["choice"]["category"], [])
-            rows.append(log_ratios(data["costs"]))
+        if not data.get("choice"):
+            continue
+        category = data["choice"]["category"]
+        if data.get("costs"):
+            found.setdefault(before or category, []).append(log_ratios(data["costs"]))
+        before = category
     return [np.array(rows) for rows in found.values() if len(rows) > 1]
 
 

@@ -17,6 +17,10 @@ from qcluster.telemetry import Topology
 
 __all__ = ["NodePower", "Savings", "active_counts", "node_powers", "savings"]
 
+# A cap a few watts below the demand must not cost a whole step of a sparse list of clocks: half a
+# percent of clock draws three quarters of a percent more, and demands stand 3 % above the draw.
+_CLOCK_SLACK = 1.005
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NodePower(Record):
@@ -93,11 +97,11 @@ def _nvlink(units: Units, caps: NDArray[np.float64]) -> NDArray[np.float64] | No
 def _clocks(
     clocks: Sequence[int], units: Units, mine: NDArray[np.int64], share: NDArray[np.float64]
 ) -> dict[str, int]:
-    """The highest listed clock that draws no more than the cap."""
+    """The highest listed clock that draws no more than the cap, up to the demand's own margin."""
     if not clocks:
         return {}
     steps = np.sort(np.asarray(clocks))
-    at = np.searchsorted(steps, share[mine] * steps[-1] + 1e-9, side="right") - 1
+    at = np.searchsorted(steps, share[mine] * steps[-1] * _CLOCK_SLACK, side="right") - 1
     return {units.ids[i]: int(steps[max(k, 0)]) for i, k in zip(mine, at, strict=True)}
 
 

@@ -21,7 +21,8 @@ from qcluster.deadline import Deadline
 from qcluster.errors import DeadlineExceeded, Infeasible, InputError, SolverFailed
 from qcluster.fallback import Candidate, CircuitBreaker, Stage, certified
 from qcluster.plan import SolverRef
-from qcluster.q_energy.budget import CurveTable, allocate_table
+from qcluster.q_energy.budget import allocate_table
+from qcluster.q_energy.curve_table import CurveTable
 from qcluster.q_energy.problem import Curve, check_watts
 from qcluster.record import Record
 
@@ -82,8 +83,8 @@ def select_nodes(
 
     Raises InputError for bad values; Infeasible with the shortest time that the budget allows.
     """
-    if isinstance(curves, Curve) or not len(curves):
-        raise InputError("wants at least one curve", field="curves")
+    if isinstance(curves, Curve) or not isinstance(curves, Sequence) or not len(curves):
+        raise InputError("wants a list of at least one curve", field="curves")
     for name, value in (("slo_s", slo_s), ("work", work)):
         number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or value <= 0:

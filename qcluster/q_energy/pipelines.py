@@ -18,19 +18,18 @@ from numpy.typing import NDArray
 
 from qcluster.q_energy.capping import CapProblem, hull_caps, independent_caps, predicted_speed
 from qcluster.q_energy.config import EnergyConfig
-from qcluster.q_energy.curve_net import CAPS, EnergyCurves, default_net, fitted_units
+from qcluster.q_energy.curve_net import CAPS, CurveNet, EnergyCurves, default_net, fitted_units
 from qcluster.q_energy.meta import PIPELINES, SAFE, Choice, MetaState, choose, observe
+from qcluster.q_energy.nets import Nets
+from qcluster.q_energy.plan import EnergyPlan, Proposal
 from qcluster.q_energy.task_graph import unit_graph
 from qcluster.q_energy.units import Units
-from qcluster.record import Record
 
 if TYPE_CHECKING:
-    from qcluster.q_energy.energy_plan import EnergyPlan
     from qcluster.telemetry import Job
 
 __all__ = [
     "Picked",
-    "Proposal",
     "category_of",
     "learned_units",
     "pick",
@@ -49,23 +48,13 @@ _CAPS_OF = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Proposal(Record):
-    """What a way of setting caps proposed for a window, watts, (n,) each.
-
-    ``power_w`` is the median draw that it predicted under the caps that were set in the end.
-    """
-
-    caps_w: NDArray[np.float64]
-    power_w: NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Picked:
-    """The pipeline of a window; with the meta toggle also who chose it, what is remembered, and
-    what each pipeline would have cost in the last window.
+    """The pipeline of a window and its networks; with the meta toggle also who chose it, what is
+    remembered, and what each pipeline would have cost in the last window.
     """
 
     pipeline: str
+    nets: Nets = field(default_factory=Nets.default)
     choice: Choice | None = None
     state: MetaState | None = None
     costs: dict[str, float] = field(default_factory=dict)
@@ -98,21 +87,26 @@ def category_of(jobs: Sequence[Job]) -> str:
 
 
 def pick(
-    config: EnergyConfig, units: Units, jobs: Sequence[Job], previous: EnergyPlan | None
+    config: EnergyConfig,
+    units: Units,
+    jobs: Sequence[Job],
+    previous: EnergyPlan | None,
+    nets: Nets | None = None,
 ) -> Picked:
-    """The pipeline for the window to come."""
+    """The pipeline for the window to come; ``nets`` None takes the package's own."""
     allowed = pipelines(config)
+    nets = nets or Nets.default()
     if not config.meta:
-        return Picked(pipeline=allowed[0])
+        return Picked(pipeline=allowed[0], nets=nets)
     state = MetaState()
     costs: dict[str, float] = {}
     if previous is not None and previous.meta is not None and previous.choice is not None:
         state = previous.meta
         if previous.gpus == units.ids:
             costs = hindsight(previous, units)
-            state = observe(state, previous.choice.category, costs)
-    choice = choose(state, category_of(jobs), allowed)
-    return Picked(pipeline=choice.pipeline, choice=choice, state=state, costs=costs)
+            state = observe(state, previous.choice.category, costs, nets.meta)
+    choice = choose(state, category_of(jobs), allowed, nets.meta)
+    return Picked(pipeline=choice.pipeline, nets=nets, choice=choice, state=state, costs=costs)
 
 
 def hindsight(previous: EnergyPlan, units: Units) -> dict[str, float]:
@@ -147,23 +141,25 @@ def _peak_ratio(previous: EnergyPlan, *, quantum: bool) -> float | None:
     return None if peak is None else peak / schedule.lower_bound
 
 
-def propose(problem: CapProblem, set_w: Floats, names: Sequence[str]) -> dict[str, Proposal]:
+def propose(
+    problem: CapProblem, set_w: Floats, names: Sequence[str], net: CurveNet | None = None
+) -> dict[str, Proposal]:
     """Each way's caps for the problem, and the draw that it predicts under the caps ``set_w``."""
     out = {}
     for name in dict.fromkeys(_CAPS_OF[one] for one in names):
-        units = learned_units(problem.units)[0] if name == "gnn" else problem.units
+        units = learned_units(problem.units, net)[0] if name == "gnn" else problem.units
         own = dataclasses.replace(problem, units=units, held_w=None)
         found = (independent_caps if name == "independent" else hull_caps)(own)
-        out[name] = Proposal(caps_w=found.value, power_w=_drawn(problem.units, set_w, name))
+        out[name] = Proposal(caps_w=found.value, power_w=_drawn(problem.units, set_w, name, net))
     return out
 
 
-def _drawn(units: Units, caps: Floats, name: str) -> Floats:
+def _drawn(units: Units, caps: Floats, name: str, net: CurveNet | None) -> Floats:
     """Median draw predicted under caps: what the cap leaves, or the learned share of it."""
     plain = np.minimum(caps, units.p50_w)
     if name != "gnn":
         return plain
-    curves = default_net().predict(unit_graph(units))
+    curves = (net or default_net()).predict(unit_graph(units))
     share = np.clip(caps / units.max_w, CAPS[0], CAPS[-1])
     at = np.clip(np.searchsorted(CAPS, share) - 1, 0, len(CAPS) - 2)
     part = (share - CAPS[at]) / (CAPS[at + 1] - CAPS[at])
@@ -172,9 +168,9 @@ def _drawn(units: Units, caps: Floats, name: str) -> Floats:
     return np.where(curves.learned, np.minimum(power * units.max_w, plain), plain)
 
 
-def learned_units(units: Units) -> tuple[Units, EnergyCurves]:
+def learned_units(units: Units, net: CurveNet | None = None) -> tuple[Units, EnergyCurves]:
     """Units whose speed under a cap is the learned one, where the network knows such units."""
-    curves = default_net().predict(unit_graph(units))
+    curves = (net or default_net()).predict(unit_graph(units))
     if not curves.learned.any():
         return units, curves
     idle, memory = fitted_units(curves, units.demand_w, units.max_w, units.idle_w, units.memory)

@@ -18,10 +18,12 @@ from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.curve_family import members
 from qcluster.q_energy.dispatch import Dispatch, dispatch_jobs, dispatched, with_accelerators
 from qcluster.q_energy.draw import claimed_speed, drawn_under
-from qcluster.q_energy.energy_plan import EnergyPlan, plan_units
+from qcluster.q_energy.energy_plan import plan_units
 from qcluster.q_energy.jobs import schedule_jobs
 from qcluster.q_energy.levelling import load_kernels
+from qcluster.q_energy.nets import Nets, readable_nets
 from qcluster.q_energy.pipelines import learned_units, pick
+from qcluster.q_energy.plan import EnergyPlan
 from qcluster.q_energy.problem import Curve, Schedule
 from qcluster.q_energy.units import believable, sighted, units_from_snapshot, watched
 from qcluster.telemetry import Snapshot
@@ -43,6 +45,7 @@ class EnergyPlanner:
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         self.config = EnergyConfig.read(config)
         self._scheduled: tuple[Any, Schedule | None] = (None, None)
+        self._nets: Nets | None = None
 
     def plan(
         self,
@@ -65,10 +68,12 @@ class EnergyPlanner:
         units = units_from_snapshot(snapshot, self.config, demand)
         seconds = min(0.5 * deadline.remaining(), 1.0)
         dispatch = dispatch_jobs(snapshot.jobs, snapshot.topology)
-        picked = pick(self.config, units, snapshot.jobs, in_force)
+        nets, unread = readable_nets(self.config.weights, self._nets)
+        self._nets, left_out = nets, [*left_out, *unread]
+        picked = pick(self.config, units, snapshot.jobs, in_force, nets)
         schedule = None
         try:
-            schedule = self._schedule(snapshot, dispatch, "qaoa" in picked.pipeline, seconds)
+            schedule = self._schedule(snapshot, dispatch, "qaoa" in picked.pipeline, seconds, nets)
         except InputError as error:
             # A job that waits for itself or is late already must not leave all GPUs uncapped.
             left_out = [*left_out, f"the jobs are not scheduled: {error}"]
@@ -93,11 +98,16 @@ class EnergyPlanner:
         return dataclasses.replace(plan, warnings=[*left_out, *plan.warnings])
 
     def _schedule(
-        self, snapshot: Snapshot, dispatch: tuple[Dispatch, ...], qaoa: bool, seconds: float
+        self,
+        snapshot: Snapshot,
+        dispatch: tuple[Dispatch, ...],
+        qaoa: bool,
+        seconds: float,
+        nets: Nets,
     ) -> Schedule | None:
         """The jobs' schedule; made anew only when what it depends on has changed."""
         topology = snapshot.topology
-        key = (snapshot.jobs, topology.nodes, topology.accelerators, qaoa)
+        key = (snapshot.jobs, topology.nodes, topology.accelerators, qaoa, nets)
         if key != self._scheduled[0]:
             made = schedule_jobs(
                 dispatched(snapshot.jobs, dispatch),
@@ -105,6 +115,7 @@ class EnergyPlanner:
                 qaoa=qaoa,
                 topology=topology,
                 deadline_s=seconds,
+                net=nets.curves,
             )
             if made is not None and made.peak_w > made.lower_bound * (1 + 1e-9):
                 return made  # more time may find a better one
@@ -162,7 +173,9 @@ class EnergyPlanner:
     def _verify_claim(self, plan: EnergyPlan, snapshot: Snapshot) -> None:
         units = units_from_snapshot(snapshot, EnergyConfig.read(plan.config), plan.demand)
         if "gnn" in plan.pipeline:
-            units, _ = learned_units(units)
+            units, _ = learned_units(
+                units, readable_nets(plan.config.get("weights"), self._nets)[0].curves
+            )
         overhead = float(with_accelerators(units, plan.dispatch).overhead_w.sum())
         if abs(overhead - plan.overhead_w) > 1e-3 + 1e-9 * overhead:
             raise SolverFailed(f"claims {plan.overhead_w:g} W beyond caps, it is {overhead:g} W")
@@ -187,7 +200,7 @@ def limited(snapshot: Snapshot) -> tuple[Snapshot, list[str]]:
     """
     snapshot, lines = believable(snapshot)
     topology = snapshot.topology
-    known = np.array([node.max_w > 0 for node in topology.nodes], dtype=bool)
+    known = np.array([node.max_w > 0 or not node.gpus for node in topology.nodes], dtype=bool)
     if known.all():
         return snapshot, lines
     gpus = known[list(topology.node_of().values())]

@@ -20,7 +20,7 @@ import numpy as np
 from qcluster.deadline import Deadline
 from qcluster.errors import InputError
 from qcluster.fallback import Candidate
-from qcluster.q_energy.levelling import search_caps
+from qcluster.q_energy.cap_search import search_caps
 from qcluster.q_energy.tasks import Floats, Placement, TaskSet, load_of, peak_of
 
 if TYPE_CHECKING:

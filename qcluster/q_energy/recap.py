@@ -16,9 +16,10 @@ from qcluster.plan import relative_gap
 from qcluster.q_energy.capping import predicted_speed
 from qcluster.q_energy.config import EnergyConfig
 from qcluster.q_energy.draw import seen_units
-from qcluster.q_energy.energy_plan import EnergyPlan
+from qcluster.q_energy.nets import readable_nets
 from qcluster.q_energy.node_power import node_powers, savings
 from qcluster.q_energy.pipelines import learned_units
+from qcluster.q_energy.plan import EnergyPlan
 from qcluster.q_energy.planner import limited
 from qcluster.q_energy.units import Units, units_from_snapshot
 from qcluster.telemetry import Snapshot, Topology
@@ -33,7 +34,8 @@ def plan_units_of(plan: EnergyPlan, snapshot: Snapshot) -> tuple[Units, Topology
     part, _ = limited(snapshot)
     units = units_from_snapshot(part, EnergyConfig.read(plan.config), plan.demand)
     if "gnn" in plan.pipeline:
-        units, _ = learned_units(units)
+        nets, _ = readable_nets(plan.config.get("weights"), None)
+        units, _ = learned_units(units, nets.curves)
     if plan.sightings is not None:
         units = seen_units(units, plan.sightings)
     return units, part.topology

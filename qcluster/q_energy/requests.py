@@ -8,9 +8,11 @@ import numpy as np
 from pydantic import Field
 
 from qcluster.config import Config
+from qcluster.errors import InputError
 from qcluster.q_energy.config import EnergyConfig
-from qcluster.q_energy.energy_plan import EnergyPlan, plan_energy
-from qcluster.q_energy.trace import PowerTrace
+from qcluster.q_energy.energy_plan import plan_energy
+from qcluster.q_energy.plan import EnergyPlan
+from qcluster.q_energy.trace import PowerTrace, screen
 from qcluster.record import Record
 from qcluster.request import REQUESTS, Request
 from qcluster.telemetry import Job, Topology
@@ -72,14 +74,16 @@ class EnergyPlanRequest(Request):
 
     def run(self) -> EnergyPlan:
         """The plan. Raises InputError naming reading and field for bad content."""
+        if self.config.weights is not None:
+            message = "is for the machine's own configuration: a request names no files of it"
+            raise InputError(message, field="config.weights")
         names = [r.node if r.gpu is None else f"{r.node}/{r.gpu}" for r in self.telemetry]
-        trace = PowerTrace.of(
-            np.array(names),
-            np.array([r.ts_s for r in self.telemetry]),
-            np.array([r.power_w for r in self.telemetry]),
-            file="telemetry",
-            first_row=1,
-        )
+        ids, entity = np.unique(names, return_inverse=True)
+        times = np.array([r.ts_s for r in self.telemetry])
+        watts = np.array([r.power_w for r in self.telemetry])
+        rows = 1 + np.arange(len(watts))
+        screen(ids.tolist(), entity, times, watts, rows=rows, file="telemetry")
+        trace = PowerTrace.screened(tuple(map(str, ids)), entity, times, watts)
         return plan_energy(
             trace,
             None if self.topology is None else Topology.parse(self.topology),

@@ -3,11 +3,13 @@
 A sweep is a CSV with one row a job and limit: ``job``, ``power_limit_w``, ``power_w`` (mean draw)
 and ``seconds`` (of the same work); ``group`` (optional) joins jobs that resemble each other, such
 as one model at several batch sizes. The sweeps that Zeus published are read as they are. Stored
-plans are JSON lines, one energy plan each.
+plans come from a server's state directory or are JSON lines, one energy plan each.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +19,14 @@ import numpy as np
 from pydantic import Field
 
 from qcluster.config import Config
+from qcluster.csv_table import separator
 from qcluster.errors import FormatError
+from qcluster.packed import unpack
 from qcluster.q_energy.curve_training import Sweep, fit_curve_net, generated
 from qcluster.q_energy.meta_training import fit_meta, generated_history, stored_histories
+from qcluster.q_energy.nets import CURVES, META
 from qcluster.q_energy.task_graph import TaskGraph
+from qcluster.text_file import read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +35,7 @@ __all__ = ["TrainGnn", "TrainMeta", "read_sweep", "train_gnn", "train_meta"]
 
 _COLUMNS = ("job", "power_limit_w", "power_w", "seconds")
 _FEWEST_LIMITS = 3
+_STORE, _SQLITE = "plans.sqlite", b"SQLite format 3\x00"
 # Columns of the sweeps that Zeus (You et al. 2023) published, and ours.
 _ZEUS = {"power_limit": "power_limit_w", "average_power": "power_w", "time_per_epoch": "seconds"}
 _ZEUS_JOB = ("dataset", "network", "batch_size", "optimizer")
@@ -51,7 +58,8 @@ class TrainMeta(Config):
     """What to fit the controller to."""
 
     data: str | None = None
-    """JSON lines with stored energy plans; None takes generated histories alone."""
+    """A server's state directory, its store of plans, or JSON lines with energy plans, oldest
+    first; None takes generated histories alone."""
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 300
     """Passes over the histories."""
     generated: Annotated[int, Field(ge=0, le=10_000)] = 200
@@ -70,7 +78,7 @@ def train_gnn(config: Mapping[str, Any] | TrainGnn, *, out: str | Path, **_: Any
     sweep = read_sweep(config.data)
     extra = [generated(config.seed + k) for k in range(config.generated)]
     net = fit_curve_net([sweep, *extra], seed=config.seed, epochs=config.epochs)
-    path = _into(out) / "curve_net.safetensors"
+    path = _into(out) / CURVES
     net.save(path)
     found = net.predict(sweep.graph)
     rows = [np.interp(c, found.caps, found.speed[n]) for c, n in zip(sweep.cap, sweep.node)]  # noqa: B905
@@ -93,7 +101,7 @@ def train_meta(
     config = TrainMeta.read(config)
     stored = [] if config.data is None else stored_histories(_plans(Path(config.data)))
     made = [generated_history(config.seed + k) for k in range(config.generated)]
-    path = _into(out) / "meta_net.safetensors"
+    path = _into(out) / META
     fit_meta([*stored, *made], seed=config.seed, epochs=config.epochs).save(path)
     windows = int(sum(len(history) for history in stored))
     return {
@@ -103,6 +111,21 @@ def train_meta(
         "windows": windows,
         "generated": len(made),
     }
+
+
+def _stored(path: Path) -> list[dict[str, Any]]:
+    """What a server has kept of its energy plans, oldest first; a running one is not disturbed."""
+    import sqlite3
+
+    asked = "SELECT body FROM plans WHERE planner = 'energy' ORDER BY seq"
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        ) as db:
+            plans = (unpack(body) for (body,) in db.execute(asked))
+            return [{name: plan.get(name) for name in ("choice", "costs")} for plan in plans]
+    except sqlite3.Error as error:
+        raise FormatError(f"is no store of plans: {error}", file=path) from None
 
 
 def _into(out: str | Path) -> Path:
@@ -120,11 +143,11 @@ def read_sweep(path: str | Path) -> Sweep:
     import pandas as pd
 
     path = Path(path)
+    text = read_text(path)
+    mark = separator(text.partition("\n")[0])
     try:
-        frame = pd.read_csv(path)
-    except OSError as error:
-        raise FormatError(error.strerror or "cannot be read", file=path) from None
-    except (ValueError, UnicodeDecodeError) as error:
+        frame = pd.read_csv(io.StringIO(text), sep=mark, decimal="," if mark == ";" else ".")
+    except ValueError as error:
         raise FormatError(f"is not CSV: {error}", file=path) from None
     frame = _named(frame)
     if missing := [name for name in _COLUMNS if name not in frame.columns]:
@@ -173,7 +196,11 @@ def _named(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _plans(path: Path) -> list[dict[str, Any]]:
+    path = path / _STORE if path.is_dir() else path
     try:
+        with path.open("rb") as file:
+            if file.read(len(_SQLITE)) == _SQLITE:
+                return _stored(path)
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"cannot be read: {error}", file=path) from None

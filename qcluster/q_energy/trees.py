@@ -45,6 +45,7 @@ class Trees:
 
         options = {"loss": "absolute_error", **options}
         model = HistGradientBoostingRegressor(max_iter=rounds, random_state=seed, **options)
+        _quicken(model)
         # On small tables threads that wait for each other cost more than they bring, and beside
         # busy neighbours many times more.
         with threadpool_limits(1, "openmp"):
@@ -84,3 +85,35 @@ class Trees:
         """Back from ``arrays``."""
         parts = [arrays[f"{name}.{part}"] for part in ("split", "link", "root", "base")]
         return cls(parts[0], parts[1], parts[2], float(parts[3][0]))
+
+
+def _quicken(model: Any) -> None:
+    """Weighted fits in a quarter of the time: the library's weighted quantiles, one sort for each
+    of 255 bins of every feature and slow ones in every leaf, take the rest.
+
+    Leaves get the same medians to the bit. Bins hold equal counts of rows, not equal weights.
+    """
+    loss_of, bins = model._get_loss, model._bin_data  # noqa: SLF001
+
+    def loss(sample_weight: Floats | None) -> Any:
+        made = loss_of(sample_weight=sample_weight)
+        if model.loss == "absolute_error":
+            made.fit_intercept_only = _median
+        return made
+
+    def binned(x: Floats, *weight: Floats | None, is_training_data: bool) -> Any:
+        return bins(x, *[None] * len(weight), is_training_data=is_training_data)
+
+    model._get_loss, model._bin_data = loss, binned  # noqa: SLF001
+
+
+def _median(y_true: Floats, sample_weight: Floats | None = None) -> Any:
+    """The median of values (n,); where weighted, the least with half of the weight up to it."""
+    if sample_weight is None:
+        middle = len(y_true) // 2
+        if len(y_true) % 2:
+            return np.partition(y_true, middle)[middle]
+        return np.partition(y_true, (middle - 1, middle))[middle - 1 : middle + 1].mean()
+    order = np.argsort(y_true)
+    below = np.cumsum(sample_weight[order])
+    return y_true[order[min(np.searchsorted(below, 0.5 * below[-1]), len(order) - 1)]]

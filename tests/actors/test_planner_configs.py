@@ -31,3 +31,10 @@ def test_nothing_given_is_the_defaults() -> None:
 def test_what_is_wrong_names_planner_and_field(configs: object, field: str) -> None:
     with pytest.raises(InputError, match=f"'{field}'"):
         checked_configs(configs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["energy", "nvlink"])
+def test_trained_weights_can_be_named_for_live_planners(name: str) -> None:
+    made = checked_configs({name: {"weights": "trained"}})
+    assert made[name] == {"weights": "trained"}
+    assert made["joint"] == {name: {"weights": "trained"}}

@@ -94,7 +94,7 @@ def test_text_files_in_two_encodings_and_stdin(
         (b'{"a": NaN}', "NaN is not a number"),
         (b'{"a":\n', "row 2"),
         (b"[" * 200_000, "nested too deeply"),
-        (b"\xff\xff\xff", "is not text"),
+        (b"\xff\xff\xff", "is not UTF-8 text"),
     ],
 )
 def test_bad_json_files_are_named(tmp_path: Path, content: bytes, wanted: str) -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from qcluster.errors import Infeasible, InputError
 from qcluster.q_energy import Allocation, Curve, allocate_budget
 from qcluster.q_energy._kernels import hull_increments
-from qcluster.q_energy.budget import CurveTable, allocate_table
+from qcluster.q_energy.budget import allocate_table
 from qcluster.q_energy.budget_exact import exact_choice
+from qcluster.q_energy.curve_table import CurveTable
 
 
 def brute_force(curves: list[Curve], budget_w: float) -> float:

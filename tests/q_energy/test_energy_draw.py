@@ -11,9 +11,19 @@ from test_energy_plan import planned, snapshot
 from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, InputError, SolverFailed
 from qcluster.q_energy import EnergyPlanner
+from qcluster.q_energy.budget import allocate_table
 from qcluster.q_energy.curve_family import GRID, family, members
+from qcluster.q_energy.curve_table import CurveTable
 from qcluster.q_energy.draw import solve_draw
-from qcluster.q_energy.identify import LIMITS, Sight, Sightings, identify, sight
+from qcluster.q_energy.identify import (
+    LIMITS,
+    Sight,
+    Sightings,
+    doubt,
+    draw_variance,
+    identify,
+    sight,
+)
 from qcluster.q_energy.units import Units
 
 TOP = np.array([300.0])
@@ -109,6 +119,90 @@ def test_nothing_known_counts_as_the_whole_cap() -> None:
     np.testing.assert_allclose(np.exp(identify(blank)[0][0]), GRID)
 
 
+def test_doubt_is_none_at_the_limit_last_seen_and_falls_with_what_is_seen() -> None:
+    one, two = watch([0.4], job()), watch([0.6, 0.4], job())
+    at = int(np.argmin(abs(GRID - 0.4)))
+    for seen in (one, two):
+        assert [part[0, at] for part in doubt(seen)] == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert (doubt(two)[1][0, at + 12 :] < doubt(one)[1][0, at + 12 :]).all()
+    assert doubt(one)[1][0, -1] > 0.05
+    blank = sight(None, Sight(*(np.array([np.nan]),) * 4), TOP, 0.0)
+    assert not doubt(blank)[1].any()
+
+
+def test_doubt_is_the_spread_of_the_curves_that_explain_what_was_seen() -> None:
+    """Readings so many and so unlike that one curve of the family explains them."""
+    curve = tuple(np.exp(part[7]) for part in members())
+    seen = watch([0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9] * 8, (curve[0], curve[1]))
+    assert doubt(seen)[1].max() < 0.05
+    assert np.isfinite(doubt(seen)).all()
+
+
+def test_a_draw_is_known_best_where_it_was_seen_often() -> None:
+    one, many = watch([0.5], job()), watch([0.5] * 20, job())
+    at = int(np.argmin(abs(GRID - 0.5)))
+    assert draw_variance(one)[0, at] == pytest.approx(0.03**2, rel=1e-6)
+    assert draw_variance(many)[0, at] == pytest.approx(0.03**2 / 20, rel=1e-6)
+    assert draw_variance(many)[0, -1] > 4 * draw_variance(many)[0, at]
+    blank = sight(None, Sight(*(np.array([np.nan]),) * 4), TOP, 0.0)
+    assert not draw_variance(blank).any()
+
+
+def test_the_true_draw_keeps_the_budget_though_predictions_err() -> None:
+    """64 jobs never seen before, read with noise; none ends, and nothing is kept free for that."""
+    rng, tops = np.random.default_rng(5), np.full(64, 300.0)
+    most, idle = rng.uniform(0.35, 1.02, 64)[:, None], rng.uniform(0.1, 0.2, 64)[:, None]
+    clock = ((np.minimum(GRID, most) - idle) / (most - idle)) ** rng.uniform(0.3, 0.8, (64, 1))
+    power = np.minimum(GRID * rng.uniform(0.95, 1.0, (64, 1)), most)
+    memory = rng.uniform(0.0, 0.8, (64, 1))
+    speed = clock / ((1 - memory) + memory * clock)
+    caps, before, over = np.full(64, 150.0), None, 0
+    budget = 0.7 * 300.0 * float(power[:, -1].sum())
+    for turn in range(60):
+        at = np.array([np.interp(c / 300, GRID, p) for c, p in zip(caps, power, strict=True)])
+        rate = np.array([np.interp(c / 300, GRID, s) for c, s in zip(caps, speed, strict=True)])
+        drawn = np.minimum(300 * at, caps)
+        over += turn > 0 and drawn.sum() > budget
+        read = drawn * (1 + 0.03 * rng.standard_normal(64))
+        told = rate * (1 + 0.02 * rng.standard_normal(64))
+        now = Sight(read, caps, (rate < 0.98).astype(float), told)
+        before = sight(before, now, tops, float(turn))
+        caps = solve_draw(
+            some_units(64), replace(before, changes=0.0, watched_s=1e6), budget, shared=True,
+            period_s=1.0, deadline=Deadline.after(5.0),
+        )[1].value  # fmt: skip
+    assert over == 0
+
+
+def test_limits_that_might_pay_are_tried_and_nearly_the_best_caps_found() -> None:
+    """Half of the jobs lose little just above the lowest limit and most of their speed below 0.5,
+    which no curve of the family does: whoever does not try higher limits takes them for cheap.
+    """
+    at = [0.25, 0.333, 0.37, 0.413, 0.443, 0.477, 0.5, 0.53, 0.56, 0.6, 0.8, 1.0]
+    pace = [0.3, 0.34, 0.37, 0.4, 0.49, 0.59, 0.7, 0.81, 0.87, 0.92, 0.99, 1.0]
+    plain = family(*(np.full(1, v) for v in (1.0, 1.0, 0.3, 0.3, 0.3, 4.0, 0.2)))
+    draw = np.repeat([np.minimum(GRID, 0.72), plain[0][0]], 16, axis=0)
+    speed = np.repeat([np.interp(GRID, at, pace), plain[1][0]], 16, axis=0)
+    tops, caps, before, budget = np.full(32, 300.0), np.full(32, 120.0), None, 32 * 120.0
+    for turn in range(40):
+        read = np.array([np.interp(c / 300, GRID, d) for c, d in zip(caps, draw, strict=True)])
+        rate = np.array([np.interp(c / 300, GRID, s) for c, s in zip(caps, speed, strict=True)])
+        now = Sight(np.minimum(300 * read, caps), caps, (rate < 0.98).astype(float), rate)
+        before = sight(before, now, tops, 0.25 * turn)
+        _, answer, _ = solve_draw(
+            some_units(32), before, budget, shared=True, period_s=0.25, mean_s=1.0,
+            deadline=Deadline.after(5.0),
+        )  # fmt: skip
+        caps = answer.value
+    got = sum(float(np.interp(c / 300, GRID, s)) for c, s in zip(caps, speed, strict=True))
+    low = GRID >= 1 / 3
+    table = CurveTable(
+        300 * draw[:, low].ravel(), speed[:, low].ravel(),
+        np.arange(33) * int(low.sum()), np.ones(32 * int(low.sum()), bool),
+    )  # fmt: skip
+    assert got >= 0.93 * allocate_table(table, budget_w=budget).value
+
+
 def watch_many(shares: list[float]) -> Sightings:
     """What is known of 24 unlike jobs after readings at limits given as shares."""
     tops, before = np.full(24, 300.0), None
@@ -138,7 +232,7 @@ def test_caps_settle_with_the_reserve_that_they_need() -> None:
     before = watch_many([0.5, 0.6, 0.7])
     units = some_units(24)
     trial, answer, reserve = solve_draw(
-        units, before, 3600.0, shared=True, period_s=1.0, deadline=Deadline.after(5.0)
+        units, before, 3600.0, shared=True, period_s=5.0, deadline=Deadline.after(5.0)
     )
     drawn = float(trial.of_caps(answer.value, trial.draw_w).sum())
     assert drawn + reserve <= 3600.0 + 1e-6
@@ -156,7 +250,25 @@ def test_plans_made_often_keep_less_free_for_a_budget_of_means() -> None:
             deadline=Deadline.after(5.0),
         )  # fmt: skip
         kept.append(reserve)
-    assert kept[0] == kept[1] > kept[2] > 2 * kept[3] > 0
+    assert kept[0] == kept[1] > kept[2] > 1.5 * kept[3] > 0
+
+
+def test_more_is_kept_free_while_gpus_are_silent() -> None:
+    """Their jobs may have ended since they were last heard, and nobody would notice."""
+    heard, lost = watch_many([0.5, 0.6, 0.7]), np.full(24, np.nan)
+    blank = np.array([np.nan])
+    assert sight(None, Sight(blank, blank, blank, blank), TOP, 0.0).silence_s[0] == 0.0
+    kept = []
+    for silent in (0, 8):
+        read = np.where(np.arange(24) < silent, np.nan, 300.0 * np.exp(heard.seen[:, 2, 1]))
+        now = sight(heard, Sight(read, np.full(24, 210.0), lost, lost), np.full(24, 300.0), 10.0)
+        np.testing.assert_allclose(now.silence_s, np.where(np.arange(24) < silent, 8.0, 0.0))
+        _, _, reserve = solve_draw(
+            some_units(24), replace(now, changes=0.0, watched_s=0.0), 3600.0, shared=True,
+            period_s=1.0, deadline=Deadline.after(5.0),
+        )  # fmt: skip
+        kept.append(reserve)
+    assert kept[1] > 1.2 * kept[0]
 
 
 def test_the_planner_takes_any_period_and_the_mean_from_its_configuration() -> None:
@@ -170,7 +282,7 @@ def test_the_planner_takes_any_period_and_the_mean_from_its_configuration() -> N
             plan = planned(planner, now, plan)
         assert plan is not None
         kept.append(plan.reserve_w)
-    assert kept[0] >= kept[1] > kept[2]
+    assert min(kept[:2]) > kept[2] > 0
     with pytest.raises(InputError, match="budget_mean_s needs hold draw"):
         EnergyPlanner({"budget_mean_s": 1.0})
 

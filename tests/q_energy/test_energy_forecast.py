@@ -99,6 +99,35 @@ def test_trees_predict_as_the_library_does() -> None:
     assert ours.predict(x) == pytest.approx(theirs.fit(x, y).predict(x))
 
 
+@pytest.mark.parametrize("rows", [301, 300])
+def test_weighted_fits_and_their_leaves_are_the_library_s(rows: int) -> None:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 40, (rows, 3)).astype(float)
+    y = x[:, 0] ** 2 + rng.normal(size=rows)
+    weight = 1.0 / (1.0 + np.abs(y))
+    theirs = HistGradientBoostingRegressor(loss="absolute_error", max_iter=20, random_state=0)
+    theirs.fit(x, y, sample_weight=weight)
+    # With few distinct values bins do not depend on weights: the same trees.
+    assert Trees.fit(x, y, weight, rounds=20).predict(x) == pytest.approx(theirs.predict(x))
+
+
+def test_weighted_fits_of_many_values_are_as_good_as_the_library_s() -> None:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(1500, 3))
+    y = 4000 + 2000 * np.sin(2 * x[:, 0]) + 300 * x[:, 1] + 50 * rng.normal(size=1500)
+    new = rng.normal(size=(1500, 3))
+    late = 4000 + 2000 * np.sin(2 * new[:, 0]) + 300 * new[:, 1]
+    theirs = HistGradientBoostingRegressor(loss="absolute_error", max_iter=60, random_state=0)
+    theirs.fit(x, y, sample_weight=1.0 / y)
+    ours = Trees.fit(x, y, 1.0 / y, rounds=60)
+    wrong = [float(np.abs(m.predict(new) / late - 1).mean()) for m in (ours, theirs)]
+    assert wrong[0] < 1.1 * wrong[1]
+
+
 def test_tracker_reaches_its_share_after_a_shift() -> None:
     rng = np.random.default_rng(0)
     seen = rng.normal(size=(4000, 1)) * 0.05

@@ -1,4 +1,4 @@
-"""The mixture of forecasts: its weights, what it gains from phases, what its floor guards."""
+"""The mixture of forecasts: what it gains from phases, what its floor guards, its replay."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from qcluster.q_energy.forecast_features import LAGS, PHASES, features, spells
-from qcluster.q_energy.forecast_mixture import Mixture, convex_weights, fit_mixture
+from qcluster.q_energy.forecast_mixture import PRIOR, Mixture, fit_mixture, replay
 
 
 def cycles(times: int, seed: int, offset: int = 0) -> np.ndarray:
@@ -32,24 +30,39 @@ def mixture() -> Mixture:
 def test_evaluations_are_foreseen_from_how_long_work_has_lasted(mixture: Mixture) -> None:
     run = cycles(300, 1, offset=17)
     found = mixture.predict(run, 10, ())
-    assert found.shape == (1 + len(mixture.members), 300, 1)
+    assert found.shape == (len(mixture.members), 300, 1)
     best = min(wrong(member, run, 10) for member in found)
-    assert best < 0.4 * wrong(found[1], run, 10)
+    assert best < 0.4 * wrong(found[0], run, 10)
 
 
 def test_a_mixture_of_what_helps_errs_less_than_its_floor(mixture: Mixture) -> None:
-    assert mixture.worst < 0.9
-    assert mixture.weight.sum() == pytest.approx(1.0)
-    assert mixture.prior.sum() == pytest.approx(1.0)
-    assert mixture.prior[0] > mixture.prior[1] > mixture.prior[2:].sum() > 0
-    assert replace(mixture, runs=6).prior[0] > mixture.prior[0]
+    assert surety(mixture.gain, mixture.noise) > 1.0
+    run = cycles(300, 1, offset=17)
+    found = mixture.predict(run, 10, ())
+    assert wrong(mixture.lead(found, run, 10), run, 10) < 0.6 * wrong(found[0], run, 10)
 
 
-def test_little_evidence_stays_near_the_floor(mixture: Mixture) -> None:
-    few = replace(mixture, runs=1, horizons=15.0, worst=1.0)
-    assert few.reach == pytest.approx(0.1)
-    assert replace(few, worst=0.95).reach == pytest.approx(0.6)
-    assert replace(few, runs=20).reach == replace(few, worst=0.5).reach == 1.0
+def test_the_floor_is_left_as_far_as_it_is_sure_that_this_helps(mixture: Mixture) -> None:
+    run = cycles(300, 1)
+    found = mixture.predict(run, 10, ())
+    known = LAGS + 10  # until then the run itself says nothing
+    full, half, none = (
+        replace(mixture, gain=gain, noise=1.0).lead(found, run, 10)[:known]
+        for gain in (2.0, 1.5, 1.0)
+    )
+    np.testing.assert_array_equal(none, found[0, :known])
+    np.testing.assert_allclose(half, (found[0, :known] + full) / 2)
+    assert np.abs(full - found[0, :known]).max() > 1.0
+
+
+def test_a_run_that_goes_otherwise_brings_the_floor_back(mixture: Mixture) -> None:
+    run = cycles(400, 1)
+    found = np.stack([1.01 * run, *[1.5 * run] * 5])
+    found = np.concatenate([found[:, 10:], found[:, -10:]], axis=1)
+    trusting = replace(mixture, gain=0.3, noise=0.01)
+    led = trusting.lead(found, run, 10)
+    assert np.abs(led[0] / found[0, 0] - 1).max() > 0.1
+    np.testing.assert_array_equal(led[100:], found[0, 100:])
 
 
 def test_arrays_hold_all_of_it(mixture: Mixture) -> None:
@@ -69,40 +82,65 @@ def test_noise_is_left_near_the_floor() -> None:
     model, held, actual = fit_mixture(runs[:3], 5, rounds=40, seed=0)
     assert held.shape == actual.shape == (3 * (150 - LAGS - 5),)
     found = model.predict(runs[3], 5, [run.mean(axis=1) for run in runs[:3]])
-    assert wrong(found[0], runs[3], 5) < 1.02 * wrong(found[1], runs[3], 5)
+    assert wrong(model.lead(found, runs[3], 5), runs[3], 5) < 1.02 * wrong(found[0], runs[3], 5)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(1, 3))
-def test_weights_never_do_worse_than_where_they_start(seed: int, members: int, folds: int) -> None:
-    rng = np.random.default_rng(seed)
-    actual = rng.uniform(1000, 9000, 90)
-    held = actual * (1 + rng.uniform(0.01, 0.3, (members, 1)) * rng.normal(size=(members, 90)))
-    weight = convex_weights(held, actual, np.arange(90) % folds)
-    assert weight.shape == (members,)
-    assert weight.min() >= 0
-    assert weight.sum() == pytest.approx(1.0)
-    start = np.full(members, 0.5 / (members - 1))
-    start[0] = 0.5
-
-    def cost(share: np.ndarray) -> float:
-        ratios = []
-        for fold in range(folds):
-            rows = np.arange(90) % folds == fold
-            off = (np.abs(share @ held - actual) / actual)[rows].mean()
-            ratios.append(off / (np.abs(held[0] - actual) / actual)[rows].mean())
-        return float(np.mean(ratios) + np.max(ratios))
-
-    assert cost(weight) <= cost(start) + 0.02
+def surety(gain: float, noise: float) -> float:
+    """How many standard deviations the gain is."""
+    return gain / max(noise, 1e-12) ** 0.5
 
 
-def test_a_perfect_member_takes_the_weight_and_a_useless_one_none() -> None:
-    rng = np.random.default_rng(4)
-    actual = rng.uniform(1000, 9000, 300)
-    held = np.stack([actual * 1.2, actual * rng.uniform(0.1, 3, 300), actual])
-    weight = convex_weights(held, actual, np.arange(300) % 3)
-    assert weight[2] > 0.8
-    assert weight[1] < 0.02
+def held_out(runs: list[np.ndarray], step: int, off: list[float]) -> np.ndarray:
+    """Forecasts of ``step`` later by members so far ``off``, (members, rows)."""
+    later = np.concatenate([run[LAGS + step :].ravel() for run in runs])
+    return np.stack([later * (1 + share) for share in off])
+
+
+def test_a_replay_is_sure_of_gains_that_repeat() -> None:
+    runs = [cycles(200, seed) for seed in range(3)]
+    held = held_out(runs, 5, [0.2, 0.3, 0.4, 0.25, 0.05, 0.5])
+    led, start, gain, noise = replay(runs, 5, held)
+    assert surety(gain, noise) > 2.0
+    assert led.shape == held.shape[1:]
+    assert int(np.argmax(start.weights(PRIOR))) == 4
+    later = held[0] / 1.2
+    assert np.abs(led - later).mean() < 0.5 * np.abs(held[0] - later).mean()
+
+
+def test_a_replay_is_not_sure_of_members_that_err_more() -> None:
+    rng = np.random.default_rng(6)
+    runs = [cycles(200, seed) for seed in range(2)]
+    held = held_out(runs, 5, [0.01] * 6)
+    held[1:] *= 1 + 0.3 * rng.normal(size=held[1:].shape)
+    _, start, gain, noise = replay(runs, 5, held)
+    assert surety(gain, noise) < 1.0
+    assert start.weights(PRIOR)[0] > 0.5
+    # Members that agree gain nothing: the floor stands.
+    assert replay(runs, 5, held_out(runs, 5, [0.01] * 6))[2:] == pytest.approx((0.0, 0.0))
+
+
+def test_gains_of_one_spell_are_not_sure() -> None:
+    runs = [cycles(400, 0)]
+    held = held_out(runs, 5, [0.2] * 6)
+    held[1:, 300:340] /= 1.2
+    even = held_out(runs, 5, [0.2] * 6)
+    even[1:, ::10] /= 1.2
+    once, often = (surety(*replay(runs, 5, rows)[2:]) for rows in (held, even))
+    assert 0.0 < once < 1.5
+    assert often > 2.0
+
+
+def test_a_replay_uses_no_reading_after_a_forecast() -> None:
+    runs = [cycles(120, 0), cycles(120, 1)]
+    rng = np.random.default_rng(7)
+    rows = 2 * (120 - LAGS - 5)
+    held = rng.uniform(2000, 9000, (6, rows))
+    led, *_ = replay(runs, 5, held)
+    runs[1] = runs[1].copy()
+    runs[1][60:] *= 0.5
+    again, *_ = replay(runs, 5, held)
+    known = rows // 2 + 60 - LAGS
+    np.testing.assert_array_equal(led[:known], again[:known])
 
 
 def test_spells_count_from_the_last_change() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qcluster.deadline import Deadline
 from qcluster.errors import Infeasible, InputError, SolverFailed
 from qcluster.q_energy import Schedule, Task, critical_path, level_peak, read_psplib
-from qcluster.q_energy.levelling import CapSearch, earliest_start, list_schedule, search_caps
+from qcluster.q_energy.cap_search import CapSearch, earliest_start, list_schedule, search_caps
 from qcluster.q_energy.lists import _kernels as kernels
 from qcluster.q_energy.tasks import Placement, TaskSet, check_placement, peak_bound
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qcluster.q_energy import Task, critical_path, level_peak, read_psplib
-from qcluster.q_energy.levelling import earliest_start
+from qcluster.q_energy.cap_search import earliest_start
 from qcluster.q_energy.quantum import MAX_QUBITS, build_ising, decode, peak_window
 from qcluster.q_energy.tasks import Placement, TaskSet, check_placement, load_of
 

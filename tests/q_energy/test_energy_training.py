@@ -64,6 +64,14 @@ def test_a_bad_sweep_is_named_by_row_and_field(tmp_path: Path, edit, named: str)
         read_sweep(path)
 
 
+def test_a_sweep_of_a_spreadsheet_reads_alike(tmp_path: Path) -> None:
+    path = sweep_file(tmp_path / "sweep.csv")
+    wide = tmp_path / "wide.csv"
+    pd.read_csv(path).to_csv(wide, index=False, sep=";", decimal=",", encoding="utf-16")
+    ours, theirs = read_sweep(path).graph, read_sweep(wide).graph
+    assert np.array_equal(ours.features, theirs.features)
+
+
 def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"none\.csv"):
         read_sweep(tmp_path / "none.csv")
