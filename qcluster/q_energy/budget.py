@@ -3,8 +3,8 @@
 A multiple-choice knapsack. The upper concave hull of each curve, merged by slope, is optimal for
 the linear relaxation (Sinha and Zoltners 1979), so the greedy that takes hull increments in that
 order while they fit is at most one increment from the optimum, and the relaxation's value is a
-proven bound. Points off the hull then use up what is left. O(K log K) for K points in all: ten
-thousand GPUs take milliseconds.
+proven bound. Points off the hull then use up what is left. O(K) for K points in all: ten thousand
+GPUs take milliseconds.
 """
 
 from __future__ import annotations
@@ -83,13 +83,10 @@ def allocate_table(
     from qcluster.q_energy import _kernels
 
     limit, least = _limits(table, budget_w, total_w, max_ramp_w)
-    base, curve, point, watts, gain = _kernels.hull_increments(
-        table.power, table.value, table.begin, table.allowed
-    )
+    base, curve, point, watts, gain = table.increments
     choice = base.copy()
-    order = np.argsort(-gain / np.maximum(watts, 1e-300), kind="stable")
     left, _, bound = _kernels.take_increments(
-        order, curve, point, watts, gain, limit - float(table.power[base].sum()), choice
+        curve, point, watts, gain, limit - float(table.power[base].sum()), choice
     )
     _kernels.fill_left(table.power, table.value, table.begin, table.allowed, left, choice)
     upper = float(table.value[base].sum()) + bound
@@ -180,8 +177,7 @@ def _given_back(table: CurveTable, least: float, limit: float) -> NDArray[np.int
     choice, curve, point, watts, gain = _kernels.hull_increments(
         back, value, table.begin, table.allowed
     )
-    order = np.argsort(-gain / np.maximum(watts, 1e-300), kind="stable")
-    left, _, _ = _kernels.take_increments(order, curve, point, watts, gain, spare, choice)
+    left, _, _ = _kernels.take_increments(curve, point, watts, gain, spare, choice)
     _kernels.fill_left(back, value, table.begin, table.allowed, left, choice)
     total = float(table.power[choice].sum())
     if total <= limit + _SLACK_W:

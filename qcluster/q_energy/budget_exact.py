@@ -70,11 +70,7 @@ def exact_choice(
 
 def _relaxations(table: CurveTable) -> list[tuple[float, Floats, Floats]]:
     """For the curves after each: least watts, and the relaxation's value over spare watts."""
-    from qcluster.q_energy import _kernels
-
-    base, curve, _, watts, gain = _kernels.hull_increments(
-        table.power, table.value, table.begin, table.allowed
-    )
+    base, curve, _, watts, gain = table.increments
     order = np.argsort(-gain / np.maximum(watts, 1e-300), kind="stable")
     out = []
     for c in range(table.n):

@@ -7,6 +7,7 @@ all caps. The sum of caps never exceeds the budget, so no draw within them can.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,11 @@ class CapProblem:
                 field="budget_w",
             )
         return cls(units, budget_w - over, **limits)
+
+    @cached_property
+    def coarse(self) -> CurveTable:
+        """``table`` on the even grid, made once."""
+        return self.table()
 
     def table(self, around: Floats | None = None) -> CurveTable:
         """Speed over cap of every unit on an even grid from its floor up to its demand.
@@ -130,7 +136,7 @@ def check_caps(problem: CapProblem, caps: Floats) -> None:
 
 def hull_caps(problem: CapProblem, **_: Any) -> Candidate[Floats]:
     """Concave-hull greedy over all units, within move budget and ramp; coarse grid, then fine."""
-    table = problem.table()
+    table = problem.coarse
     found = allocate_table(
         table,
         budget_w=problem.cap_budget_w,
@@ -178,15 +184,15 @@ def _critical_slope(problem: CapProblem) -> float:
     """Speed per watt of the last grid step that the budget pays for."""
     from qcluster.q_energy import _kernels
 
-    table = problem.table()
-    base, _, _, watts, gain = _kernels.hull_increments(
-        table.power, table.value, table.begin, table.allowed
-    )
-    slope = gain / np.maximum(watts, 1e-300)
-    order = np.argsort(-slope, kind="stable")
-    spent = float(table.power[base].sum()) + np.cumsum(watts[order])
-    at = int(np.searchsorted(spent, problem.cap_budget_w))
-    return float(slope[order[min(at, len(order) - 1)]]) if len(order) else 0.0
+    base, curve, _, watts, gain = problem.coarse.increments
+    slope = _kernels.slopes(curve, watts, gain)
+    left = problem.cap_budget_w - float(problem.coarse.power[base].sum())
+    at, low, high = _kernels.around_critical(slope, watts, left)
+    near = at[low:high][np.argsort(-slope[at[low:high]], kind="stable")]
+    if not len(near):
+        return 0.0
+    spent = float(watts[at[:low]].sum()) + np.cumsum(watts[near])
+    return float(slope[near[min(int(np.searchsorted(spent, left)), len(near) - 1)]])
 
 
 def nameplate_caps(problem: CapProblem, **_: Any) -> Candidate[Floats]:
@@ -203,7 +209,7 @@ def common_caps(problem: CapProblem, **_: Any) -> Candidate[Floats]:
 def independent_caps(problem: CapProblem, **_: Any) -> Candidate[Floats]:
     """Every node alone: the hull greedy inside its own share by nameplate."""
     share = nameplate_caps(problem).value
-    table, u = problem.table(), problem.units
+    table, u = problem.coarse, problem.units
     width = len(table.power) // u.n
     caps = np.empty(u.n)
     for node in np.unique(u.node):

@@ -81,10 +81,10 @@ class CurveNet:
         k = len(CAPS)
         fast = np.maximum.accumulate(1.0 / (1.0 + np.exp(-(odds + out[:, :k]))), axis=1)
         power = room * np.exp(-np.logaddexp(0.0, out[:, k:] - 3.0))
-        above = graph.features[:, None] >= self.seen[None, :, 0] - _MARGIN
-        below = graph.features[:, None] <= self.seen[None, :, 1] + _MARGIN
-        inside = np.asarray((above & below).all(axis=2))
-        learned = np.asarray(inside.any(axis=1))
+        learned = np.zeros(graph.n, bool)
+        for low, high in self.seen:
+            inside = (graph.features >= low - _MARGIN) & (graph.features <= high + _MARGIN)
+            learned |= inside.all(axis=1)
         plain = 1.0 / (1.0 + np.exp(-odds))
         return EnergyCurves(
             caps=CAPS,

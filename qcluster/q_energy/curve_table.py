@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from qcluster.q_energy.problem import Curve
 
 __all__ = ["CurveTable"]
+
+Floats = NDArray[np.float64]
 
 
 class CurveTable:
@@ -21,8 +24,8 @@ class CurveTable:
 
     def __init__(
         self,
-        power: NDArray[np.float64],
-        value: NDArray[np.float64],
+        power: Floats,
+        value: Floats,
         begin: NDArray[np.int64],
         allowed: NDArray[np.bool_],
     ) -> None:
@@ -45,7 +48,16 @@ class CurveTable:
         """How many curves."""
         return len(self.begin) - 1
 
-    @property
+    @cached_property
+    def increments(
+        self,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Floats, Floats]:
+        """Every curve's upper hull (``_kernels.hull_increments``), computed once."""
+        from qcluster.q_energy import _kernels
+
+        return _kernels.hull_increments(self.power, self.value, self.begin, self.allowed)
+
+    @cached_property
     def floor_w(self) -> float:
         """Sum of every curve's lowest allowed watts."""
         low = np.minimum.reduceat(np.where(self.allowed, self.power, np.inf), self.begin[:-1])

@@ -56,27 +56,27 @@ def node_powers(
     topology: Topology | None,
 ) -> tuple[NodePower, ...]:
     """What each node is to do under ``caps`` (n,), with the limits ``final`` (n,) to be set."""
-    low = np.minimum(caps, units.p50_w)
-    high = np.minimum(caps, units.demand_w)
     members = np.argsort(units.node, kind="stable")
-    ends = np.searchsorted(units.node[members], np.arange(len(units.nodes) + 1))
-    clocks = {} if topology is None else {n.id: n.clocks_mhz for n in topology.nodes}
-    share = clock_share(caps, units.demand_w, units.idle_w)
-    traffic = _nvlink(units, caps)
+    ends = np.searchsorted(units.node[members], np.arange(len(units.nodes) + 1)).tolist()
+    rows, watts = members.tolist(), final.tolist()
+    low, high, runs = (
+        np.bincount(units.node, weights=values, minlength=len(units.nodes)).tolist()
+        for values in (
+            np.minimum(caps, units.p50_w), np.minimum(caps, units.demand_w), units.p50_w > 0,
+        )
+    )  # fmt: skip
+    over = units.overhead_w.tolist() if units.kind == "gpu" else [0.0] * len(units.nodes)
+    clock, traffic = _clocks(units, caps, topology), _nvlink(units, caps)
     out = []
     for index, name in enumerate(units.nodes):
-        mine = members[ends[index] : ends[index + 1]]
-        own = float(units.overhead_w[index]) if units.kind == "gpu" else 0.0
+        mine = rows[ends[index] : ends[index + 1]]
         out.append(
             NodePower(
                 id=name,
-                active=bool(len(mine)) and bool((units.p50_w[mine] > 0).any()),
-                caps_w={units.ids[i]: float(final[i]) for i in mine},
-                predicted_power_w={
-                    "p50": own + float(low[mine].sum()),
-                    "p95": own + float(high[mine].sum()),
-                },
-                freq_cap_mhz=_clocks(clocks.get(name, ()), units, mine, share),
+                active=runs[index] > 0,
+                caps_w={units.ids[i]: watts[i] for i in mine},
+                predicted_power_w={"p50": over[index] + low[index], "p95": over[index] + high[index]},
+                freq_cap_mhz={units.ids[i]: clock[i] for i in mine if i in clock},
                 nvlink_share=None if traffic is None else float(traffic[index]),
             )
         )
@@ -95,14 +95,22 @@ def _nvlink(units: Units, caps: NDArray[np.float64]) -> NDArray[np.float64] | No
 
 
 def _clocks(
-    clocks: Sequence[int], units: Units, mine: NDArray[np.int64], share: NDArray[np.float64]
-) -> dict[str, int]:
-    """The highest listed clock that draws no more than the cap, up to the demand's own margin."""
-    if not clocks:
-        return {}
-    steps = np.sort(np.asarray(clocks))
-    at = np.searchsorted(steps, share[mine] * steps[-1] * _CLOCK_SLACK, side="right") - 1
-    return {units.ids[i]: int(steps[max(k, 0)]) for i, k in zip(mine, at, strict=True)}
+    units: Units, caps: NDArray[np.float64], topology: Topology | None
+) -> dict[int, int]:
+    """Of units whose node lists clocks, the highest listed one that draws no more than the cap, up
+    to the demand's own margin.
+    """
+    listed = {} if topology is None else {n.id: n.clocks_mhz for n in topology.nodes}
+    of_node = [listed.get(name, ()) for name in units.nodes]
+    share = clock_share(caps, units.demand_w, units.idle_w) * _CLOCK_SLACK
+    out: dict[int, int] = {}
+    for clocks in set(of_node) - {()}:
+        same = np.array([own == clocks for own in of_node])
+        rows = np.flatnonzero(same[units.node])
+        steps = np.sort(np.asarray(clocks))
+        at = np.searchsorted(steps, share[rows] * steps[-1], side="right") - 1
+        out.update(zip(rows.tolist(), steps[np.maximum(at, 0)].tolist(), strict=True))
+    return out
 
 
 def savings(units: Units, caps: NDArray[np.float64], window_s: float) -> Savings:

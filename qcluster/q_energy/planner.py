@@ -135,7 +135,7 @@ class EnergyPlanner:
         topology = snapshot.topology
         if plan.gpus != topology.gpu_ids:
             raise SolverFailed("the plan's GPUs are not the topology's")
-        owner = list(topology.node_of().values())
+        owner = topology.owner
         low = np.array([node.min_w for node in topology.nodes])[owner]
         high = np.array([node.max_w for node in topology.nodes])[owner]
         caps = plan.caps_w
@@ -203,7 +203,7 @@ def limited(snapshot: Snapshot) -> tuple[Snapshot, list[str]]:
     known = np.array([node.max_w > 0 or not node.gpus for node in topology.nodes], dtype=bool)
     if known.all():
         return snapshot, lines
-    gpus = known[list(topology.node_of().values())]
+    gpus = known[topology.owner]
     nodes = tuple(node for node, keep in zip(topology.nodes, known, strict=True) if keep)
     part = dataclasses.replace(
         snapshot,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,11 +69,16 @@ class TaskGraph:
 
     def neighbour_mean(self, x: Floats) -> Floats:
         """(n, k) mean of ``x`` (n, k) over the nodes with an edge to each; zeros without any."""
+        return np.asarray(self._mean @ x)
+
+    @cached_property
+    def _mean(self) -> Any:
+        """(n, n) sparse: what takes the mean over the nodes with an edge to each."""
+        from scipy.sparse import csr_array
+
         source, target = self.edges
-        total = np.zeros_like(x)
-        np.add.at(total, target, x[source])
-        count = np.bincount(target, minlength=self.n)
-        return total / np.maximum(count, 1)[:, None]
+        part = 1.0 / np.maximum(np.bincount(target, minlength=self.n), 1)
+        return csr_array((part[target], (target, source)), shape=(self.n, self.n))
 
 
 def unit_graph(units: Units) -> TaskGraph:
@@ -119,9 +126,11 @@ def _cliques(group: Ints) -> Ints:
     """(2, e) both directions between all members of each group."""
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    parts = []
-    for members in np.split(order, starts[1:]):
-        a, b = np.meshgrid(members, members, indexing="ij")
-        off = a != b
-        parts.append(np.stack([a[off], b[off]]))
-    return np.concatenate(parts, axis=1) if parts else np.empty((2, 0), np.int64)
+    size = np.diff(np.append(starts, len(order)))
+    # One row a member, as long as its group: where the row begins, and where the group does.
+    length = np.repeat(size, size)
+    row = np.repeat(np.cumsum(length) - length, length)
+    first = np.repeat(np.repeat(starts, size), length)
+    a, b = np.repeat(order, length), order[first + np.arange(len(row)) - row]
+    off = a != b
+    return np.stack([a[off], b[off]])

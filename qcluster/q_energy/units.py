@@ -95,7 +95,7 @@ def units_from_trace(trace: PowerTrace, topology: Topology | None, config: Energ
     row = {name: i for i, name in enumerate(trace.ids)}
     draw = np.full((len(gpus), 2), np.nan)
     overhead = np.zeros(len(nodes))
-    owner = _owners(topology)
+    owner = topology.owner
     for index, name in enumerate(nodes):
         mine = np.flatnonzero(owner == index)
         if name in row:
@@ -132,7 +132,7 @@ def believable(snapshot: Snapshot) -> tuple[Snapshot, list[str]]:
     board = snapshot.gpu.get("power_w")
     if board is None:
         return snapshot, []
-    high = np.array([node.max_w for node in snapshot.topology.nodes])[_owners(snapshot.topology)]
+    high = np.array([node.max_w for node in snapshot.topology.nodes])[snapshot.topology.owner]
     wrong = np.isfinite(board) & (high > 0) & (board > _MOST_OF_LIMIT * high)
     if not wrong.any():
         return snapshot, []
@@ -148,7 +148,7 @@ def believable(snapshot: Snapshot) -> tuple[Snapshot, list[str]]:
 
 def watched(snapshot: Snapshot, before: Demand | None) -> Demand:
     """The estimate of every GPU's uncapped draw after this snapshot's readings."""
-    owner = _owners(snapshot.topology)
+    owner = snapshot.topology.owner
     high = np.array([node.max_w for node in snapshot.topology.nodes])[owner]
     board = snapshot.gpu.get("power_w", np.full(len(owner), np.nan))
     limit = snapshot.gpu.get("power_limit_w", np.full(len(owner), np.nan))
@@ -157,7 +157,7 @@ def watched(snapshot: Snapshot, before: Demand | None) -> Demand:
 
 def sighted(snapshot: Snapshot, before: Sightings | None) -> Sightings:
     """What is known of every GPU's present job after this snapshot's readings."""
-    owner = _owners(snapshot.topology)
+    owner = snapshot.topology.owner
     high = np.array([node.max_w for node in snapshot.topology.nodes])[owner]
     blank = np.full(len(owner), np.nan)
     names = ("power_w", "power_limit_w", "power_held", "work_rate")
@@ -179,7 +179,7 @@ def units_from_snapshot(
     topology = snapshot.topology
     if not topology.gpu_ids:
         raise NotReady("no GPU is known yet: the telemetry has described no topology")
-    owner = _owners(topology)
+    owner = topology.owner
     board = snapshot.gpu.get("power_w", np.full(len(owner), np.nan))
     hosts = snapshot.node.get("node_power_w", np.full(len(topology.nodes), np.nan))
     if not np.isfinite(board).any() and not np.isfinite(hosts).any():
@@ -234,10 +234,6 @@ def _with_counters(units: Units, snapshot: Snapshot) -> Units:
         share = np.where(total > 0.05, dram / total, np.nan)
     memory = np.where(np.isfinite(share), np.clip(share, 0.0, 0.9), units.memory)
     return dataclasses.replace(units, memory=memory)
-
-
-def _owners(topology: Topology) -> NDArray[np.int64]:
-    return np.array(list(topology.node_of().values()), dtype=np.int64)
 
 
 def _gpu_units(

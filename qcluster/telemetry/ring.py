@@ -201,7 +201,7 @@ class Ring:
         for name, table in tables.items():
             table.keep(self._tables[name])
         self._tables = tables
-        self._node_of = np.array(list(topology.node_of().values()), dtype=np.int64)
+        self._node_of = topology.owner
 
     def _alive(self, fresh: NDArray[np.bool_]) -> NDArray[np.bool_]:
         table = self._tables["gpu"]

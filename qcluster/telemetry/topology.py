@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qcluster.errors import FormatError
 from qcluster.record import Record, encode
 from qcluster.telemetry.documents import read_document
@@ -95,14 +98,22 @@ class Topology(Record):
         """The content as JSON with sorted keys, made once: snapshots are hashed at every tick."""
         return json.dumps(encode(self), sort_keys=True, separators=(",", ":"))
 
-    @property
+    @functools.cached_property
     def gpu_ids(self) -> tuple[str, ...]:
         """All GPUs, in order of nodes."""
         return tuple(gpu for node in self.nodes for gpu in node.gpu_ids)
 
-    def node_of(self) -> dict[str, int]:
-        """GPU id to the index of its node."""
-        return {gpu: i for i, node in enumerate(self.nodes) for gpu in node.gpu_ids}
+    @functools.cached_property
+    def owner(self) -> NDArray[np.int64]:
+        """(gpus,) index of each GPU's node, read only."""
+        count = np.array([node.gpus for node in self.nodes], dtype=np.int64)
+        owner = np.repeat(np.arange(len(count)), count)
+        owner.setflags(write=False)
+        return owner
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What can be computed again in milliseconds is not sent along with every snapshot.
+        return {k: v for k, v in self.__dict__.items() if k not in ("gpu_ids", "owner")}
 
     @classmethod
     def parse(cls, data: Any, *, file: Any = None) -> Topology:

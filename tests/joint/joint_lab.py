@@ -37,7 +37,7 @@ def unequal(shown: Snapshot, seed: int = 0) -> Snapshot:
     """The same GPUs, a third of them drawing much more than the others."""
     rng = np.random.default_rng(seed)
     draw = np.where(rng.random(len(shown.alive)) < 0.35, 690.0, 330.0)
-    owner = list(shown.topology.node_of().values())
+    owner = shown.topology.owner
     hosts = 600.0 + np.bincount(owner, weights=draw)
     return without(
         shown,

@@ -49,7 +49,7 @@ class Simulator:
         rng = self._rng = np.random.default_rng(scenario.seed)
         self.gpu_ids = self.topology.gpu_ids
         self._index = {gpu: i for i, gpu in enumerate(self.gpu_ids)}
-        self._node_of = np.array(list(self.topology.node_of().values()))
+        self._node_of = self.topology.owner
         self.chips = Chips(self.rack.gpu, len(self.gpu_ids), rng)
         layers = scenario.layers or self.rack.layers
         self.experts = ExpertTraffic(layers, scenario.experts or self.rack.experts, rng)

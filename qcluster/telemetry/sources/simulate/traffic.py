@@ -45,7 +45,7 @@ class Fabric:
     def __init__(self, topology: Topology) -> None:
         links, gpus = topology.links, topology.gpu_ids
         index = {gpu: i for i, gpu in enumerate(gpus)}
-        domain = [topology.nodes[i].domain for i in topology.node_of().values()]
+        domain = [topology.nodes[i].domain for i in topology.owner]
         code = np.unique(domain, return_inverse=True)[1]
         self._near = code[:, None] == code[None, :]
         self._nvlink = np.array([link.kind == "nvlink" for link in links], dtype=bool)
