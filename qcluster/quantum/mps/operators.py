@@ -17,7 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from qcluster.errors import InputError, SolverFailed
 from qcluster.quantum.mps.cross import Entries, tt_cross
-from qcluster.quantum.mps.train import TensorTrain, check_limits, cut, round_train, run_of, tt_svd
+from qcluster.quantum.mps.train import (
+    TensorTrain,
+    check_limits,
+    cut,
+    round_train,
+    rounding,
+    run_of,
+    tt_svd,
+)
 
 __all__ = ["FORMS", "Operator", "certify", "encode", "encode_entries"]
 
@@ -212,7 +220,7 @@ def _low_rank(array: Floats, tolerance: float, max_rank: int | None) -> Operator
     u, s, vt = np.linalg.svd(array, full_matrices=False)
     norm = float(np.linalg.norm(s))
     kept, lost = cut(s, 0.9 * tolerance * norm, max_rank)
-    bound = math.sqrt(lost) + 8 * np.finfo(np.float64).eps * norm
+    bound = math.sqrt(lost) + rounding(*array.shape) * norm
     factors = (u[:, :kept] * s[:kept], vt[:kept].copy())
     return Operator("low_rank", _shape(array), factors, bound, float(np.linalg.norm(array)))
 

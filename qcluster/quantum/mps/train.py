@@ -78,17 +78,17 @@ def tt_svd(
     cores: list[Floats] = []
     modes = array.shape
     allowed = tolerance / math.sqrt(max(len(modes) - 1, 1))
-    rest, rank, lost = array.reshape(1, -1), 1, 0.0
+    rest, rank, lost, slips = array.reshape(1, -1), 1, 0.0, rounding(*array.shape)
     for mode in modes[:-1]:
         u, s, vt = np.linalg.svd(rest.reshape(rank * mode, -1), full_matrices=False)
+        slips += rounding(len(u), vt.shape[1])
         kept, discarded = cut(s, allowed, max_rank)
         lost += discarded
         cores.append(np.ascontiguousarray(u[:, :kept]).reshape(rank, mode, kept))
         rest, rank = s[:kept, None] * vt[:kept], kept
     cores.append(rest.reshape(rank, modes[-1], 1).copy())
     # Rounding of the decomposition itself, so that "no error" is not claimed of a float.
-    rounding = 4 * len(modes) * np.finfo(np.float64).eps * float(np.linalg.norm(array))
-    return TensorTrain(tuple(cores), math.sqrt(lost) + rounding)
+    return TensorTrain(tuple(cores), math.sqrt(lost) + slips * float(np.linalg.norm(array)))
 
 
 def round_train(
@@ -97,8 +97,10 @@ def round_train(
     """The same train with smaller ranks, ``tolerance`` (absolute, Frobenius) further off."""
     check_limits(max_rank, tolerance)
     cores = list(train.cores)
+    before, slips = _norms_before(cores), 0.0
     for k in range(len(cores) - 1, 0, -1):
         left, mode, right = cores[k].shape
+        slips += before[k] * float(np.linalg.norm(cores[k])) * rounding(left, mode * right)
         q, r = np.linalg.qr(cores[k].reshape(left, mode * right).T)
         cores[k] = q.T.reshape(-1, mode, right)
         cores[k - 1] = np.tensordot(cores[k - 1], r.T, axes=(2, 0))
@@ -107,12 +109,30 @@ def round_train(
     for k in range(len(cores) - 1):
         left, mode, _ = cores[k].shape
         u, s, vt = np.linalg.svd(cores[k].reshape(left * mode, -1), full_matrices=False)
+        slips += norm * rounding(len(u), vt.shape[1])
         kept, discarded = cut(s, allowed, max_rank)
         lost += discarded
         cores[k] = u[:, :kept].reshape(left, mode, kept)
         cores[k + 1] = np.tensordot(s[:kept, None] * vt[:kept], cores[k + 1], axes=(1, 0))
-    rounding = 8 * len(cores) * np.finfo(np.float64).eps * norm
-    return TensorTrain(tuple(cores), train.error_bound + math.sqrt(lost) + rounding)
+    slips += norm * rounding(*cores[-1].shape[:2])
+    return TensorTrain(tuple(cores), train.error_bound + math.sqrt(lost) + slips)
+
+
+def rounding(*shape: int) -> float:
+    """Relative error, in the Frobenius norm, of factorising a matrix of that shape and multiplying
+    its factors, with room: backward errors grow as the root of the size (Higham 2002, chapter 19).
+    """
+    return 8.0 * float(np.finfo(np.float64).eps) * math.sqrt(sum(shape))
+
+
+def _norms_before(cores: Sequence[Floats]) -> list[float]:
+    """Frobenius norm of what stands before each core, multiplied out."""
+    out, carry = [], np.ones((1, 1))
+    for core in cores:
+        out.append(float(np.linalg.norm(carry)))
+        merged = np.tensordot(carry, core, axes=(1, 0))
+        _, carry = np.linalg.qr(merged.reshape(-1, core.shape[2]))
+    return out
 
 
 def cut(sigma: Floats, allowed: float, max_rank: int | None) -> tuple[int, float]:
