@@ -13,6 +13,8 @@ from qcluster.q_energy.problem import Curve
 __all__ = ["CurveTable"]
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Increments = tuple[Ints, Ints, Ints, Floats, Floats]
 
 
 class CurveTable:
@@ -49,13 +51,14 @@ class CurveTable:
         return len(self.begin) - 1
 
     @cached_property
-    def increments(
-        self,
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Floats, Floats]:
+    def increments(self) -> Increments:
         """Every curve's upper hull (``_kernels.hull_increments``), computed once."""
         from qcluster.q_energy import _kernels
 
-        return _kernels.hull_increments(self.power, self.value, self.begin, self.allowed)
+        found: Increments = _kernels.hull_increments(
+            self.power, self.value, self.begin, self.allowed
+        )
+        return found
 
     @cached_property
     def floor_w(self) -> float:

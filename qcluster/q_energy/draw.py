@@ -14,9 +14,9 @@ might pay, and one reading later the doubt is gone.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,18 @@ from qcluster.fallback import Candidate, Certified, CircuitBreaker, Stage, certi
 from qcluster.q_energy.budget import allocate_table
 from qcluster.q_energy.curve_family import GRID
 from qcluster.q_energy.curve_table import CurveTable
-from qcluster.q_energy.identify import Sightings, doubt, draw_variance, identify
+from qcluster.q_energy.identify import Sight, Sightings, doubt, draw_variance, sight
 from qcluster.q_energy.reserve import Exposure, Newcomers, Reserve
 from qcluster.q_energy.units import Units
 
-__all__ = ["DrawProblem", "claimed_speed", "drawn_under", "seen_units", "solve_draw"]
+__all__ = [
+    "DrawProblem",
+    "claimed_speed",
+    "drawn_under",
+    "load_kernels",
+    "seen_units",
+    "solve_draw",
+]
 
 Floats = NDArray[np.float64]
 
@@ -70,11 +77,9 @@ class DrawProblem:
     def of(cls, units: Units, sightings: Sightings, budget_w: float) -> DrawProblem:
         """From what was seen. Raises Infeasible naming the smallest feasible budget."""
         caps = np.clip(GRID * units.max_w[:, None], units.min_w[:, None], None)
-        power, speed = identify(sightings)
-        draw = np.maximum.accumulate(np.exp(power), axis=1) * units.max_w[:, None]
-        rate = np.maximum.accumulate(np.minimum(np.exp(speed), 1.0), axis=1)
-        draw, rate = _at(caps, units.max_w, draw), _at(caps, units.max_w, rate)
-        draw = np.minimum(draw, caps)
+        power, speed = sightings.rising
+        draw = np.minimum(_floored(units, np.exp(power)) * units.max_w[:, None], caps)
+        rate = _floored(units, np.exp(speed))
         least, over = float(draw[:, 0].sum()), float(units.overhead_w.sum())
         if budget_w < over + least - 1e-6:
             raise Infeasible(
@@ -83,16 +88,17 @@ class DrawProblem:
                 f"({over:.6g} W that no cap reaches)",
                 field="budget_w",
             )
-        worth = rate * (1.0 + _OPTIMISM * _at(caps, units.max_w, doubt(sightings)[1]))
-        error = draw**2 * _at(caps, units.max_w, draw_variance(sightings))
+        worth = rate * (1.0 + _OPTIMISM * _floored(units, doubt(sightings)[1]))
+        error = draw**2 * _floored(units, draw_variance(sightings))
         none = np.zeros_like(draw)
         return cls(units, caps, draw, rate, worth, error, sightings.known, budget_w - over, none)
 
-    @property
+    @cached_property
     def cost(self) -> Floats:
         """(n, grid) watts that each cap counts for."""
         return self.draw_w + self.room_w
 
+    @cached_property
     def table(self) -> CurveTable:
         """Worth over cost of every unit."""
         n, points = self.caps_w.shape
@@ -102,20 +108,27 @@ class DrawProblem:
     def of_caps(self, caps: Floats, values: Floats) -> Floats:
         """(n,) values (n, grid) at caps (n,)."""
         rows = np.arange(self.units.n)
-        low = np.clip((self.caps_w <= caps[:, None]).sum(axis=1) - 1, 0, len(GRID) - 2)
+        low = _cell(caps / self.units.max_w)[0]
         first, second = self.caps_w[rows, low], self.caps_w[rows, low + 1]
         part = np.clip((caps - first) / np.maximum(second - first, 1e-12), 0.0, 1.0)
         return np.asarray(values[rows, low] * (1.0 - part) + values[rows, low + 1] * part)
 
 
-def _at(caps: Floats, max_w: Floats, values: Floats) -> Floats:
-    """(n, k) values (n, grid) at caps (n, k), linear between grid points."""
-    place = (caps / max_w[:, None] - GRID[0]) / (GRID[1] - GRID[0])
-    low = np.clip(place.astype(int), 0, len(GRID) - 2)
-    part = np.clip(place - low, 0.0, 1.0)
-    first = np.take_along_axis(values, low, axis=1)
-    second = np.take_along_axis(values, low + 1, axis=1)
-    return np.asarray(first * (1.0 - part) + second * part)
+def _cell(share: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """The grid point below each cap (n,), a share of the highest, and how far it is to the next."""
+    place = (share - GRID[0]) / (GRID[1] - GRID[0])
+    low = np.clip(place.astype(np.int64), 0, len(GRID) - 2)
+    return low, np.clip(place - low, 0.0, 1.0)
+
+
+def _floored(units: Units, values: Floats) -> Floats:
+    """(n, grid) values of which those below a unit's lowest limit are the value there."""
+    share, rows = units.min_w / units.max_w, np.arange(units.n)
+    if (share <= GRID[0]).all():
+        return values
+    low, part = _cell(share)
+    least = values[rows, low] * (1.0 - part) + values[rows, low + 1] * part
+    return np.where(share[:, None] > GRID, least[:, None], values)
 
 
 def solve_draw(
@@ -158,15 +171,19 @@ def solve_draw(
 
 def drawn_under(units: Units, sightings: Sightings, caps: Floats) -> Floats:
     """(n,) watts that each unit is predicted to draw under caps (n,)."""
-    power, _ = identify(sightings)
-    draw = np.maximum.accumulate(np.exp(power), axis=1) * units.max_w[:, None]
-    return np.minimum(_at(caps[:, None], units.max_w, draw)[:, 0], caps)
+    drawn = _picked(sightings.rising[0], caps / units.max_w) * units.max_w
+    return np.minimum(drawn, caps)
 
 
 def claimed_speed(units: Units, sightings: Sightings, caps: Floats) -> float:
     """Sum of the speeds that caps (n,) are predicted to allow."""
-    problem = DrawProblem.of(units, sightings, math.inf)
-    return float(problem.of_caps(caps, problem.speed).sum())
+    return float(_picked(sightings.rising[1], caps / units.max_w).sum())
+
+
+def _picked(logs: Floats, share: Floats) -> Floats:
+    """(n,) what curves with these logarithms (n, grid) are at limits (n,), linear between points"""
+    rows, (low, part) = np.arange(len(share)), _cell(share)
+    return np.asarray(np.exp(logs[rows, low]) * (1.0 - part) + np.exp(logs[rows, low + 1]) * part)
 
 
 def seen_units(units: Units, sightings: Sightings) -> Units:
@@ -175,6 +192,18 @@ def seen_units(units: Units, sightings: Sightings) -> Units:
     return dataclasses.replace(
         units, demand_w=demand, p50_w=demand, idle_w=np.minimum(units.idle_w, 0.9 * demand)
     )
+
+
+@cache
+def load_kernels() -> None:
+    """Compile, or load from numba's cache, what ``solve_draw`` calls."""
+    one = np.ones(1)
+    units = Units(
+        "gpu", ("g",), ("n",), np.zeros(1, np.int64), 0.3 * one, one, one, one, 0.2 * one, 0 * one,
+        np.zeros(1),
+    )  # fmt: skip
+    seen = sight(None, Sight(0.5 * one, 0.5 * one, one, one), one, 0.0)
+    solve_draw(units, seen, 0.5, shared=True, period_s=1.0, deadline=Deadline.after(60.0))
 
 
 def _settle(
@@ -246,7 +275,7 @@ def _candidate(problem: DrawProblem, caps: Floats) -> Candidate[Floats]:
 
 def _hull(problem: DrawProblem, **_: Any) -> Candidate[Floats]:
     """Concave-hull greedy over all units."""
-    found = allocate_table(problem.table(), budget_w=problem.budget_w)
+    found = allocate_table(problem.table, budget_w=problem.budget_w)
     return _candidate(problem, problem.caps_w[np.arange(problem.units.n), found.choice])
 
 
@@ -280,7 +309,7 @@ def _lowest(problem: DrawProblem, **_: Any) -> Candidate[Floats]:
 
 def _bound(problem: DrawProblem) -> float:
     """The linear relaxation over the grid's caps: no choice among them is worth more."""
-    return -allocate_table(problem.table(), budget_w=problem.budget_w).upper_bound
+    return -allocate_table(problem.table, budget_w=problem.budget_w).upper_bound
 
 
 def _check(problem: DrawProblem, caps: Floats) -> None:

@@ -11,7 +11,7 @@ are at full speed stays unknown, so only their ratios between limits count.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,6 @@ _DRAW_APART, _RATE_APART, _APART = 0.13, 0.09, 4.3
 _PRIOR_CHANGES, _PRIOR_S = 10.0, 2000.0
 _LONGEST_S = 600.0  # a longer silence counts as this long
 _UNKNOWN = 9.0  # variance of the log of a job's rate at full speed
-_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -97,17 +96,21 @@ class Sightings(Record):
     @cached_property
     def curves(self) -> tuple[Floats, Floats, Floats, Floats]:
         """``identify``'s answer and ``doubt``'s, computed once: a plan asks for them often."""
-        n = len(self.seen)
-        found = np.empty((4, n, len(GRID)))
-        for low in range(0, n, _CHUNK):
-            part = slice(low, low + _CHUNK)
-            found[:, part] = _posterior(self.seen[part])
+        found = _posterior(self.seen)
         power, speed, power_sd, speed_sd = found
         power[~self.known] = np.log(GRID)
         np.minimum(power, np.log(GRID), out=power)
         power_sd[~self.known] = speed_sd[~self.known] = 0.0
         found.setflags(write=False)
         return power, speed, power_sd, speed_sd
+
+    @cached_property
+    def rising(self) -> tuple[Floats, Floats]:
+        """``identify``'s answer made monotone in the limit, speeds at most full."""
+        power, speed, _, _ = self.curves
+        return np.maximum.accumulate(power, axis=1), np.maximum.accumulate(
+            np.minimum(speed, 0.0), axis=1
+        )
 
 
 def sight(before: Sightings | None, now: Sight, max_w: Floats, ts_s: float) -> Sightings:
@@ -225,54 +228,29 @@ def draw_variance(sightings: Sightings) -> Floats:
 
 def _posterior(seen: Floats) -> Floats:
     """(4, n, grid) ``identify``'s and ``doubt``'s answers."""
-    log_power, log_speed = members()
-    at = np.maximum(seen[:, :, _AT], 0).astype(int)
-    some = seen[:, :, _AT] >= 0
-    count = np.maximum(seen[:, :, _COUNT], 1.0)
-    near = np.exp(-0.5 * ((GRID[at][:, :, None] - GRID) / _REACH) ** 2)  # (n, LIMITS, grid)
-    kernel = np.take_along_axis(near, at[:, None, :], axis=2)
-    rated = some & np.isfinite(seen[:, :, _RATE])
-    draw_inv = _precision(_DRAW_MISFIT**2 * kernel, _DRAW_NOISE**2 / count, some)
-    rate_inv = _precision(_RATE_MISFIT**2 * kernel + _UNKNOWN, _RATE_NOISE**2 / count, rated)
-    draw = np.where(some, seen[:, :, _DRAW], 0.0)
-    rate = np.where(rated, seen[:, :, _RATE], 0.0)
-    fits = np.zeros((len(seen), len(log_power)))
-    for inverse, value, curves in ((draw_inv, draw, log_power), (rate_inv, rate, log_speed)):
-        off = value[:, :, None] - np.moveaxis(curves[:, at], 0, 2)  # (n, LIMITS, curves)
-        fits -= 0.5 * (off * (inverse @ off)).sum(axis=1)
-    held = np.where(some, seen[:, :, _HELD], np.nan)
-    binds = np.moveaxis(log_speed[:, at], 0, 2) < np.log(_HELD_SPEED)
-    against = np.isfinite(held)[:, :, None] & (binds != (held > 0.5)[:, :, None])
-    fits -= _HELD_WEIGHT * against.sum(axis=1)
-    weight = np.exp(fits - fits.max(axis=1, keepdims=True))
-    weight /= weight.sum(axis=1, keepdims=True)
-    out = []
-    for inverse, value, curves, misfit in (
-        (draw_inv, draw, log_power, _DRAW_MISFIT), (rate_inv, rate, log_speed, _RATE_MISFIT),
-    ):  # fmt: skip
-        mean = np.log(weight @ np.exp(curves))
-        off = value - np.take_along_axis(mean, at, axis=1)
-        out.append(
-            mean + misfit**2 * np.einsum("nlg,nl->ng", near, (inverse @ off[:, :, None])[..., 0])
-        )
-    last = np.take_along_axis(at, _last_seen(seen).argmax(axis=1)[:, None], axis=1)[:, 0]
-    return np.stack([*out, *(_spread(weight, curves, last) for curves in members())])
+    from qcluster.q_energy import _sight_kernels
+
+    curves, by_place, binds, near = _tables()
+    place = np.where(seen[:, :, _AT] >= 0, seen[:, :, _AT], -1.0).astype(np.int64)
+    newest = _last_seen(seen).argmax(axis=1)[:, None]
+    last = np.maximum(np.take_along_axis(place, newest, axis=1)[:, 0], 0)
+    mean, more, var = np.empty((3, 2, len(seen), len(GRID)))
+    _sight_kernels.posterior(
+        place, np.maximum(seen[:, :, _COUNT], 1.0),
+        *(np.ascontiguousarray(seen[:, :, k]) for k in (_DRAW, _RATE, _HELD)),
+        last, curves, by_place, binds, near, np.array([_DRAW_MISFIT, _RATE_MISFIT]),
+        np.array([_DRAW_NOISE, _RATE_NOISE]), _UNKNOWN, _HELD_WEIGHT, mean, more, var,
+    )  # fmt: skip
+    np.log(mean, out=mean)
+    mean += more
+    return np.concatenate([mean, np.sqrt(var, out=var)])
 
 
-def _spread(weight: Floats, curves: Floats, last: NDArray[np.int64]) -> Floats:
-    """(n, grid) standard deviations, over curves with weights (n, curves), of their values
-    (curves, grid) less those at grid points ``last`` (n,).
-    """
-    there = curves[:, last].T
-    mean = weight @ curves - (weight * there).sum(axis=1, keepdims=True)
-    square = weight @ curves**2 - 2.0 * (weight * there) @ curves
-    square += (weight * there**2).sum(axis=1, keepdims=True)
-    return np.asarray(np.sqrt(np.maximum(square - mean**2, 0.0)))
-
-
-def _precision(covariance: Floats, noise: Floats, used: NDArray[np.bool_]) -> Floats:
-    """(n, LIMITS, LIMITS) inverse covariances, zero in rows and columns that are not used."""
-    both = used[:, :, None] & used[:, None, :]
-    eye = np.eye(covariance.shape[1])
-    whole = np.where(both, covariance, 0.0) + eye * np.where(used, noise, 1.0)[:, :, None]
-    return np.asarray(np.where(both, np.linalg.inv(whole), 0.0))
+@lru_cache(maxsize=1)
+def _tables() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], Floats]:
+    """What ``_sight_kernels.posterior`` reads of the family."""
+    logs = np.stack(members())
+    by_place = np.ascontiguousarray(np.moveaxis(logs, 1, 2))
+    near = np.exp(-0.5 * ((GRID[:, None] - GRID) / _REACH) ** 2)
+    curves = np.concatenate([np.exp(logs), logs]).astype(np.float32)
+    return curves, by_place.astype(np.float32), by_place[1] < np.log(_HELD_SPEED), near

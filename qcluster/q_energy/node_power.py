@@ -60,12 +60,14 @@ def node_powers(
     ends = np.searchsorted(units.node[members], np.arange(len(units.nodes) + 1)).tolist()
     rows, watts = members.tolist(), final.tolist()
     low, high, runs = (
-        np.bincount(units.node, weights=values, minlength=len(units.nodes)).tolist()
+        np.bincount(units.node, weights=values, minlength=len(units.nodes)).astype(np.float64)
         for values in (
             np.minimum(caps, units.p50_w), np.minimum(caps, units.demand_w), units.p50_w > 0,
         )
     )  # fmt: skip
-    over = units.overhead_w.tolist() if units.kind == "gpu" else [0.0] * len(units.nodes)
+    if units.kind == "gpu":
+        over = units.overhead_w[: len(units.nodes)]
+        low, high = low + over, high + over
     clock, traffic = _clocks(units, caps, topology), _nvlink(units, caps)
     out = []
     for index, name in enumerate(units.nodes):
@@ -73,9 +75,9 @@ def node_powers(
         out.append(
             NodePower(
                 id=name,
-                active=runs[index] > 0,
+                active=bool(runs[index] > 0),
                 caps_w={units.ids[i]: watts[i] for i in mine},
-                predicted_power_w={"p50": over[index] + low[index], "p95": over[index] + high[index]},
+                predicted_power_w={"p50": float(low[index]), "p95": float(high[index])},
                 freq_cap_mhz={units.ids[i]: clock[i] for i in mine if i in clock},
                 nvlink_share=None if traffic is None else float(traffic[index]),
             )
@@ -94,9 +96,7 @@ def _nvlink(units: Units, caps: NDArray[np.float64]) -> NDArray[np.float64] | No
     return np.bincount(units.node, weights=sent, minlength=len(units.nodes)) / total
 
 
-def _clocks(
-    units: Units, caps: NDArray[np.float64], topology: Topology | None
-) -> dict[int, int]:
+def _clocks(units: Units, caps: NDArray[np.float64], topology: Topology | None) -> dict[int, int]:
     """Of units whose node lists clocks, the highest listed one that draws no more than the cap, up
     to the demand's own margin.
     """

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from qcluster.deadline import Deadline
 from qcluster.errors import InputError, SolverFailed
 from qcluster.plan import Plan, TelemetryRef
+from qcluster.q_energy import draw
 from qcluster.q_energy.budget import allocate_budget
 from qcluster.q_energy.capping import predicted_speed
 from qcluster.q_energy.config import EnergyConfig
-from qcluster.q_energy.curve_family import members
 from qcluster.q_energy.dispatch import Dispatch, dispatch_jobs, dispatched, with_accelerators
-from qcluster.q_energy.draw import claimed_speed, drawn_under
 from qcluster.q_energy.energy_plan import plan_units
 from qcluster.q_energy.jobs import schedule_jobs
 from qcluster.q_energy.levelling import load_kernels
@@ -160,7 +159,8 @@ class EnergyPlanner:
     def warm_up(self) -> None:
         """Compile the kernels."""
         load_kernels()
-        members()
+        if self.config.hold == "draw":
+            draw.load_kernels()
         allocate_budget([Curve(np.array([1.0, 2.0]), np.array([1.0, 2.0]))], budget_w=1.5)
 
     def _counted(self, plan: EnergyPlan, snapshot: Snapshot) -> NDArray[np.float64]:
@@ -168,7 +168,7 @@ class EnergyPlanner:
         if plan.sightings is None:
             raise SolverFailed("counts draw, but names nothing that was seen")
         units = units_from_snapshot(snapshot, EnergyConfig.read(plan.config), plan.demand)
-        return drawn_under(units, plan.sightings, plan.caps_w)
+        return draw.drawn_under(units, plan.sightings, plan.caps_w)
 
     def _verify_claim(self, plan: EnergyPlan, snapshot: Snapshot) -> None:
         units = units_from_snapshot(snapshot, EnergyConfig.read(plan.config), plan.demand)
@@ -180,7 +180,7 @@ class EnergyPlanner:
         if abs(overhead - plan.overhead_w) > 1e-3 + 1e-9 * overhead:
             raise SolverFailed(f"claims {plan.overhead_w:g} W beyond caps, it is {overhead:g} W")
         if plan.sightings is not None:
-            most = claimed_speed(units, plan.sightings, plan.caps_w)
+            most = draw.claimed_speed(units, plan.sightings, plan.caps_w)
             if plan.throughput > most + 1e-6 * max(1.0, most):
                 raise SolverFailed(f"claims throughput {plan.throughput:g}, its caps give {most:g}")
             return

@@ -89,18 +89,17 @@ class Newcomers:
 
     def prices(self, reserve: Reserve, draw_w: Floats, exposure: Exposure) -> Floats:
         """(n, grid) watts that each cap adds to the reserve; present jobs draw (n, grid) there."""
+        from qcluster.q_energy import _sight_kernels
+
         table = np.linspace(0.0, float(self.draw_w.max()), _TABLE)
         jumps = self.draw_w[:, :, None] - table
-        place = np.clip(draw_w / table[1], 0.0, _TABLE - 1.000001)
-        low, caps = place.astype(int), np.arange(draw_w.shape[1])
-        part = place - low
-        out = np.empty_like(draw_w)
-        for lasts in np.unique(exposure.lasts):
-            rows = exposure.lasts == lasts
-            by_cap = np.einsum("j,jkt->kt", self.weight, reserve.price(lasts * jumps))
-            first, second = by_cap[caps, low[rows]], by_cap[caps, low[rows] + 1]
-            out[rows] = first * (1.0 - part[rows]) + second * part[rows]
-        return np.asarray(exposure.share[:, None] * out)
+        lasts, kind = np.unique(exposure.lasts, return_inverse=True)
+        by_cap = [np.einsum("j,jkt->kt", self.weight, reserve.price(k * jumps)) for k in lasts]
+        out = np.empty(draw_w.shape)
+        _sight_kernels.prices(
+            np.array(by_cap), float(table[1]), draw_w, exposure.share, kind.ravel(), out
+        )
+        return out
 
 
 @dataclass(frozen=True)

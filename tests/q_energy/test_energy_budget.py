@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from qcluster.errors import Infeasible, InputError
 from qcluster.q_energy import Allocation, Curve, allocate_budget
-from qcluster.q_energy._kernels import hull_increments
+from qcluster.q_energy._kernels import hull_increments, take_increments
 from qcluster.q_energy.budget import allocate_table
 from qcluster.q_energy.budget_exact import exact_choice
 from qcluster.q_energy.curve_table import CurveTable
@@ -136,6 +136,40 @@ def test_hull_kernel_agrees_with_a_plain_hull() -> None:
         # No point lies above the hull.
         inside = power <= power[path[-1]]
         assert (value[inside] <= np.interp(power[inside], power[path], value[path]) + 1e-9).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.7, 0.999, 1.0, 1.1])
+@pytest.mark.parametrize("kinds", [1, 3, 400])
+def test_many_increments_are_taken_as_if_they_had_been_sorted(share: float, kinds: int) -> None:
+    """More than are put in order; with few kinds of curves most slopes are equal."""
+    rng = np.random.default_rng(7)
+    steps = rng.uniform(1.0, 30.0, (kinds, 40)), rng.uniform(0.1, 1.0, (kinds, 40))
+    power, value = (np.tile(np.cumsum(part, axis=1), (400 // kinds, 1)) for part in steps)
+    n = len(power)
+    table = CurveTable(
+        power.ravel(), value.ravel(), np.arange(n + 1) * 40, np.ones(power.size, bool)
+    )
+    base, curve, point, watts, gain = table.increments
+    left = share * float(watts.sum())
+    order = np.argsort(-gain / watts, kind="stable")
+    spent = np.cumsum(watts[order])
+    fits = int(np.searchsorted(spent, left + 1e-9, side="right"))
+    bound = float(gain[order[:fits]].sum())
+    if fits < len(order):
+        bound += (left - (spent[fits - 1] if fits else 0.0)) * float(
+            gain[order[fits]] / watts[order[fits]]
+        )
+    choice = base.copy()
+    rest, won, upper = take_increments(curve, point, watts, gain, left, choice)
+    assert upper == pytest.approx(bound, rel=1e-9, abs=1e-9)
+    assert rest >= -1e-6
+    assert won == pytest.approx(float((table.value[choice] - table.value[base]).sum()))
+    assert left - rest == pytest.approx(
+        float((table.power[choice] - table.power[base]).sum()), abs=1e-6
+    )
+    assert won >= bound - float((gain / watts).max()) * float(watts.max())
+    if share < 1:
+        assert rest < watts.max()
 
 
 def test_exact_gives_up_rather_than_outgrow_its_limit() -> None:
