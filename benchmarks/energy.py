@@ -27,12 +27,14 @@ from energy_parts import (
     limits,
     psplib,
     qaoa,
+    replan,
     shaping,
 )
 
 PARTS: dict[str, Callable[[bool, bool], Any]] = {
     "psplib": psplib.run,
     "budget": budget.run,
+    "replan": replan.run,
     "frontier": frontier.run,
     "forecast": forecast.run,
     "qaoa": qaoa.run,

@@ -164,7 +164,7 @@ def on_ray(
         actor = ray.remote(num_cpus=0)(SimulatedNode)
         actors = [
             actor.remote(model, 1000 * seed + k, seconds, period_s)
-            for k, model in enumerate(_models(plant, nodes))
+            for k, model in enumerate(models_of(plant, nodes))
         ]
 
         def step(at: int, caps: np.ndarray) -> list[dict[str, np.ndarray]]:
@@ -188,7 +188,7 @@ def in_process(
     """The same replay without Ray."""
     made = [
         SimulatedNode(m, 1000 * seed + k, seconds, period_s)
-        for k, m in enumerate(_models(plant, nodes))
+        for k, m in enumerate(models_of(plant, nodes))
     ]
 
     def step(at: int, caps: np.ndarray) -> list[dict[str, np.ndarray]]:
@@ -212,7 +212,7 @@ def loop(
     ``over`` is the share of seconds whose mean true draw was above the budget, ``over_periods``
     that of periods, ``longest`` the most periods above it in a row.
     """
-    models = _models(plant, nodes)
+    models = models_of(plant, nodes)
     curves = {m: job_types(m) for m in set(models)}
     low = np.repeat([LOWS_W[m] for m in models], GPUS)
     top = np.repeat([TOPS_W[m] for m in models], GPUS)
@@ -223,13 +223,13 @@ def loop(
     caps = np.clip(budget / top.sum() * top, low, top)
     caps = low if caps.sum() > budget else caps
     plan, spent = None, []
-    told, topology = np.full((3, len(top)), np.nan), _topology(models)
+    told, topology = np.full((3, len(top)), np.nan), topology_of(models)
     sums = dict.fromkeys(("ours", "clairvoyant", "nameplate", "common"), 0.0)
     known: dict[tuple[tuple[str, int], ...], dict[str, float]] = {}
     drawn: list[float] = []
     for at in range(round(seconds / period_s)):
         if at:
-            snap = _snapshot(topology, at, at * period_s, told, caps)
+            snap = snapshot_of(topology, at, at * period_s, told, caps)
             if np.isfinite(told[0]).any():
                 began = time.process_time()
                 plan = planner.plan(snap, plan, {}, deadline=Deadline.after(1.0))
@@ -256,12 +256,12 @@ def loop(
     }  # fmt: skip
 
 
-def _models(plant: str, nodes: int) -> list[str]:
+def models_of(plant: str, nodes: int) -> list[str]:
     kinds = PLANTS[plant]
     return [kinds[k * len(kinds) // nodes] for k in range(nodes)]
 
 
-def _topology(models: list[str]) -> Topology:
+def topology_of(models: list[str]) -> Topology:
     return Topology(
         nodes=tuple(
             Node(id=f"n{k}", gpus=GPUS, model=m, min_w=LOWS_W[m], max_w=TOPS_W[m])
@@ -270,7 +270,7 @@ def _topology(models: list[str]) -> Topology:
     )
 
 
-def _snapshot(
+def snapshot_of(
     topology: Topology, at: int, ts_s: float, told: np.ndarray, caps: np.ndarray
 ) -> Snapshot:
     return Snapshot(

@@ -200,6 +200,36 @@ def fill_left(power: F, value: F, begin: I, allowed: B, left: float, choice: I) 
 
 
 @njit(cache=True)
+def nearest_curves(
+    rows: I, caps: F, max_w: F, demand: F, idle: F, speed: F, rests: F, memories: F, power: float,
+    out_idle: F, out_memory: F,
+) -> None:  # fmt: skip
+    """Fill ``out_idle`` and ``out_memory`` (n,) of ``rows`` with the physical curve (``curves``)
+    nearest to ``speed`` (n, caps), in the sum of distances at caps below the demand.
+
+    ``rests`` are shares of ``idle`` (n,), ``caps`` of ``max_w`` (n,); ``power`` of the clock.
+    """
+    clock = np.empty(len(caps))
+    for n in rows:
+        held = 0
+        while held < len(caps) and caps[held] * max_w[n] < demand[n]:
+            held += 1
+        best = np.inf
+        for rest in rests:
+            low = rest * idle[n]
+            span = max(demand[n] - low, 1e-9)
+            for k in range(held):
+                clock[k] = min(max((caps[k] * max_w[n] - low) / span, 0.0), 1.0) ** power
+            for memory in memories:
+                error = 0.0
+                for k in range(held):
+                    found = clock[k] / ((1.0 - memory) + memory * clock[k])
+                    error += abs(found - speed[n, k])
+                if error < best:
+                    best, out_idle[n], out_memory[n] = error, low, memory
+
+
+@njit(cache=True)
 def add_trees(x: F, split: F, link: I, root: I, out: F) -> None:
     """Add every tree's leaf for each row of ``x`` to ``out``; layout as in ``trees.Trees``."""
     for i in range(len(x)):

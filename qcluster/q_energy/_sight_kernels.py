@@ -193,3 +193,30 @@ def prices(by_cap: F, step: float, draw: F, share: F, kind: I, out: F) -> None:
             part = min(place - low, 1.0)
             first = by_cap[kind[n], g, low]
             out[n, g] = share[n] * (first + part * (by_cap[kind[n], g, low + 1] - first))
+
+
+@njit(cache=True)
+def moments(jumps: F, weight: F, share: F, lasts: F) -> tuple[float, float, float]:
+    """Sum, sum of squares and largest size of changes (n, jobs) in watts that last for ``lasts``
+    (n,) of a window, each as often as ``share`` (n,) times ``weight`` (jobs,) says.
+    """
+    mean = square = most = 0.0
+    for n in range(len(jumps)):
+        for j in range(len(weight)):
+            jump, often = lasts[n] * jumps[n, j], share[n] * weight[j]
+            mean += often * jump
+            square += often * jump * jump
+            most = max(most, abs(jump))
+    return mean, square, most
+
+
+@njit(cache=True)
+def histogram(jumps: F, weight: F, share: F, lasts: F, width: float, out: F) -> None:
+    """Add how often each change comes (``moments``) to the bins of ``out``, ``width`` watts each,
+    those below 0 counted from its end; changes count for the bin's upper edge.
+    """
+    bins = len(out)
+    for n in range(len(jumps)):
+        for j in range(len(weight)):
+            place = int(np.ceil(lasts[n] * jumps[n, j] / width - 1e-9))
+            out[place % bins] += share[n] * weight[j]

@@ -28,6 +28,7 @@ Floats = NDArray[np.float64]
 
 _GRID_POINTS = 64
 _MANY_POINTS = 250_000
+_HALVINGS = 20  # of a cap's range in the bound: a milliwatt is left of a kilowatt
 _BREAKER = CircuitBreaker()
 
 
@@ -169,7 +170,7 @@ def dual_bound(problem: CapProblem) -> float:
         return -float(predicted_speed(u, high).sum())
     price = _critical_slope(problem)
     left, right = np.clip(u.idle_w, low, high), high.copy()
-    for _ in range(30):
+    for _ in range(_HALVINGS):
         mid = (left + right) / 2
         width = np.maximum((right - left) * 1e-4, 1e-7)
         rising = predicted_speed(u, mid + width) - predicted_speed(u, mid) > price * width

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcluster.errors import FormatError
-from qcluster.q_energy.curves import IDLE_SHARE, speed
+from qcluster.q_energy.curves import EXPONENT, IDLE_SHARE, speed
 from qcluster.q_energy.saved_net import read_net, write_net
 from qcluster.q_energy.task_graph import FEATURES, TaskGraph
 from qcluster.record import Record
@@ -34,6 +34,8 @@ MEMORY = 0.3
 CLAMP = 2.0
 # How far outside the range of training a feature may lie.
 _MARGIN = 0.02
+# Rests, as shares of what is known of it, and memory-bound shares that curves are fitted among.
+_RESTS, _MEMORIES = np.linspace(0.2, 1.0, 9), np.linspace(0.0, 0.9, 19)
 _ARRAYS = ("w_self_0", "w_near_0", "b_0", "w_self_1", "w_near_1", "b_1", "w_out", "b_out")
 
 
@@ -138,17 +140,12 @@ def fitted_units(
     The planner's problem, bound and check are stated for the physical family, which is concave;
     where nothing was learned the values stay.
     """
-    rests, shares = np.linspace(0.2, 1.0, 9), np.linspace(0.0, 0.9, 19)
-    best = np.full(len(demand_w), np.inf)
-    out_idle, out_memory = idle_w.copy(), memory.copy()
-    caps = curves.caps * max_w[:, None]
-    held = caps < demand_w[:, None]
-    for rest in rests:
-        for share in shares:
-            found = speed(caps, demand_w[:, None], rest * idle_w[:, None], share)
-            error = (np.abs(found - curves.speed) * held).sum(axis=1)
-            better = curves.learned & (error < best)
-            best = np.where(better, error, best)
-            out_idle = np.where(better, rest * idle_w, out_idle)
-            out_memory = np.where(better, share, out_memory)
+    from qcluster.q_energy import _kernels
+
+    out_idle, out_memory = idle_w.astype(np.float64), memory.astype(np.float64)
+    rows = np.flatnonzero(curves.learned)
+    _kernels.nearest_curves(
+        rows, curves.caps, max_w, demand_w, idle_w, curves.speed, _RESTS, _MEMORIES,
+        1.0 / EXPONENT, out_idle, out_memory,
+    )  # fmt: skip
     return out_idle, out_memory

@@ -225,7 +225,7 @@ def _settle(
     left = (1.0 - _FIRST_RESERVE) * problem.budget_w
     best: tuple[float, DrawProblem, float] | None = None
     for turn in range(_ROUNDS if len(rows) < _MANY else _MANY_ROUNDS):
-        floor = float((problem.draw_w + room)[:, 0].sum())
+        floor = float(problem.draw_w[:, 0].sum() + room[:, 0].sum())
         trial = dataclasses.replace(problem, room_w=room, budget_w=max(left, floor))
         found = solve(trial)
         at = (problem.caps_w < found.value[:, None] - 1e-9).sum(axis=1)

@@ -122,20 +122,15 @@ class Reserve:
         """From changes (n, jobs) in watts that new jobs bring; ``weight`` (jobs,) sums to 1.
         ``variance`` is that of the sum of predicted draws, square watts.
         """
-        jumps = exposure.lasts[:, None] * jumps
-        often = exposure.share[:, None] * weight
-        mean, square = float((often * jumps).sum()), float((often * jumps**2).sum())
-        half = (
-            abs(mean)
-            + _DEVIATIONS * np.sqrt(square + variance)
-            + 4.0 * float(np.abs(jumps).max())
-            + 1e-6
-        )
+        from qcluster.q_energy import _sight_kernels
+
+        mean, square, most = _sight_kernels.moments(jumps, weight, exposure.share, exposure.lasts)
+        half = abs(mean) + _DEVIATIONS * np.sqrt(square + variance) + 4.0 * most + 1e-6
         width = 2.0 * half / _BINS
-        places = np.ceil(jumps / width - 1e-9).astype(int) % _BINS
-        one = np.bincount(places.ravel(), often.ravel(), minlength=_BINS)
+        one = np.zeros(_BINS)
+        _sight_kernels.histogram(jumps, weight, exposure.share, exposure.lasts, width, one)
         wave = 2.0 * np.pi * np.arange(_BINS // 2 + 1) / (_BINS * width)
-        exponent = np.fft.rfft(one) - float(often.sum()) - 0.5 * variance * wave**2
+        exponent = np.fft.rfft(one) - float(one.sum()) - 0.5 * variance * wave**2
         total = np.maximum(np.roll(np.fft.irfft(np.exp(exponent), _BINS), _BINS // 2), 0.0)
         at = (np.arange(_BINS) - _BINS // 2) * width
         beyond = np.maximum(1.0 - np.cumsum(total), 0.0)

@@ -253,6 +253,12 @@ def _gpu_units(
             f"node '{node.id}' has no power limits: {_unknown(node.model)}give min_w and max_w",
             field="topology.nodes",
         )
+    if (low <= 0).any():
+        node = topology.nodes[int(owner[np.argmax(low <= 0)])]
+        warnings.append(
+            f"{int((low <= 0).sum())} GPUs, those of '{node.id}' for one, have no lowest limit "
+            "(min_w): caps may fall below what their driver takes"
+        )
     blind = ~np.isfinite(draw[:, 1])
     if blind.any():
         warnings.append(f"{int(blind.sum())} GPUs have no power reading; full demand is assumed")

@@ -58,3 +58,9 @@ def test_a_topology_without_floors_is_planned(hold: str) -> None:
     )
     offline = plan_energy(trace, Topology(nodes=nodes), budget_w=900.0)
     assert offline.caps_w.sum() <= 900.0 + 1e-6
+    for made in (plan, offline):
+        (line,) = (line for line in made.warnings if "min_w" in line)
+        assert line.startswith("4 GPUs, those of 'a' for one")
+    nodes = tuple(Node(id=name, gpus=2, min_w=100.0, max_w=700.0) for name in "ab")
+    bounded = plan_energy(trace, Topology(nodes=nodes), budget_w=900.0)
+    assert not any("min_w" in line for line in bounded.warnings)
