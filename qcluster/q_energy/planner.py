@@ -159,8 +159,7 @@ class EnergyPlanner:
     def warm_up(self) -> None:
         """Compile the kernels."""
         load_kernels()
-        if self.config.hold == "draw":
-            draw.load_kernels()
+        draw.load_kernels()
         allocate_budget([Curve(np.array([1.0, 2.0]), np.array([1.0, 2.0]))], budget_w=1.5)
 
     def _counted(self, plan: EnergyPlan, snapshot: Snapshot) -> NDArray[np.float64]:
