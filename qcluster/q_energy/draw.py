@@ -28,7 +28,15 @@ from qcluster.fallback import Candidate, Certified, CircuitBreaker, Stage, certi
 from qcluster.q_energy.budget import allocate_table
 from qcluster.q_energy.curve_family import GRID
 from qcluster.q_energy.curve_table import CurveTable
-from qcluster.q_energy.identify import Sight, Sightings, doubt, draw_variance, sight
+from qcluster.q_energy.identify import (
+    Sight,
+    Sightings,
+    cell,
+    doubt,
+    draw_variance,
+    picked,
+    sight,
+)
 from qcluster.q_energy.reserve import Exposure, Newcomers, Reserve
 from qcluster.q_energy.units import Units
 
@@ -50,6 +58,7 @@ _ROUNDS, _MANY_ROUNDS, _MANY = 7, 3, 2000  # of settling; from so many units on 
 _FIRST_RESERVE = 0.02  # of the budget, to start from
 _DAMPING = 0.5
 _MORE = 0.2  # of the errors' variance, by which its price in watts of reserve is found
+_SHARED = 0.1  # of a draw's doubt, the deviation that all draws have in common and no bias shows
 _OPTIMISM = 0.5  # standard deviations of speed for which a limit counts beyond what is expected
 _SLACK = 3e-4  # of the budget: what rounds differ by once settled
 _BREAKER = CircuitBreaker()
@@ -60,7 +69,8 @@ class DrawProblem:
     """``caps_w``, ``draw_w`` and ``speed`` (n, grid): what each unit's cap at a grid point is, lets
     it draw and lets it work; ``worth`` (n, grid) is the speed with a part of its doubt. ``known``
     (n,) tells whether the present job was seen. ``variance`` (n, grid) square watts is that of the
-    predicted draw. ``budget_w`` is for draws; ``room_w`` (n, grid), what caps add to the reserve.
+    predicted draw, ``common`` (n, grid) watts the deviation that all predictions have in common.
+    ``budget_w`` is for draws; ``room_w`` (n, grid), what caps add to the reserve.
     """
 
     units: Units
@@ -69,6 +79,7 @@ class DrawProblem:
     speed: Floats
     worth: Floats
     variance: Floats
+    common: Floats
     known: NDArray[np.bool_]
     budget_w: float
     room_w: Floats
@@ -78,7 +89,8 @@ class DrawProblem:
         """From what was seen. Raises Infeasible naming the smallest feasible budget."""
         caps = np.clip(GRID * units.max_w[:, None], units.min_w[:, None], None)
         power, speed = sightings.rising
-        draw = np.minimum(_floored(units, np.exp(power)) * units.max_w[:, None], caps)
+        drawn = _floored(units, np.exp(power + sightings.bias)) * units.max_w[:, None]
+        draw = np.minimum(drawn, caps)
         rate = _floored(units, np.exp(speed))
         least, over = float(draw[:, 0].sum()), float(units.overhead_w.sum())
         if budget_w < over + least - 1e-6:
@@ -88,10 +100,13 @@ class DrawProblem:
                 f"({over:.6g} W that no cap reaches)",
                 field="budget_w",
             )
-        worth = rate * (1.0 + _OPTIMISM * _floored(units, doubt(sightings)[1]))
+        unsure, slow = (_floored(units, part) for part in doubt(sightings))
+        worth = rate * (1.0 + _OPTIMISM * slow)
         error = draw**2 * _floored(units, draw_variance(sightings))
-        none = np.zeros_like(draw)
-        return cls(units, caps, draw, rate, worth, error, sightings.known, budget_w - over, none)
+        return cls(
+            units, caps, draw, rate, worth, error, _SHARED * draw * unsure, sightings.known,
+            budget_w - over, np.zeros_like(draw),
+        )  # fmt: skip
 
     @cached_property
     def cost(self) -> Floats:
@@ -108,17 +123,10 @@ class DrawProblem:
     def of_caps(self, caps: Floats, values: Floats) -> Floats:
         """(n,) values (n, grid) at caps (n,)."""
         rows = np.arange(self.units.n)
-        low = _cell(caps / self.units.max_w)[0]
+        low = cell(caps / self.units.max_w)[0]
         first, second = self.caps_w[rows, low], self.caps_w[rows, low + 1]
         part = np.clip((caps - first) / np.maximum(second - first, 1e-12), 0.0, 1.0)
         return np.asarray(values[rows, low] * (1.0 - part) + values[rows, low + 1] * part)
-
-
-def _cell(share: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """The grid point below each cap (n,), a share of the highest, and how far it is to the next."""
-    place = (share - GRID[0]) / (GRID[1] - GRID[0])
-    low = np.clip(place.astype(np.int64), 0, len(GRID) - 2)
-    return low, np.clip(place - low, 0.0, 1.0)
 
 
 def _floored(units: Units, values: Floats) -> Floats:
@@ -126,7 +134,7 @@ def _floored(units: Units, values: Floats) -> Floats:
     share, rows = units.min_w / units.max_w, np.arange(units.n)
     if (share <= GRID[0]).all():
         return values
-    low, part = _cell(share)
+    low, part = cell(share)
     least = values[rows, low] * (1.0 - part) + values[rows, low + 1] * part
     return np.where(share[:, None] > GRID, least[:, None], values)
 
@@ -171,19 +179,13 @@ def solve_draw(
 
 def drawn_under(units: Units, sightings: Sightings, caps: Floats) -> Floats:
     """(n,) watts that each unit is predicted to draw under caps (n,)."""
-    drawn = _picked(sightings.rising[0], caps / units.max_w) * units.max_w
-    return np.minimum(drawn, caps)
+    drawn = picked(sightings.rising[0], caps / units.max_w) * units.max_w
+    return np.asarray(np.minimum(drawn * np.exp(sightings.bias), caps))
 
 
 def claimed_speed(units: Units, sightings: Sightings, caps: Floats) -> float:
     """Sum of the speeds that caps (n,) are predicted to allow."""
-    return float(_picked(sightings.rising[1], caps / units.max_w).sum())
-
-
-def _picked(logs: Floats, share: Floats) -> Floats:
-    """(n,) what curves with these logarithms (n, grid) are at limits (n,), linear between points"""
-    rows, (low, part) = np.arange(len(share)), _cell(share)
-    return np.asarray(np.exp(logs[rows, low]) * (1.0 - part) + np.exp(logs[rows, low + 1]) * part)
+    return float(picked(sightings.rising[1], caps / units.max_w).sum())
 
 
 def seen_units(units: Units, sightings: Sightings) -> Units:
@@ -232,7 +234,8 @@ def _settle(
         drawn = problem.draw_w[rows, at]
         for mine, new in kinds:
             jumps[mine] = new.jumps(at[mine], drawn[mine])
-        error = float(problem.variance[rows, at].sum())
+        shared = float(problem.common[rows, at].sum())
+        error = float(problem.variance[rows, at].sum()) + shared**2
         kept = Reserve.of(jumps, weight, exposure, error)
         reserve = kept.watts + base
         fits = float(drawn.sum()) + reserve <= problem.budget_w
@@ -243,7 +246,8 @@ def _settle(
             price[mine] = new.prices(kept, problem.draw_w[mine], exposure.of_units(mine))
         if error > 0:
             more = Reserve.of(jumps, weight, exposure, (1.0 + _MORE) * error)
-            price += (more.watts - kept.watts) / (_MORE * error) * problem.variance
+            dearer = (more.watts - kept.watts) / (_MORE * error)
+            price += dearer * (problem.variance + 2.0 * shared * problem.common)
         room = price if turn == 0 else _DAMPING * price + (1.0 - _DAMPING) * room
         left = (1.0 - _SLACK) * problem.budget_w - reserve + float(room[rows, at].sum())
     if best is not None:

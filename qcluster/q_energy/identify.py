@@ -38,6 +38,9 @@ _HELD_SPEED, _HELD_WEIGHT = 0.985, 2.0
 # A log reading so far from the expected one is another job's: at a limit seen before, and in
 # standard deviations of what is expected at a new one.
 _DRAW_APART, _RATE_APART, _APART = 0.13, 0.09, 4.3
+# Of the doubt about each job's draw, what all jobs have in common, as a standard deviation; how
+# much of an error goes on in the next plan, whose predictions have seen it too.
+_COMMON, _GOES_ON, _MOST_BIAS = 0.2, 0.75, 0.05
 _PRIOR_CHANGES, _PRIOR_S = 10.0, 2000.0
 _LONGEST_S = 600.0  # a longer silence counts as this long
 _UNKNOWN = 9.0  # variance of the log of a job's rate at full speed
@@ -63,13 +66,15 @@ class Sightings(Record):
     ``seen`` (n, LIMITS, 6) holds a row a limit: its place on the grid (-1 for none), mean log draw,
     readings, mean log work rate (NaN for none), mean share of readings in which the limit held
     (NaN for none), and when it was last seen. ``changes`` counts new jobs in ``watched_s``
-    GPU-seconds.
+    GPU-seconds. ``bias`` is the natural logarithm of what all GPUs together are expected to draw
+    over the sum of predictions.
     """
 
     seen: NDArray[np.float64]
     ts_s: float
     changes: float = 0.0
     watched_s: float = 0.0
+    bias: float = 0.0
 
     @property
     def change_rate(self) -> float:
@@ -138,7 +143,26 @@ def sight(before: Sightings | None, now: Sight, max_w: Floats, ts_s: float) -> S
         ts_s=ts_s,
         changes=before.changes + float(changed.sum()),
         watched_s=before.watched_s + passed * n,
+        bias=_bias(before, limit / max_w, now.power_w / max_w, read & ~changed),
     )
+
+
+def _bias(before: Sightings, share: Floats, power: Floats, counted: NDArray[np.bool_]) -> float:
+    """How far the sum of predictions was off, as far as that is no noise and goes on.
+
+    Jobs have the family's errors in common, which no number of GPUs averages out. With many GPUs
+    the sum of readings shows them; with few it is noise, and little of it is believed.
+    """
+    mine = np.flatnonzero(counted & before.known)
+    if not len(mine):
+        return 0.0
+    wanted = picked(before.rising[0][mine], share[mine])
+    place = np.rint((share[mine] - GRID[0]) / _STEP).astype(int).clip(0, len(GRID) - 1)
+    off = float(np.log(power[mine].sum() / wanted.sum()))
+    own = wanted**2 * (draw_variance(before)[mine, place] + _DRAW_NOISE**2)
+    common = _COMMON * float((wanted * doubt(before)[0][mine, place]).sum())
+    believed = common**2 / max(common**2 + float(own.sum()), 1e-300)
+    return float(np.clip(_GOES_ON * believed * off, -_MOST_BIAS, _MOST_BIAS))
 
 
 def _last_seen(seen: Floats) -> Floats:
@@ -196,6 +220,21 @@ def _changed(before: Sightings, at: Floats, draw: Floats, rate: Floats) -> NDArr
     slack = np.where(again, _RATE_APART, _APART * rate_sd)
     with np.errstate(invalid="ignore"):
         return np.asarray(known & ((np.abs(apart) > few) | (np.abs(off) > slack)))
+
+
+def cell(share: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """The grid point below each limit (n,), a share of the highest, and how far it is to the next
+    one, 0 to 1.
+    """
+    place = (share - GRID[0]) / _STEP
+    low = np.clip(place.astype(np.int64), 0, len(GRID) - 2)
+    return low, np.clip(place - low, 0.0, 1.0)
+
+
+def picked(logs: Floats, share: Floats) -> Floats:
+    """(n,) what curves with these logarithms (n, grid) are at limits (n,), linear between."""
+    rows, (low, part) = np.arange(len(share)), cell(share)
+    return np.asarray(np.exp(logs[rows, low]) * (1.0 - part) + np.exp(logs[rows, low + 1]) * part)
 
 
 def identify(sightings: Sightings) -> tuple[Floats, Floats]:
