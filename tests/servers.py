@@ -6,6 +6,7 @@ test can find all of them, whatever they are called, and prove that none is left
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -102,7 +103,7 @@ class Server:
     def kill(self, text: str) -> int:
         """``kill -9`` the first process whose command line holds ``text``."""
         pids = self.pids(text)
-        assert pids, f"no process with '{text}' in {[p.cmdline()[:3] for p in self.processes()]}"
+        assert pids, f"no process with '{text}' in {self.commands()}"
         os.kill(pids[0], signal.SIGKILL)
         return pids[0]
 
@@ -118,11 +119,17 @@ class Server:
     def left_over(self, timeout_s: float = 15.0) -> list[str]:
         """Command lines of processes that are still there after a while."""
         ends = time.monotonic() + timeout_s
-        while (left := [" ".join(p.cmdline())[:120] for p in self.processes()]) and (
-            time.monotonic() < ends
-        ):
+        while (left := self.commands()) and time.monotonic() < ends:
             time.sleep(0.1)
         return left
+
+    def commands(self) -> list[str]:
+        """The beginning of every process's command line; those that end meanwhile are left out."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                found.append(" ".join(process.cmdline())[:120])
+        return found
 
     def destroy(self) -> None:
         """End everything, however it stands."""
