@@ -82,9 +82,13 @@ class SolverProcess:
             self._await_ready(deadline)
 
     def close(self) -> None:
-        """End the child. Later calls raise SolverFailed."""
+        """End the child. Calls under way and later ones raise SolverFailed."""
         self._closed = True
-        self._stop()
+        # Whoever waits for an answer sees the end of the stream. Its descriptor is closed only when
+        # nobody reads it any more: the number may be another file's by then.
+        self._child.kill()
+        with self._lock:
+            self._stop()
 
     def _exchange(self, target: str, args: tuple[Any, ...], deadline: Deadline) -> Any:
         self._await_ready(deadline)

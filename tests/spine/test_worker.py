@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,27 @@ def test_closed_means_closed() -> None:
     assert gone(pid)
     with pytest.raises(SolverFailed, match="closed"):
         worker.call("os:getpid", deadline=soon())
+
+
+def test_closing_ends_a_call_that_waits_for_its_answer() -> None:
+    worker, raised = SolverProcess(), []
+
+    def ask() -> None:
+        try:
+            worker.call("time:sleep", 60.0, deadline=Deadline.after(60.0))
+        except BaseException as error:
+            raised.append(error)
+
+    asking = threading.Thread(target=ask)
+    worker.wait_ready(soon())
+    asking.start()
+    ends = time.monotonic() + 10.0
+    while not worker._lock.locked():
+        assert time.monotonic() < ends
+    worker.close()
+    asking.join(10.0)
+    assert [type(error) for error in raised] == [SolverFailed]
+    assert gone(worker.pid)
 
 
 def test_the_child_dies_with_a_killed_parent_even_when_stuck() -> None:
