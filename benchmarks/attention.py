@@ -9,10 +9,10 @@ own tests run where QCLUSTER_TORCH_MHA_TESTS names their file.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -24,16 +24,16 @@ PARTS = (
 )  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer repeats, at most 10 minutes")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts, comma separated")
-    chosen = parser.parse_args()
-    for name in chosen.only.split(","):
-        results = importlib.import_module(f"attention_parts.{name}").run(chosen.quick, chosen.fresh)
-        harness.save(f"attention_{name}", results, ("torch", "transformers"))
+def part(name: str) -> harness.Part:
+    """A part, imported when it runs: what one part needs and lacks does not stop the others."""
+
+    def run(quick: bool, fresh: bool) -> Any:
+        return importlib.import_module(f"attention_parts.{name}").run(quick, fresh)
+
+    return run
 
 
 if __name__ == "__main__":
-    main()
+    harness.run_parts(
+        "attention", __doc__, {name: part(name) for name in PARTS}, ("torch", "transformers")
+    )

@@ -9,11 +9,8 @@ benchmarks/opponents/energy.txt); without it their rows come from the cache or a
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -31,7 +28,7 @@ from energy_parts import (
     shaping,
 )
 
-PARTS: dict[str, Callable[[bool, bool], Any]] = {
+PARTS: dict[str, harness.Part] = {
     "psplib": psplib.run,
     "budget": budget.run,
     "replan": replan.run,
@@ -45,16 +42,5 @@ PARTS: dict[str, Callable[[bool, bool], Any]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, at most 10 minutes")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts, comma separated")
-    chosen = parser.parse_args()
-    for name in chosen.only.split(","):
-        results = PARTS[name](chosen.quick, chosen.fresh)
-        harness.save(f"energy_{name}", results, ("scipy", "torch", "scikit-learn"))
-
-
 if __name__ == "__main__":
-    main()
+    harness.run_parts("energy", __doc__, PARTS, ("scipy", "torch", "scikit-learn"))

@@ -15,7 +15,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,39 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("QCLUSTER_DATA") or HERE.parent.parent / "shared" / "data")
 
+Part = Callable[[bool, bool], Any]
+"""A part of a benchmark: called with quick and fresh, gives what is saved."""
+
 
 def arguments(description: str) -> argparse.Namespace:
     """``--quick`` (small sizes, at most 10 minutes) and ``--fresh`` (ignore earlier results)."""
+    return _parser(description).parse_args()
+
+
+def run_parts(
+    area: str, description: str, parts: Mapping[str, Part], packages: Sequence[str] = ()
+) -> None:
+    """The command line of a benchmark in parts: ``arguments`` and ``--only PART,PART``.
+
+    Each part is called with quick and fresh; what it returns is saved as ``AREA_PART``, None not.
+    """
+    parser = _parser(description.splitlines()[0])
+    parser.add_argument("--only", default=",".join(parts), help="parts, comma separated")
+    chosen = parser.parse_args()
+    names = chosen.only.split(",")
+    if unknown := [name for name in names if name not in parts]:
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(parts)}")
+    for name in names:
+        results = parts[name](chosen.quick, chosen.fresh)
+        if results is not None:
+            save(f"{area}_{name}", results, packages)
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="small sizes, at most 10 minutes")
     parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
-    return parser.parse_args()
+    return parser
 
 
 def paired(

@@ -9,12 +9,9 @@ interrupted run goes on. Times are CPU seconds of one thread.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,7 +20,7 @@ import harness
 import torch
 from training_parts import leaks, parity, sampled, scaling, shakespeare
 
-PARTS: dict[str, Callable[[bool, bool], Any]] = {
+PARTS: dict[str, harness.Part] = {
     "parity": parity.run,
     "step": shakespeare.run_step,
     "leaks": leaks.run,
@@ -33,17 +30,6 @@ PARTS: dict[str, Callable[[bool, bool], Any]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, at most 10 minutes")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts, comma separated")
-    chosen = parser.parse_args()
-    torch.set_num_threads(1)
-    for name in chosen.only.split(","):
-        results = PARTS[name](chosen.quick, chosen.fresh)
-        harness.save(f"training_{name}", results, ("torch", "transformers", "ray"))
-
-
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    harness.run_parts("training", __doc__, PARTS, ("torch", "transformers", "ray"))
