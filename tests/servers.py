@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -24,6 +25,36 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "QCLUSTER_TEST_RUN"
+
+
+BARE_RAY = """
+import sys, ray
+ray.init("local", include_dashboard=False, log_to_driver=False, _temp_dir=sys.argv[1])
+@ray.remote(num_cpus=0)
+class Actor:
+    def here(self):
+        return True
+actors = [Actor.remote() for _ in range(4)]
+assert all(ray.get([actor.here.remote() for actor in actors]))
+"""
+BARE_RAY_S = 6.0
+
+
+def slowness() -> float:
+    """How many times slower than promised times allow for this machine is now, at least 1.
+
+    Promises of seconds are for a machine on which a bare Ray with four actors takes six, from
+    start to end; one that is slower or busy takes longer for that and for a server alike.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="qc-", dir="/tmp") as directory:
+        subprocess.run(
+            [sys.executable, "-c", BARE_RAY, directory], check=True, timeout=300,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    took = time.monotonic() - began
+    print(f"a bare Ray: {took:.1f} s")
+    return max(1.0, took / BARE_RAY_S)
 
 
 def free_port() -> int:

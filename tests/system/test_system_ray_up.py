@@ -19,9 +19,9 @@ from typing import Any
 import hosts
 import pytest
 import yaml
-from servers import ROOT
+from servers import ROOT, slowness
 
-# What is promised, and how long to wait before a thing counts as never coming.
+# What is promised (``slowness``), and how long to wait before a thing counts as never coming.
 FIRST_PLAN_S, NEVER_S = 75.0, 300.0
 BASHRC = """
 export PYTHONPATH=$HOME/qcluster:$HOME/qcluster/tests/actors/driver
@@ -102,7 +102,13 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def slow() -> float:
+    return slowness()
+
+
+@pytest.fixture(scope="module")
+def cluster(slow: float, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    print(f"times are allowed {slow:.2f} times what is promised")
     with hosts.Lab(tmp_path_factory.mktemp("lab")) as lab:
         made = Cluster(lab)
         made.ray("up", "--no-config-cache")
@@ -110,17 +116,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield made
 
 
-def load() -> str:
-    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
-
-
 ALL = {"head/0", "head/1", "worker/0", "worker/1"}
 
 
-def test_plans_come_and_cover_both_machines(cluster: Cluster) -> None:
+def test_plans_come_and_cover_both_machines(cluster: Cluster, slow: float) -> None:
     plan = cluster.until(lambda: cluster.get("/v1/plans/energy/latest"), NEVER_S)["plan"]
     took = time.monotonic() - cluster.began
-    print(f"ray up to the first plan: {took:.1f} s, {load()}")
+    print(f"ray up to the first plan: {took:.1f} s")
     assert plan["telemetry"]["simulated"] is False
     cluster.until(lambda: cluster.alive() == ALL, NEVER_S)
 
@@ -132,20 +134,22 @@ def test_plans_come_and_cover_both_machines(cluster: Cluster) -> None:
     both = cluster.until(of_both, NEVER_S)
     print(f"a plan for both machines: {time.monotonic() - cluster.began:.1f} s")
     assert set(both["gpus"]) == ALL
-    # The promise is for machines that do little else; this one may be shared.
-    if os.getloadavg()[0] <= 4 * (os.cpu_count() or 1):
-        assert took <= FIRST_PLAN_S
+    assert took <= slow * FIRST_PLAN_S
 
 
-def test_a_lost_worker_is_noticed_and_replaced(cluster: Cluster) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_lost_worker_is_noticed_and_replaced(how: int, cluster: Cluster) -> None:
+    """Killed, and ended as ``ray stop`` ends it; neither leaves what waited for it."""
     cluster.until(lambda: cluster.alive() == ALL, NEVER_S)
     (raylet,) = [p for p, c in cluster.worker.processes().items() if re.match(r"\S+/raylet ", c)]
     lost = time.monotonic()
-    os.kill(raylet, signal.SIGKILL)
+    os.kill(raylet, how)
     cluster.until(lambda: cluster.alive() == {"head/0", "head/1"}, NEVER_S)
     print(f"noticed by the planners: {time.monotonic() - lost:.1f} s")
     cluster.until(lambda: cluster.alive() == ALL, NEVER_S)
     print(f"replaced: {time.monotonic() - lost:.1f} s")
+    waiting = [c for c in cluster.worker.processes().values() if "ray start --block" in c]
+    assert len(waiting) == 1
 
 
 def test_ray_down_leaves_nothing_of_ours(cluster: Cluster) -> None:
