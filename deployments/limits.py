@@ -1,12 +1,14 @@
 """What a body may be: its size, the time it may take to arrive, how deep its JSON may nest.
 
 An ASGI middleware, so that it holds before any route or parser sees a byte: the declared length is
-checked first, then the bytes are counted as they come.
+checked first, then the bytes are counted as they come. What comes after a refusal is thrown away
+for a moment: a connection closed on unread bytes is reset, and the answer is lost with it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +25,10 @@ class BodyLimits:
     max_bytes: int = 16 * 2**20
     timeout_s: float = 20.0
     max_depth: int = 64
+
+
+# A refused body is thrown away for this long, and while no pause in it is longer.
+_LINGER_S, _PAUSE_S = 10.0, 0.5
 
 
 class _Refused(Exception):
@@ -54,7 +60,9 @@ class BodyMiddleware:
         except _Refused as refusal:
             if not started:
                 answer = problem(refusal.status, refusal.detail, headers={"Connection": "close"})
-                await answer(scope, receive, send)
+                await answer(scope, receive, _open(send))
+                await _discard(receive)
+                await send({"type": "http.response.body"})
 
     def _check_length(self, scope: Scope) -> None:
         for name, value in scope["headers"]:
@@ -89,3 +97,23 @@ class BodyMiddleware:
 
     def _too_large(self) -> _Refused:
         return _Refused(413, f"the body may have at most {self.limits.max_bytes} bytes")
+
+
+def _open(send: Send) -> Send:
+    """``send`` that leaves the answer open, for the server would close the connection after it."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "more_body": True}
+        await send(message)
+
+    return sent
+
+
+async def _discard(receive: Receive) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            more = True
+            while more:
+                async with asyncio.timeout(_PAUSE_S):
+                    more = (await receive()).get("more_body", False)
